@@ -1,0 +1,36 @@
+"""Makes the configs of spk_dt visible to ``spktrain`` and ``spkmd``.
+
+Hydra imports every package below the namespace ``hydra_plugins`` and calls its `SearchPathPlugin` in each Hydra
+program of the environment. This one acts only where the program's own configs are SchNetPack's, and appends, so that
+files of SchNetPack with the same name win.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+#: Where a SchNetPack program looks for its own configs -> our folder below ``configs/`` with the same groups.
+_CONFIGS_OF = {"schnetpack.configs": ".", "schnetpack.md.md_configs": "md"}
+
+
+def _config_dir() -> Path:
+    """Folder of our configs: ``spk_dt/configs`` in a wheel, ``configs`` beside the package in a checkout."""
+    package = Path(find_spec("spk_dt").origin).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+class SpkDtSearchPathPlugin(SearchPathPlugin):
+    """Appends our config folder to the search path of SchNetPack's programs."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append our configs if the main entry of the search path is SchNetPack's; do nothing otherwise."""
+        main = next((entry.path for entry in search_path.get_path() if entry.provider == "main"), None)
+        if main is None:
+            return
+        package = main.removeprefix("pkg://").replace("/", ".")
+        if package in _CONFIGS_OF:
+            folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
+            search_path.append(provider="spk_dt", path=f"file://{folder.as_posix()}")  # not as_uri(): Hydra does not unquote

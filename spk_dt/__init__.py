@@ -1,0 +1,1 @@
+"""Dynamic Training of machine-learning interatomic potentials, a plugin to SchNetPack."""

@@ -1,0 +1,17 @@
+"""Keys that spk_dt adds to SchNetPack's dictionaries; everything else keeps its name in `schnetpack.properties`."""
+
+from typing import Final
+
+#: [n_atoms, 3] velocities, in the database in Å/fs (or what its metadata says), in a batch in length unit / time unit
+velocities: Final[str] = "velocities"
+
+#: [n_systems] time between two frames, in the unit of time that follows from length, energy and Dalton
+time_step: Final[str] = "time_step"
+
+#: suffix of a target along a window: "energy_window" is [n_systems, S], "forces_window" [n_atoms, S, 3]
+window_suffix: Final[str] = "_window"
+
+
+def window(key: str) -> str:
+    """Key of the target `key` along the frames of a window."""
+    return key + window_suffix
