@@ -33,4 +33,6 @@ class SpkDtSearchPathPlugin(SearchPathPlugin):
         package = main.removeprefix("pkg://").replace("/", ".")
         if package in _CONFIGS_OF:
             folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
-            search_path.append(provider="spk_dt", path=f"file://{folder.as_posix()}")  # not as_uri(): Hydra does not unquote
+            search_path.append(
+                provider="spk_dt", path=f"file://{folder.as_posix()}"
+            )  # not as_uri(): Hydra does not unquote

@@ -1,0 +1,20 @@
+from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.data.embedded import H2Pd6Graphene
+from spk_dt.data.frames import Frames, load_frames
+from spk_dt.data.splitting import TimeBlockSplit, TrajectorySplit
+from spk_dt.data.trajectories import Trajectory, TrajectoryWriter, read_trajectories
+from spk_dt.data.windows import TrajectoryWindows, window_starts
+
+__all__ = [
+    "Frames",
+    "H2Pd6Graphene",
+    "TimeBlockSplit",
+    "Trajectory",
+    "TrajectoryDataModule",
+    "TrajectorySplit",
+    "TrajectoryWindows",
+    "TrajectoryWriter",
+    "load_frames",
+    "read_trajectories",
+    "window_starts",
+]

@@ -1,0 +1,189 @@
+"""Lightning data module that serves windows of trajectories."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from schnetpack.data import AtomsDataModule, SplittingStrategy, load_dataset
+
+from spk_dt.data.checks import check_frames
+from spk_dt.data.frames import Frames, load_frames
+from spk_dt.data.splitting import TrajectorySplit
+from spk_dt.data.windows import TrajectoryWindows, window_starts
+
+__all__ = ["TrajectoryDataModule"]
+
+log = logging.getLogger(__name__)
+
+_PARTITIONS = ("train", "val", "test")
+
+
+class TrajectoryDataModule(AtomsDataModule):
+    """Windows of consecutive frames from a trajectory database (see `spk_dt.data.TrajectoryWriter`).
+
+    A batch is a SchNetPack batch of the first frames, with targets along the window beside it
+    (see `spk_dt.data.TrajectoryWindows`). Frames are read once and held in memory.
+
+    Args:
+        datapath: trajectory database.
+        batch_size: windows per training batch.
+        num_train: size of the training partition in the units of `splitting` (trajectories, or a fraction). None takes
+            what is left, or the split in the metadata of the database.
+        num_val: size of the validation partition, likewise.
+        num_test: size of the test partition, likewise.
+        train_window: frames of a training window, the largest S that the curriculum may reach.
+        val_window: frames of a validation window, N_val.
+        test_window: frames of a test window; None takes `val_window`.
+        max_train_windows: number of training windows, drawn once at random with a fixed seed; None takes all.
+        max_val_windows: number of validation windows, spread evenly over the partition; None takes all.
+        max_test_windows: number of test windows, likewise; None takes all.
+        splitting: how frames are partitioned; default `TrajectorySplit`, whole trajectories.
+        split_file: file in which the partition is kept, and from which it is read when training is resumed.
+        max_memory_gb: above this size, frames are mapped from files beside the database.
+        check_data: refuse frames that do not belong to their time step or velocities, or are not finite.
+        kwargs: arguments of `schnetpack.data.AtomsDataModule`.
+
+    Raises:
+        FileNotFoundError: by `setup`, if there is no database.
+        ValueError: by `setup`, if the frames fail the check, or no window fits into a partition.
+    """
+
+    def __init__(
+        self,
+        datapath: str,
+        batch_size: int,
+        num_train: float | None = None,
+        num_val: float | None = None,
+        num_test: float | None = None,
+        train_window: int = 1,
+        val_window: int = 1,
+        test_window: int | None = None,
+        max_train_windows: int | None = None,
+        max_val_windows: int | None = None,
+        max_test_windows: int | None = None,
+        splitting: SplittingStrategy | None = None,
+        split_file: str | None = "split.npz",
+        max_memory_gb: float = 4.0,
+        check_data: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            datapath,
+            batch_size,
+            num_train=num_train,
+            num_val=num_val,
+            num_test=num_test,
+            splitting=splitting or TrajectorySplit(),
+            split_file=split_file,
+            **kwargs,
+        )
+        self.window = {"train": train_window, "val": val_window, "test": test_window or val_window}
+        for name, length in self.window.items():
+            if length < 1:
+                raise ValueError(f"data.{name}_window={length}: a window has at least one frame.")
+        self.max_windows = {"train": max_train_windows, "val": max_val_windows, "test": max_test_windows}
+        self.max_memory_gb = max_memory_gb
+        self.check_data = check_data
+        self.frames: Frames | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the frames, check them, partition them and cut windows; once, whatever the stage."""
+        if self.dataset is not None:
+            return
+        if not Path(self.datapath).exists():
+            raise FileNotFoundError(
+                f"there is no trajectory database '{self.datapath}'; set data.datapath, or write one with "
+                "spk_dt.data.TrajectoryWriter."
+            )
+        datapath = self.datapath if self.data_workdir is None else self._copy_to_workdir()
+        self.dataset = load_dataset(
+            datapath,
+            self.format,
+            property_units=self.property_units,
+            distance_unit=self.distance_unit,
+            load_properties=self.load_properties,
+        )
+        self.frames = load_frames(self.dataset, self.max_memory_gb)
+        if self.check_data:
+            check_frames(self.frames)
+        if self.train_idx is None:
+            self._load_partitions()
+        self._train_dataset = self._windows("train", self.train_idx)
+        self._val_dataset = self._windows("val", self.val_idx)
+        self._test_dataset = self._windows("test", self.test_idx)
+        self._setup_transforms()
+        log.info(
+            "%d trajectories, %d frames; windows for training, validation, test: %d of %d frames, %d of %d, %d of %d",
+            len(self.frames.trajectories),
+            len(self.frames),
+            *(n for name in _PARTITIONS for n in (len(getattr(self, f"_{name}_dataset")), self.window[name])),
+        )
+
+    def _windows(self, name: str, partition: Sequence[int]) -> TrajectoryWindows:
+        """The windows of a partition."""
+        length, limit = self.window[name], self.max_windows[name]
+        starts = window_starts(self.frames, partition, length, name)
+        if limit is not None and limit < len(starts):
+            if name == "train":
+                starts = np.sort(np.random.default_rng(0).permutation(starts)[:limit])
+            else:
+                starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]
+        return TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs)
+
+    def _load_partitions(self) -> None:
+        """Read the partition from the split file, or make it and write the file."""
+        path = Path(self.split_file) if self.split_file is not None else None
+        if path is not None and path.exists():
+            with np.load(path) as split:
+                partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]
+        else:
+            partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
+        self._check_partitions(partitions, str(path) if path is not None else type(self.splitting).__name__)
+        self.train_idx, self.val_idx, self.test_idx = partitions
+        if path is not None and not path.exists():
+            np.savez(path, **{f"{name}_idx": idx for name, idx in zip(_PARTITIONS, partitions, strict=True)})
+
+    def _check_partitions(self, partitions: Sequence[Sequence[int]], source: str) -> None:
+        """Refuse partitions that share a frame, lie outside of the database, or leave nothing to train or validate on."""
+        frames = np.concatenate([np.asarray(partition, dtype=np.int64) for partition in partitions])
+        if len(np.unique(frames)) != len(frames):
+            raise ValueError(f"partitions of {source} share frames; training, validation and test must not overlap.")
+        if len(frames) and frames.max() >= len(self.dataset):
+            raise ValueError(
+                f"{source} names frame {frames.max()}, but '{self.datapath}' has {len(self.dataset)} frames; the split "
+                "belongs to another database. Remove the file to make a new split."
+            )
+        for name, partition in zip(_PARTITIONS[:2], partitions[:2], strict=True):
+            if len(partition) == 0:
+                raise ValueError(f"{source} leaves no frames for data.num_{name}.")
+
+    def get_stats(
+        self, property: str, divide_by_atoms: bool, remove_atomref: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of a scalar property over all training frames.
+
+        Args:
+            property: name of a property with one value per frame.
+            divide_by_atoms: divide by the number of atoms first.
+            remove_atomref: subtract single-atom reference values first.
+
+        Returns:
+            mean and standard deviation, [] each, in the unit of the property.
+        """
+        key = (property, divide_by_atoms, remove_atomref)
+        if key not in self._stats:
+            frames = self.frames
+            values = np.asarray(frames.values[property]).reshape(len(frames), -1).sum(axis=1)
+            atomref = self.dataset.atomrefs.get(property) if remove_atomref else None
+            for trajectory, numbers in zip(frames.trajectories, frames.atomic_numbers, strict=True):
+                rows = slice(trajectory.start, trajectory.start + trajectory.length)
+                if atomref is not None:
+                    values[rows] -= atomref[torch.as_tensor(numbers)].sum().item()
+                if divide_by_atoms:
+                    values[rows] /= len(numbers)
+            values = torch.as_tensor(values[np.asarray(self.train_idx)])
+            self._stats[key] = (values.mean(), values.std(correction=0))
+        return self._stats[key]

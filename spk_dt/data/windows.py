@@ -1,0 +1,107 @@
+"""Windows of consecutive frames: the training samples of dynamic training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from schnetpack import properties as spk_properties
+from schnetpack.transform import Transform
+from torch.utils.data import Dataset
+
+from spk_dt import properties
+from spk_dt.data.frames import Frames
+
+__all__ = ["TrajectoryWindows", "window_starts"]
+
+
+def window_starts(frames: Frames, partition: Sequence[int], length: int, name: str) -> np.ndarray:
+    """First frames of all windows that lie within a partition.
+
+    A window consists of consecutive frames of one trajectory, all of the partition, so windows of different partitions
+    share no frame.
+
+    Args:
+        frames: the frames.
+        partition: indices of the frames that belong to the partition.
+        length: frames of a window, S.
+        name: name of the partition, for the error message.
+
+    Returns:
+        [n_windows] indices of frames, ascending.
+
+    Raises:
+        ValueError: if no window fits.
+    """
+    members = np.unique(np.asarray(partition, dtype=np.int64))
+    if len(members) == 0:
+        return members
+    owner = np.searchsorted([t.start for t in frames.trajectories], members, side="right")
+    breaks = np.flatnonzero((np.diff(members) != 1) | (np.diff(owner) != 0)) + 1
+    runs = np.split(members, breaks)
+    starts = [run[: len(run) - length + 1] for run in runs if len(run) >= length]
+    if not starts:
+        longest = max(len(run) for run in runs)
+        raise ValueError(
+            f"data.{name}_window={length} frames, but the longest run of consecutive {name} frames in "
+            f"'{frames.source}' has {longest}; set data.{name}_window to at most {longest}, or use longer trajectories."
+        )
+    return np.concatenate(starts)
+
+
+class TrajectoryWindows(Dataset):
+    """Windows of `length` consecutive frames.
+
+    A sample is a SchNetPack sample of the first frame (positions, neighbours, energy, forces ...), plus its velocities,
+    masses and time step, plus each target along the window under `properties.window(key)`: [1, S] for a property of the
+    system, [n_atoms, S, ...] for one of atoms. Transforms see targets of all frames at once, so an offset is removed from
+    all of them.
+
+    Args:
+        frames: the frames.
+        starts: [n_windows] first frame of each window.
+        length: frames of a window, S.
+        atomrefs: single-atom reference values of the database, for SchNetPack's transforms.
+    """
+
+    def __init__(
+        self, frames: Frames, starts: np.ndarray, length: int, atomrefs: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        self.frames = frames
+        self.starts = starts
+        self.length = length
+        self.atomrefs = atomrefs or {}
+        self.transforms: list[Transform] = []
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        frame = int(self.starts[index])
+        trajectory = self.frames.trajectory_of(frame)
+        targets = [key for key in self.frames.values if key not in (spk_properties.R, properties.velocities)]
+        sample = self._structure(frame, trajectory)
+        for key in targets:
+            values = self.frames.window(key, frame, self.length, trajectory)
+            sample[key] = torch.tensor(np.moveaxis(values, 0, 1))
+        for transform in self.transforms:
+            sample = transform(sample)
+        for key in targets:
+            sample[properties.window(key)] = sample[key]
+            sample[key] = sample[key][:, 0]
+        return sample
+
+    def _structure(self, frame: int, trajectory: int) -> dict[str, torch.Tensor]:
+        """The first frame, without targets."""
+        frames = self.frames
+        numbers = frames.atomic_numbers[trajectory]
+        return {
+            spk_properties.idx: torch.tensor([frame]),
+            spk_properties.n_atoms: torch.tensor([len(numbers)]),
+            spk_properties.Z: torch.tensor(numbers, dtype=torch.long),
+            spk_properties.R: torch.tensor(frames.window(spk_properties.R, frame, 1, trajectory)[0]),
+            spk_properties.cell: torch.tensor(frames.cell[frame][None]),
+            spk_properties.pbc: torch.tensor(frames.pbc[trajectory]),
+            spk_properties.masses: torch.tensor(frames.masses[trajectory]),
+            properties.velocities: torch.tensor(frames.window(properties.velocities, frame, 1, trajectory)[0]),
+            properties.time_step: torch.tensor([frames.time_step[trajectory]], dtype=torch.float64),
+        }

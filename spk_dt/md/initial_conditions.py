@@ -1,0 +1,146 @@
+"""Start a simulation of `spkmd` from the velocities stored in its frames (``system/initializer=frames``).
+
+SchNetPack reads positions only (`schnetpack.md.System.load_molecules`), and passes them through 32-bit numbers even in a
+64-bit run. To compare a run with the trajectory that its first frame comes from, both have to go.
+"""
+
+import logging
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from schnetpack import units as spk_units
+from schnetpack.md import System
+from schnetpack.md.initial_conditions import Initializer
+
+__all__ = ["FramesInit"]
+
+log = logging.getLogger(__name__)
+
+
+class FramesInit(Initializer):
+    r"""Initial positions, cells, masses and momenta from the frames of a file, in double precision.
+
+    Every replica of a molecule starts from the same frame. Units change as
+
+    .. math:: x = x_f\,u_x, \qquad m = m_f\,u_m, \qquad p = p_f\,u_m\,u_x / u_t,
+
+    with the unit :math:`u_t = \sqrt{\mathrm{Da}\,Å^2/\mathrm{eV}} \approx 10.18` fs that ASE gives to time in every file:
+
+    ==================== ======================= =========================================================
+    symbol               variable                meaning
+    ==================== ======================= =========================================================
+    :math:`x_f, m_f, p_f`                        positions and cells, masses, momenta as ASE reads them
+    :math:`u_x`          `position_unit_input`   unit of :math:`x_f`
+    :math:`u_m`          `mass_unit_input`       unit of :math:`m_f`
+    :math:`x, m, p`      ``system.positions`` …  in SchNetPack's internal units (nm, Da, kJ/mol)
+    ==================== ======================= =========================================================
+
+    Unlike with SchNetPack's own initializers nothing is moved or removed by default, so that the run is the continuation
+    of the trajectory that the frames come from.
+
+    Args:
+        molecule_file: the file that the system was loaded from, in any format of ASE that keeps momenta, such as
+            ``.traj``, extended ``.xyz`` or ``.db``; relative to the folder that the program was started in.
+        position_unit_input: unit of positions and cells in the file.
+        mass_unit_input: unit of the masses in the file, in Dalton or by name.
+        remove_center_of_mass: move the centre of mass of each molecule to the origin.
+        remove_translation: subtract the mean momentum of the atoms of a molecule from each of them.
+        remove_rotation: remove the angular momentum about the origin; use with `remove_center_of_mass` only.
+        wrap_positions: move atoms into the cell.
+    """
+
+    def __init__(
+        self,
+        molecule_file: str | Path,
+        position_unit_input: str | float = "Angstrom",
+        mass_unit_input: str | float = 1.0,
+        remove_center_of_mass: bool = False,
+        remove_translation: bool = False,
+        remove_rotation: bool = False,
+        wrap_positions: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature=0.0,  # asked for by the base class, which does no more than count it
+            remove_center_of_mass=remove_center_of_mass,
+            remove_translation=remove_translation,
+            remove_rotation=remove_rotation,
+            wrap_positions=wrap_positions,
+        )
+        self.molecule_file = Path(molecule_file)
+        self._position_unit = spk_units.unit2internal(position_unit_input)
+        self._mass_unit = spk_units.unit2internal(mass_unit_input)
+
+    def initialize_system(self, system: System) -> None:
+        """Set positions, cells, masses and momenta of a system loaded from the same file.
+
+        Args:
+            system: with `n_molecules` molecules of together `total_n_atoms` atoms. Its tensors become, in float64 and
+                internal units, ``positions`` and ``momenta`` [n_replicas, total_n_atoms, 3], ``cells``
+                [n_replicas, n_molecules, 3, 3] and ``masses`` [1, total_n_atoms, 1].
+
+        Raises:
+            ValueError: if a frame has no momenta, or if the frames are not the molecules of the system.
+        """
+        frames = ase.io.read(self.molecule_file, index=":")
+        self._check(frames, system)
+        self._set_frames(frames, system)
+        super().initialize_system(system)
+
+    def _setup_momenta(self, system: System) -> None:
+        """Nothing to draw: the momenta come with the frames."""
+
+    def _check(self, frames: list[Atoms], system: System) -> None:
+        """Refuse frames without momenta, and frames that are not the molecules of the system."""
+        without = [i for i, atoms in enumerate(frames) if not atoms.has("momenta")]
+        if without:
+            raise ValueError(
+                f"'{self.molecule_file}' has no momenta in {len(without)} of its {len(frames)} frames (the first of them: "
+                f"frame {without[0]}), so system/initializer=frames cannot start from it. Store velocities with "
+                "atoms.set_velocities(...) and a format that keeps them (.traj, extended .xyz, .db), or draw them with "
+                "system/initializer=maxwell_boltzmann."
+            )
+        sizes = [len(atoms) for atoms in frames]
+        numbers = np.concatenate([atoms.numbers for atoms in frames])
+        if sizes != system.n_atoms.tolist() or numbers.tolist() != system.atom_types.tolist():
+            raise ValueError(
+                f"'{self.molecule_file}' holds {_summary(frames)}, but the system was loaded with {system.n_molecules} "
+                f"molecules of {system.n_atoms.tolist()} atoms and atomic numbers {_shorten(system.atom_types.tolist())}. "
+                "Give initializer and system the same file: system.initializer.molecule_file=${system.molecule_file}."
+            )
+        if any(atoms.constraints for atoms in frames):
+            log.warning(
+                f"Frames of '{self.molecule_file}' hold atoms fixed or constrained in ASE. SchNetPack's molecular dynamics "
+                "does not know constraints: these atoms will move."
+            )
+
+    def _set_frames(self, frames: list[Atoms], system: System) -> None:
+        """Overwrite what `System.load_molecules` rounded, and set the momenta."""
+        momentum_unit = self._mass_unit * self._position_unit * spk_units.time  # 1 / u_t = spk_units.time
+        positions = np.concatenate([atoms.positions for atoms in frames]) * self._position_unit
+        momenta = np.concatenate([atoms.get_momenta() for atoms in frames]) * momentum_unit
+        masses = np.concatenate([atoms.get_masses() for atoms in frames]) * self._mass_unit
+        cells = np.stack([atoms.cell.array for atoms in frames]) * self._position_unit
+
+        def tensor(array: np.ndarray, copies: int) -> torch.Tensor:
+            """[...] -> [copies, ...], in float64 on the system's device."""
+            value = torch.as_tensor(array, dtype=torch.float64, device=system.device)
+            return value.repeat(copies, *[1] * value.ndim)
+
+        system.positions = tensor(positions, system.n_replicas)
+        system.momenta = tensor(momenta, system.n_replicas)
+        system.masses = tensor(masses[:, None], 1)
+        system.cells = tensor(cells, system.n_replicas)
+
+
+def _summary(frames: list[Atoms]) -> str:
+    """What a file holds, for an error message."""
+    numbers = [int(z) for atoms in frames for z in atoms.numbers]
+    return f"{len(frames)} frames of {[len(atoms) for atoms in frames]} atoms with atomic numbers {_shorten(numbers)}"
+
+
+def _shorten(values: list[int], limit: int = 20) -> str:
+    """The first few values of a list."""
+    return str(values) if len(values) <= limit else f"{values[:limit]}…"
