@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import to_absolute_path
 from schnetpack.data import AtomsDataModule, SplittingStrategy, load_dataset
 
 from spk_dt.data.checks import check_frames
@@ -28,7 +29,7 @@ class TrajectoryDataModule(AtomsDataModule):
     (see `spk_dt.data.TrajectoryWindows`). Frames are read once and held in memory.
 
     Args:
-        datapath: trajectory database.
+        datapath: trajectory database; a relative path counts from where `spktrain` was started, not from its run folder.
         batch_size: windows per training batch.
         num_train: size of the training partition in the units of `splitting` (trajectories, or a fraction). None takes
             what is left, or the split in the metadata of the database.
@@ -71,7 +72,7 @@ class TrajectoryDataModule(AtomsDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            datapath,
+            to_absolute_path(datapath),
             batch_size,
             num_train=num_train,
             num_val=num_val,

@@ -1,0 +1,23 @@
+from spk_dt.dynamics.explosion import ExplosionGuard
+from spk_dt.dynamics.gradients import Detached, Full, GradientMode, Truncated
+from spk_dt.dynamics.model_forces import ModelForces
+from spk_dt.dynamics.neighbors import VerletList
+from spk_dt.dynamics.rollout import ForceFunction, Visited, rollout
+from spk_dt.dynamics.state import State
+from spk_dt.dynamics.verlet import displacement, velocity_step
+
+__all__ = [
+    "Detached",
+    "ExplosionGuard",
+    "ForceFunction",
+    "Full",
+    "GradientMode",
+    "ModelForces",
+    "State",
+    "Truncated",
+    "VerletList",
+    "Visited",
+    "displacement",
+    "rollout",
+    "velocity_step",
+]

@@ -1,5 +1,4 @@
-"""What `spkmd` needs: start from the velocities of a trajectory."""
-
 from spk_dt.md.initial_conditions import FramesInit
+from spk_dt.md.neighborlist import VerletNeighborList
 
-__all__ = ["FramesInit"]
+__all__ = ["FramesInit", "VerletNeighborList"]

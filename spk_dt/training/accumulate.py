@@ -1,0 +1,64 @@
+"""Gradients of a loss whose parts are backpropagated one after the other."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+__all__ = ["PartwiseLoss"]
+
+
+class PartwiseLoss:
+    """A sum of losses with separate graphs, each of which is freed as soon as its gradients are known.
+
+    `total` gives a scalar whose `backward` puts the sum of all gradients on the parameters. So the caller, here
+    Lightning, sees one loss and one backward pass, and everything it does around them (accumulation of batches, clipping,
+    mixed precision, averaging between processes) stays as it is.
+
+    Args:
+        parameters: parameters with respect to which gradients are taken.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._gradients: list[torch.Tensor | None] = [None] * len(self._parameters)
+        self._value: torch.Tensor | float = 0.0
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Add a part; its graph is freed.
+
+        Args:
+            loss: scalar.
+        """
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        self._gradients = [
+            new if old is None else old if new is None else old + new
+            for old, new in zip(self._gradients, gradients, strict=True)
+        ]
+        self._value = self._value + loss.detach()
+
+    def total(self, last: torch.Tensor) -> torch.Tensor:
+        """The sum of all parts and of `last`, whose graph stays until `backward` is called.
+
+        Args:
+            last: scalar, the last part.
+        """
+        known = [(p, g) for p, g in zip(self._parameters, self._gradients, strict=True) if g is not None]
+        if not known:
+            return last
+        parameters, gradients = zip(*known, strict=True)
+        return last + _Known.apply(self._value, len(parameters), *parameters, *gradients)
+
+
+class _Known(torch.autograd.Function):
+    """A value whose gradients are known."""
+
+    @staticmethod
+    def forward(ctx, value: torch.Tensor, n: int, *parameters_and_gradients: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(*parameters_and_gradients[n:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients = [grad_output * gradient for gradient in ctx.saved_tensors]
+        return None, None, *gradients, *[None] * len(gradients)

@@ -1,0 +1,183 @@
+"""When the rollouts grow: a rule that looks at the stage, and a callback that applies it.
+
+A stage is the time during which the rollout length S stays the same.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from spk_dt.training.task import DynamicTrainingTask
+
+__all__ = ["Converged", "Curriculum", "Elapsed", "Rule", "Stage"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a rule may look at.
+
+    Args:
+        length: rollout length S.
+        epochs: finished epochs of the stage.
+        learning_rate: current learning rate.
+        floor: learning rate below which the scheduler does not go.
+    """
+
+    length: int
+    epochs: int
+    learning_rate: float
+    floor: float
+
+
+class Rule(Protocol):
+    """Decides when a stage is over."""
+
+    def over(self, stage: Stage) -> bool:
+        """Whether the stage is over."""
+
+
+@dataclass(frozen=True)
+class Converged:
+    """A stage is over when the scheduler has brought the learning rate to its floor, as in the paper."""
+
+    def over(self, stage: Stage) -> bool:
+        """Whether the learning rate is at its floor."""
+        return stage.epochs > 0 and stage.learning_rate <= stage.floor * (1.0 + 1e-6)
+
+
+@dataclass(frozen=True)
+class Elapsed:
+    """A stage is over after a number of epochs.
+
+    Args:
+        epochs: epochs of a stage.
+    """
+
+    epochs: int
+
+    def over(self, stage: Stage) -> bool:
+        """Whether the epochs have passed."""
+        return stage.epochs >= self.epochs
+
+
+class Curriculum(Callback):
+    """Lets the rollouts grow by one step whenever a stage is over, up to a largest length, and then ends the training.
+
+    At each growth the learning rate and the plateau state of the scheduler are reset. Early stopping, if there is any,
+    is held back until the last stage. The current length is logged as ``S``.
+
+    Args:
+        max_length: largest S; the training ends when this stage is over.
+        rule: when a stage is over; default `Converged`.
+        reset_lr: learning rate at the start of each stage after the first; None leaves it as it is.
+
+    Raises:
+        ValueError: at the start of the fit, if `max_length` exceeds the windows of the data, or the rule could never
+            say that a stage is over.
+    """
+
+    def __init__(self, max_length: int, rule: Rule | None = None, reset_lr: float | None = 1e-4) -> None:
+        if max_length < 1:
+            raise ValueError(f"callbacks.curriculum.max_length={max_length}: a rollout has at least one step")
+        self.max_length = max_length
+        self.rule = rule if rule is not None else Converged()
+        self.reset_lr = reset_lr
+        self._start = 0  # epoch in which the stage began
+        #: (epoch, S) at the start of each stage
+        self.stages: list[tuple[int, int]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Refuse what could not work, before any training."""
+        window = getattr(trainer.datamodule, "window", {"train": 1})["train"]
+        if self.max_length > window:
+            raise ValueError(
+                f"callbacks.curriculum.max_length={self.max_length} steps, but data.train_window={window} frames; "
+                "a window must hold the longest rollout."
+            )
+        if isinstance(self.rule, Converged):
+            floor = self._floor(trainer)
+            if not floor > 0.0:
+                raise ValueError(
+                    "the rollouts grow when the learning rate has reached its floor, but there is none: set "
+                    "task.scheduler_args.min_lr, or callbacks.curriculum.rule."
+                )
+            if self.reset_lr is not None and self.reset_lr <= floor:
+                raise ValueError(
+                    f"callbacks.curriculum.reset_lr={self.reset_lr} must be above task.scheduler_args.min_lr={floor}"
+                )
+        if not self.stages:
+            self.stages.append((trainer.current_epoch, pl_module.rollout_length))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Grow or end, if the stage is over; the scheduler has made its step for the last epoch by now."""
+        warming_up = trainer.global_step < pl_module.warmup_steps
+        if not warming_up and self.rule.over(self._stage(trainer, pl_module)):
+            if pl_module.rollout_length < self.max_length:
+                self._grow(trainer, pl_module)
+            else:
+                trainer.should_stop = True
+        if pl_module.rollout_length < self.max_length:
+            self._hold_back_early_stopping(trainer)
+        pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, *_: Any) -> None:
+        """Show S in the progress bar while the epoch runs; what is logged per epoch shows only when it is over."""
+        pl_module.log("S", float(pl_module.rollout_length), on_step=True, on_epoch=False, prog_bar=True, logger=False)
+
+    def _stage(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> Stage:
+        return Stage(
+            length=pl_module.rollout_length,
+            epochs=trainer.current_epoch - self._start,
+            learning_rate=max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            floor=self._floor(trainer),
+        )
+
+    def _grow(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        pl_module.rollout_length += 1
+        self._start = trainer.current_epoch
+        self.stages.append((self._start, pl_module.rollout_length))
+        if self.reset_lr is not None:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = self.reset_lr
+        for scheduler in _plateau_schedulers(trainer):
+            scheduler.best = inf if scheduler.mode == "min" else -inf
+            scheduler.num_bad_epochs = 0
+            scheduler.cooldown_counter = 0
+            scheduler.ema_loss = None  # of schnetpack.train.ReduceLROnPlateau
+        if pl_module.rollout_length == self.max_length:
+            for callback in _early_stopping(trainer):
+                callback.wait_count = 0
+                callback.best_score = callback.best_score.new_tensor(inf if callback.mode == "min" else -inf)
+
+    @staticmethod
+    def _floor(trainer: pl.Trainer) -> float:
+        """The lowest learning rate of the scheduler, 0 if there is none."""
+        return max((max(scheduler.min_lrs) for scheduler in _plateau_schedulers(trainer)), default=0.0)
+
+    @staticmethod
+    def _hold_back_early_stopping(trainer: pl.Trainer) -> None:
+        """Start the count of early stopping so low that the coming validation cannot reach its patience."""
+        for callback in _early_stopping(trainer):
+            callback.wait_count = -2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Start and history of stages."""
+        return {"start": self._start, "stages": list(self.stages)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the history of stages."""
+        self._start = state_dict["start"]
+        self.stages = [tuple(stage) for stage in state_dict["stages"]]
+
+
+def _plateau_schedulers(trainer: pl.Trainer) -> list[ReduceLROnPlateau]:
+    schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
+    return [scheduler for scheduler in schedulers if isinstance(scheduler, ReduceLROnPlateau)]
+
+
+def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]

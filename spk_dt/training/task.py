@@ -1,0 +1,300 @@
+"""The task of dynamic training: a SchNetPack task whose model is trained on short simulations that it runs itself."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from schnetpack import AtomisticTask
+from schnetpack import properties as spk_properties
+from schnetpack.task import ModelOutput, UnsupervisedModelOutput
+
+from spk_dt import properties
+from spk_dt.dynamics import Detached, ExplosionGuard, GradientMode, ModelForces, VerletList, Visited, rollout
+from spk_dt.training.accumulate import PartwiseLoss
+from spk_dt.training.metrics import StepwiseElementMAE
+from spk_dt.training.pair_radius import pair_radius
+
+__all__ = ["DynamicTrainingTask"]
+
+#: what a model may read of a batch beside the structure is passed on; these belong to the rollout or are found anew
+_NOT_FOR_THE_MODEL = (
+    spk_properties.idx_i,
+    spk_properties.idx_j,
+    spk_properties.offsets,
+    spk_properties.lidx_i,
+    spk_properties.lidx_j,
+    properties.velocities,
+    properties.time_step,
+)
+
+
+class DynamicTrainingTask(AtomisticTask):
+    r"""Dynamic training.
+
+    With one step (S = 1) this is `schnetpack.AtomisticTask`: all outputs, on single frames. With S > 1 the model
+    propagates the first frame of each window with velocity Verlet, and is compared with the reference frame at each step,
+
+    .. math::
+        L = \sum_{k=0}^{S-1} w_k \sum_o L_o(y_o(x_k), y_o^\mathrm{ref}(k)),
+
+    with the outputs named in `rollout_outputs`. The S in force is `rollout_length`; `spk_dt.training.Curriculum` raises it.
+    Validation and test are free rollouts along the whole window, logged as ``val_loss``: the mean over the steps of the
+    loss of `rollout_outputs`, the same quantity at every S.
+
+    Žugec, Hadži Veljković, Alducin, Juaristi: Dynamic Training Enhances Machine Learning Potentials for Long-Lasting
+    Molecular Dynamics. J. Chem. Inf. Model. 2025, doi 10.1021/acs.jcim.5c01180, arXiv 2504.03521.
+
+    Args:
+        model: any SchNetPack model that predicts forces.
+        outputs: outputs with losses and metrics.
+        rollout_length: S to begin with.
+        gradient: how far gradients flow back in time; default `Detached`, as in the paper.
+        first_step_weight: w_0, weight of the first frame, whose forces the reference knows exactly. Applies for S > 1.
+        step_weight: w_k of the later steps.
+        rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces.
+        force_key: name of the forces among the outputs of the model.
+        skin: by how much the neighbour lists of rollouts reach beyond the cutoff, in the length unit of the data.
+        max_displacement: a system in which an atom would move further than this in one step counts as exploded and is
+            stopped for the rest of the rollout; length unit of the data, default a tenth of the cutoff.
+        kwargs: arguments of `schnetpack.AtomisticTask`.
+
+    Raises:
+        ValueError: if an argument makes no sense; by `setup`, if the neighbour list of the data is shorter than the
+            cutoff of the model; in training, if the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        outputs: list[ModelOutput],
+        rollout_length: int = 1,
+        gradient: GradientMode | None = None,
+        first_step_weight: float = 50.0,
+        step_weight: float = 1.0,
+        rollout_outputs: Sequence[str] | None = None,
+        force_key: str = spk_properties.forces,
+        skin: float = 0.5,
+        max_displacement: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, outputs, **kwargs)
+        self.rollout_length = rollout_length
+        self.gradient = gradient if gradient is not None else Detached()
+        self.first_step_weight = first_step_weight
+        self.step_weight = step_weight
+        self.force_key = force_key
+        self.skin = skin
+        self.cutoff = float(model.representation.cutoff)
+        self.max_displacement = self.cutoff / 10.0 if max_displacement is None else max_displacement
+        rollout_outputs = [force_key] if rollout_outputs is None else list(rollout_outputs)
+        names = [output.name for output in self.outputs]
+        if not set(rollout_outputs) <= set(names):
+            raise ValueError(f"task.rollout_outputs={rollout_outputs} must be among the outputs of the task, {names}")
+        if force_key not in model.model_outputs:
+            raise ValueError(f"the model predicts {model.model_outputs}, but no '{force_key}' to run dynamics with")
+        if rollout_length < 1:
+            raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
+        self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
+        self._batch_radius: float | None = None
+        self._force_errors: dict[str, StepwiseElementMAE] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Initialise transforms, and learn how far the neighbour list in the batches reaches."""
+        super().setup(stage)
+        self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
+
+    # one step of training, validation or test
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Loss of a batch; for S > 1 of rollouts of S steps."""
+        n_steps = self.rollout_length
+        total = PartwiseLoss(list(self.parameters()))
+        errors = self._force_errors_of("train", n_steps)
+        part: torch.Tensor | float = 0.0
+        for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
+            if visited.step > 0 and self.gradient.cuts(visited.step):
+                total.add(part)
+                part = 0.0
+            if n_steps == 1:
+                part = self.loss_fn(predicted, targets)
+            else:
+                weight = self.first_step_weight if visited.step == 0 else self.step_weight
+                part = part + weight * self._rollout_loss(predicted, targets)
+            self._add_force_errors(errors, batch, visited)
+            if visited.step == 0:
+                self.log_metrics(predicted, targets, "train")
+        loss = total.total(part)
+        if not bool(torch.isfinite(loss.detach())):
+            raise ValueError(
+                f"the training loss is {loss.item()} in epoch {self.current_epoch} with S = {n_steps}. Lower globals.lr or "
+                "task.scheduler_args, or look at the data with data.check_data=true."
+            )
+        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=False)
+        return loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        """Error of free rollouts along the whole window."""
+        return {"val_loss": self._free_rollout(batch, "val")}
+
+    def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        """Error of free rollouts along the whole window."""
+        return {"test_loss": self._free_rollout(batch, "test")}
+
+    def _free_rollout(self, batch: dict[str, torch.Tensor], subset: str) -> torch.Tensor:
+        """Mean over the steps of the rollout loss, logged with its parts."""
+        n_systems = len(batch[spk_properties.idx])
+        n_steps = self._window_length(batch)
+        errors = self._force_errors_of(subset, n_steps)
+        loss = torch.zeros((), device=self.device)
+        guard = self._guard(batch)
+        with torch.enable_grad():
+            for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
+                predicted = {key: value.detach() for key, value in predicted.items()}
+                loss = loss + self._rollout_loss(predicted, targets)
+                self._add_force_errors(errors, batch, visited)
+                if visited.step == 0:
+                    self.log_metrics(predicted, targets, subset)
+        loss = loss / n_steps
+        exploded = guard.exploded.float().mean()
+        self.log(f"{subset}_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n_systems)
+        self.log(f"{subset}_exploded", exploded, on_step=False, on_epoch=True, batch_size=n_systems)
+        return loss
+
+    def _visit(
+        self,
+        batch: dict[str, torch.Tensor],
+        n_steps: int,
+        gradient: GradientMode,
+        guard: ExplosionGuard | None = None,
+    ) -> Iterator[tuple[Visited, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+        """States of a rollout, with predictions and targets after constraints."""
+        available = self._window_length(batch)
+        if n_steps > available:
+            raise ValueError(
+                f"a rollout of S = {n_steps} steps needs windows of as many frames, but data.train_window={available}"
+            )
+        neighbors = VerletList(self.cutoff, self.skin)
+        if self._batch_radius is not None:
+            neighbors.adopt(batch, self._batch_radius)
+        force_fn = ModelForces(
+            self.predict_without_postprocessing, self._model_inputs(batch), neighbors, self.force_key
+        )
+        for visited in self._rollout(force_fn, batch, n_steps, gradient, guard or self._guard(batch)):
+            targets = self._targets(batch, visited.step)
+            predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
+            yield visited, predicted, targets
+
+    def _rollout(
+        self,
+        force_fn: ModelForces,
+        batch: dict[str, torch.Tensor],
+        n_steps: int,
+        gradient: GradientMode,
+        guard: ExplosionGuard,
+    ) -> Iterator[Visited]:
+        positions = batch[spk_properties.R]
+        if n_steps == 1:  # any SchNetPack data will do: velocities are not needed
+            zeros = torch.zeros_like(positions)
+            return rollout(force_fn, positions, zeros, torch.ones_like(positions[:, 0]), 1.0, 1, gradient)
+        return rollout(
+            force_fn,
+            positions,
+            batch[properties.velocities],
+            batch[spk_properties.masses],
+            batch[properties.time_step][batch[spk_properties.idx_m]],
+            n_steps,
+            gradient,
+            guard,
+        )
+
+    def _rollout_loss(self, predicted: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Loss of the outputs that count in rollouts."""
+        return sum(output.calculate_loss(predicted, targets) for output in self.rollout_outputs)
+
+    # parts of a batch
+
+    def _target_names(self) -> list[str]:
+        return [o.target_property for o in self.outputs if not isinstance(o, UnsupervisedModelOutput)]
+
+    def _window_length(self, batch: Mapping[str, torch.Tensor]) -> int:
+        """Frames of the windows in a batch, 1 if it holds single frames."""
+        window = batch.get(properties.window(self._target_names()[0]))
+        return 1 if window is None else window.shape[1]
+
+    def _targets(self, batch: Mapping[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """Targets at a step, and what losses may need to know of the systems."""
+        targets = {name: _at_step(batch, name, step) for name in self._target_names()}
+        for key in (spk_properties.Z, spk_properties.n_atoms, "considered_atoms"):
+            if key in batch:
+                targets[key] = batch[key]
+        return targets
+
+    def _model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The batch without pairs and targets."""
+        names = self._target_names()
+        left_out = {*_NOT_FOR_THE_MODEL, *names, *(properties.window(name) for name in names)}
+        return {key: value for key, value in batch.items() if key not in left_out}
+
+    def _guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
+        idx_m = batch[spk_properties.idx_m]
+        return ExplosionGuard(idx_m, len(batch[spk_properties.n_atoms]), self.max_displacement)
+
+    # logging
+
+    def _force_errors_of(self, subset: str, n_steps: int) -> StepwiseElementMAE:
+        """Where force errors of the running epoch are gathered."""
+        if subset not in self._force_errors:
+            self._force_errors[subset] = StepwiseElementMAE(n_steps).to(self.device)
+        return self._force_errors[subset]
+
+    def _add_force_errors(
+        self, errors: StepwiseElementMAE, batch: Mapping[str, torch.Tensor], visited: Visited
+    ) -> None:
+        expected = _at_step(batch, self.force_key, visited.step)
+        errors.update(visited.state.forces.detach(), expected, batch[spk_properties.Z], visited.step)
+
+    def on_train_epoch_end(self) -> None:
+        """Log force errors by element and by step."""
+        self._log_force_errors("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log force errors by element and by step."""
+        self._log_force_errors("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log force errors by element and by step."""
+        self._log_force_errors("test")
+
+    def _log_force_errors(self, subset: str) -> None:
+        """Mean absolute error per element over all steps, and summed over elements at some steps of the rollout."""
+        metric = self._force_errors.pop(subset, None)
+        if metric is None:
+            return
+        errors = metric.compute()
+        present = torch.nonzero(~torch.isnan(errors[0])).flatten().tolist()
+        log = {f"{subset}_{self.force_key}_mae_{chemical_symbols[z]}": errors[:, z].nanmean() for z in present}
+        for step in _some_steps(len(errors)):
+            log[f"{subset}_{self.force_key}_mae_step_{step}"] = errors[step].nansum()
+        self.log_dict({key: value.float() for key, value in log.items()})
+
+    # state
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep S."""
+        checkpoint["rollout_length"] = self.rollout_length
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up S."""
+        self.rollout_length = checkpoint["rollout_length"]
+
+
+def _at_step(batch: Mapping[str, torch.Tensor], name: str, step: int) -> torch.Tensor:
+    """A target at a step of the window."""
+    window = properties.window(name)
+    return batch[window][:, step].contiguous() if window in batch else batch[name]
+
+
+def _some_steps(n_steps: int, n_shown: int = 7) -> list[int]:
+    """At most `n_shown` steps from the first to the last, evenly spaced."""
+    return sorted({round(i * (n_steps - 1) / max(n_shown - 1, 1)) for i in range(n_shown)})
