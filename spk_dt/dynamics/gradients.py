@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 __all__ = ["Detached", "Full", "GradientMode", "Truncated"]
 
@@ -96,4 +96,6 @@ class Truncated:
 def _evaluate(force_fn, positions: torch.Tensor, recompute: bool):
     if not (recompute and torch.is_grad_enabled()):
         return force_fn(positions)
-    return checkpoint(force_fn, positions, use_reentrant=False, preserve_rng_state=False)
+    # to stop early, torch raises an exception, which does not get through the TorchScript functions of SchNetPack
+    with set_checkpoint_early_stop(False):
+        return checkpoint(force_fn, positions, use_reentrant=False, preserve_rng_state=False)

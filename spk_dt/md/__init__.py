@@ -1,4 +1,6 @@
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.neighborlist import VerletNeighborList
+from spk_dt.md.output_folder import OutputFolder
+from spk_dt.md.streams import MoleculeStream
 
-__all__ = ["FramesInit", "VerletNeighborList"]
+__all__ = ["FramesInit", "MoleculeStream", "OutputFolder", "VerletNeighborList"]

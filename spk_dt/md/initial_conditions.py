@@ -29,14 +29,15 @@ class FramesInit(Initializer):
 
     with the unit :math:`u_t = \sqrt{\mathrm{Da}\,Å^2/\mathrm{eV}} \approx 10.18` fs that ASE gives to time in every file:
 
-    ==================== ======================= =========================================================
-    symbol               variable                meaning
-    ==================== ======================= =========================================================
-    :math:`x_f, m_f, p_f`                        positions and cells, masses, momenta as ASE reads them
-    :math:`u_x`          `position_unit_input`   unit of :math:`x_f`
-    :math:`u_m`          `mass_unit_input`       unit of :math:`m_f`
-    :math:`x, m, p`      ``system.positions`` …  in SchNetPack's internal units (nm, Da, kJ/mol)
-    ==================== ======================= =========================================================
+    =============  =======================  =============================================
+    symbol         variable                 meaning
+    =============  =======================  =============================================
+    `x_f`          ``atoms.positions``      positions, and alike the cell, in the file
+    `m_f`          ``atoms.get_masses()``   masses in the file
+    `p_f`          ``atoms.get_momenta()``  momenta in the file
+    `u_x`, `u_m`   ``*_unit_input``         units of `x_f` and `m_f`
+    `x`, `m`, `p`  ``system.positions`` …   the same in SchNetPack's units: nm, Da, kJ/mol
+    =============  =======================  =============================================
 
     Unlike with SchNetPack's own initializers nothing is moved or removed by default, so that the run is the continuation
     of the trajectory that the frames come from.
@@ -69,7 +70,7 @@ class FramesInit(Initializer):
             remove_rotation=remove_rotation,
             wrap_positions=wrap_positions,
         )
-        self.molecule_file = Path(molecule_file)
+        self.molecule_file = str(molecule_file)
         self._position_unit = spk_units.unit2internal(position_unit_input)
         self._mass_unit = spk_units.unit2internal(mass_unit_input)
 
@@ -102,13 +103,12 @@ class FramesInit(Initializer):
                 "atoms.set_velocities(...) and a format that keeps them (.traj, extended .xyz, .db), or draw them with "
                 "system/initializer=maxwell_boltzmann."
             )
-        sizes = [len(atoms) for atoms in frames]
-        numbers = np.concatenate([atoms.numbers for atoms in frames])
-        if sizes != system.n_atoms.tolist() or numbers.tolist() != system.atom_types.tolist():
+        in_file = _describe([len(atoms) for atoms in frames], [int(z) for atoms in frames for z in atoms.numbers])
+        in_system = _describe(system.n_atoms.tolist(), system.atom_types.tolist())
+        if in_file != in_system:
             raise ValueError(
-                f"'{self.molecule_file}' holds {_summary(frames)}, but the system was loaded with {system.n_molecules} "
-                f"molecules of {system.n_atoms.tolist()} atoms and atomic numbers {_shorten(system.atom_types.tolist())}. "
-                "Give initializer and system the same file: system.initializer.molecule_file=${system.molecule_file}."
+                f"'{self.molecule_file}' holds {in_file}, but the system was loaded with {in_system}. Give initializer and "
+                "system the same file: system.initializer.molecule_file=${system.molecule_file}."
             )
         if any(atoms.constraints for atoms in frames):
             log.warning(
@@ -135,12 +135,13 @@ class FramesInit(Initializer):
         system.cells = tensor(cells, system.n_replicas)
 
 
-def _summary(frames: list[Atoms]) -> str:
-    """What a file holds, for an error message."""
-    numbers = [int(z) for atoms in frames for z in atoms.numbers]
-    return f"{len(frames)} frames of {[len(atoms) for atoms in frames]} atoms with atomic numbers {_shorten(numbers)}"
+def _describe(sizes: list[int], numbers: list[int]) -> str:
+    """Number and formulas of molecules, with atoms in order: ``2 molecules (Ar4, OH2)``.
 
-
-def _shorten(values: list[int], limit: int = 20) -> str:
-    """The first few values of a list."""
-    return str(values) if len(values) <= limit else f"{values[:limit]}…"
+    Args:
+        sizes: [n_molecules] number of atoms of each molecule.
+        numbers: [total_n_atoms] atomic numbers of all molecules, one after the other.
+    """
+    ends = np.cumsum(sizes)
+    molecules = (Atoms(numbers[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+    return f"{len(sizes)} molecules ({', '.join(atoms.get_chemical_formula('reduce') for atoms in molecules)})"

@@ -40,7 +40,9 @@ class VerletNeighborList:
         cutoffs = {file: model_cutoff(file) for file in files}
         if cutoff is None:
             if not cutoffs:
-                raise ValueError("set calculator.neighbor_list.cutoff: there is no model to read it from")
+                raise ValueError(
+                    "set calculator.model_file, or calculator.neighbor_list.cutoff for a calculator without a model"
+                )
             cutoff = max(cutoffs.values())
         for file, needed in cutoffs.items():
             if needed > cutoff * (1.0 + 1e-6):

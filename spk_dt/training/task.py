@@ -113,9 +113,6 @@ class DynamicTrainingTask(AtomisticTask):
         errors = self._force_errors_of("train", n_steps)
         part: torch.Tensor | float = 0.0
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
-            if visited.step > 0 and self.gradient.cuts(visited.step):
-                total.add(part)
-                part = 0.0
             if n_steps == 1:
                 part = self.loss_fn(predicted, targets)
             else:
@@ -124,6 +121,9 @@ class DynamicTrainingTask(AtomisticTask):
             self._add_force_errors(errors, batch, visited)
             if visited.step == 0:
                 self.log_metrics(predicted, targets, "train")
+            if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
+                total.add(part)  # before the next step is made, so that only one graph is in memory
+                part = 0.0
         loss = total.total(part)
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
