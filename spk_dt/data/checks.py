@@ -8,15 +8,15 @@ from spk_dt.data.frames import Frames
 
 __all__ = ["check_frames"]
 
-#: relative difference between the time step of the database and the one the frames show, above which we refuse
+#: relative difference between the velocities of the database and those that the frames show, above which we refuse
 _TIME_STEP_TOLERANCE = 0.1
 
 
 def check_frames(frames: Frames) -> None:
     """Refuse frames with which a rollout would be compared with the wrong reference.
 
-    The time step that the frames show is the one with which velocity Verlet leads from each frame to the next: the
-    least-squares solution h of x(t+dt) - x(t) = v h + F dt^2 / (2 m), as median over the frames.
+    Velocity Verlet leads from each frame to the next, x(t+h) - x(t) = s v h + F h^2 / (2 m), with the time step h and the
+    scale s of the velocities. With the h of the database, the part along v must give s = 1, as median over the frames.
 
     Raises:
         ValueError: if a number is not finite, or time step and velocities do not lead from frame to frame.
@@ -52,7 +52,7 @@ def _check_time_step(frames: Frames, trajectory: int) -> None:
     dt = frames.time_step[trajectory]
     masses = frames.masses[trajectory][:, None]
     velocities = read[properties.velocities][:-1]
-    drift = np.diff(read[spk_properties.R], axis=0) - read[spk_properties.forces][:-1] * dt**2 / (2.0 * masses)
+    accelerations = read[spk_properties.forces][:-1] / masses
     speed = np.sum(velocities**2, axis=(1, 2))
     moving = speed > 0.0
     if not moving.any():
@@ -60,12 +60,17 @@ def _check_time_step(frames: Frames, trajectory: int) -> None:
             f"all velocities of trajectory '{record.name}' of '{frames.source}' are zero. Dynamic training starts from "
             "velocities; for velocity Verlet they are v(t) = (x(t + dt) - x(t - dt)) / (2 dt)."
         )
-    ratio = np.median(np.sum(velocities * drift, axis=(1, 2))[moving] / speed[moving]) / dt
-    if abs(ratio - 1.0) > _TIME_STEP_TOLERANCE:
-        factor = units.time_unit_in_fs(frames.units[spk_properties.energy], frames.distance_unit)
+    speed, velocities, accelerations = speed[moving], velocities[moving], accelerations[moving]
+    # the part along v of the equation above, divided by v^2: c = s h + a h^2 / 2
+    c = np.sum(velocities * np.diff(read[spk_properties.R], axis=0)[moving], axis=(1, 2)) / speed
+    a = np.sum(velocities * accelerations, axis=(1, 2)) / speed
+    scale = np.median(c - 0.5 * a * dt**2) / dt  # if h = dt
+    if abs(scale - 1.0) > _TIME_STEP_TOLERANCE:
+        step = np.median(2.0 * c / (1.0 + np.sqrt(np.maximum(1.0 + 2.0 * a * c, 0.0))))  # if s = 1
+        step_fs = step * units.time_unit_in_fs(frames.units[spk_properties.energy], frames.distance_unit)
         raise ValueError(
-            f"trajectory '{record.name}' of '{frames.source}' says {record.timestep_fs:g} fs between frames, but from its "
-            f"velocities the frames are {ratio * dt * factor:.3g} fs apart. Either the time step is wrong, or frames are "
-            f"missing between the saved ones, or the velocities are in another unit (they look {ratio:.3g} times too "
-            "small)."
+            f"trajectory '{record.name}' of '{frames.source}' says {record.timestep_fs:g} fs between frames, but its "
+            f"velocities do not lead from one to the next. Either the frames are {step_fs:.3g} fs apart (the time step is "
+            "wrong, or frames are missing between the saved ones), or the velocities are in another unit, in which they "
+            f"are {scale:.3g} times too small."
         )

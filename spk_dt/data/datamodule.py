@@ -1,15 +1,19 @@
 """Lightning data module that serves windows of trajectories."""
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import fasteners
 import numpy as np
 import torch
 from hydra.utils import to_absolute_path
 from schnetpack.data import AtomsDataModule, SplittingStrategy, load_dataset
 
+from spk_dt import units
 from spk_dt.data.checks import check_frames
 from spk_dt.data.frames import Frames, load_frames
 from spk_dt.data.splitting import TrajectorySplit
@@ -99,6 +103,10 @@ class TrajectoryDataModule(AtomsDataModule):
                 f"there is no trajectory database '{self.datapath}'; set data.datapath, or write one with "
                 "spk_dt.data.TrajectoryWriter."
             )
+        for key, unit in (self.property_units or {}).items():
+            units.conversion(unit, unit, f"data.property_units.{key}")  # SchNetPack's own error would not say which
+        if self.distance_unit is not None:
+            units.conversion(self.distance_unit, "Ang", "data.distance_unit")
         datapath = self.datapath if self.data_workdir is None else self._copy_to_workdir()
         self.dataset = load_dataset(
             datapath,
@@ -136,16 +144,41 @@ class TrajectoryDataModule(AtomsDataModule):
 
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""
-        path = Path(self.split_file) if self.split_file is not None else None
-        if path is not None and path.exists():
-            with np.load(path) as split:
-                partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]
-        else:
+        if self.split_file is None:
             partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
-        self._check_partitions(partitions, str(path) if path is not None else type(self.splitting).__name__)
+            self._check_partitions(partitions, type(self.splitting).__name__)
+        else:
+            path = Path(self.split_file)
+            with fasteners.InterProcessLock(path.with_suffix(".lock")):
+                partitions = self._partitions_of_file(path)
         self.train_idx, self.val_idx, self.test_idx = partitions
-        if path is not None and not path.exists():
-            np.savez(path, **{f"{name}_idx": idx for name, idx in zip(_PARTITIONS, partitions, strict=True)})
+
+    def _partitions_of_file(self, path: Path) -> list[list[int]]:
+        """The partition that a split file holds; the file is made if it is not there."""
+        trajectories = json.dumps([asdict(trajectory) for trajectory in self.frames.trajectories])
+        sizes = json.dumps([self.num_train, self.num_val, self.num_test])
+        if not path.exists():
+            partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
+            self._check_partitions(partitions, type(self.splitting).__name__)
+            frames = {f"{name}_idx": idx for name, idx in zip(_PARTITIONS, partitions, strict=True)}
+            np.savez(path, trajectories=trajectories, sizes=sizes, **frames)
+            return partitions
+        with np.load(path) as split:
+            partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]
+            made_for = str(split.get("trajectories", trajectories))  # SchNetPack's own split files do not say
+            made_with = str(split.get("sizes", sizes))
+        if made_for != trajectories:
+            raise ValueError(
+                f"'{path}' was made for a database with other trajectories than '{self.datapath}'. Remove the file to make "
+                "a new split."
+            )
+        if made_with != sizes:
+            raise ValueError(
+                f"'{path}' was made with data.num_train, num_val, num_test = {made_with}, not {sizes}. Remove the file to "
+                "make a new split."
+            )
+        self._check_partitions(partitions, f"'{path}'")
+        return partitions
 
     def _check_partitions(self, partitions: Sequence[Sequence[int]], source: str) -> None:
         """Refuse partitions that share a frame, lie outside of the database, or leave nothing to train or validate on."""

@@ -42,7 +42,7 @@ class TrajectorySplit(SplittingStrategy):
         metadata = dataset.metadata
         trajectories = read_trajectories(metadata, dataset.datapath)
         if "splits" in metadata:
-            predefined = {name: set(metadata["splits"][name][0]) for name in _PARTITIONS}
+            predefined = {name: set(metadata["splits"].get(name, [[]])[0]) for name in _PARTITIONS}
             candidates = [[t for t in trajectories if t.start in predefined[name]] for name in _PARTITIONS]
             counts = [
                 len(found) if size is None or size < 0 else _absolute(size, len(found))
@@ -90,7 +90,7 @@ class TimeBlockSplit(SplittingStrategy):
             ValueError: if a size is not a fraction, or a block has no frames after its gap.
         """
         for name, size in zip(_PARTITIONS, split_sizes, strict=True):
-            if size is not None and size > 1:
+            if size is not None and size >= 1:
                 raise ValueError(f"data.num_{name}={size}: TimeBlockSplit takes fractions of each trajectory.")
         frames: list[list[int]] = [[], [], []]
         for trajectory in read_trajectories(dataset.metadata, dataset.datapath):

@@ -140,11 +140,15 @@ class TrajectoryWriter:
             the record of the trajectory.
 
         Raises:
-            ValueError: if the name is taken, if there is no frame, or a frame lacks velocities, energy or forces, or
-                is not of the composition of the first.
+            ValueError: if the name is taken, the time step is not positive, there is no frame, or a frame lacks
+                velocities, energy or forces, or is not of the composition of the first.
         """
         if any(trajectory.name == name for trajectory in self._trajectories):
             raise ValueError(f"trajectory '{name}' is in '{self.path}' already; give each trajectory its own name.")
+        if not timestep_fs > 0.0:
+            raise ValueError(
+                f"time step {timestep_fs} fs of trajectory '{name}': the time between two frames must be positive."
+            )
         start = sum(trajectory.length for trajectory in self._trajectories)
         length = 0
         numbers = None

@@ -3,6 +3,8 @@
 A gradient mode is an object with two answers: whether the graph is cut before a step, and how a force function is
 evaluated. The visited states are the same for all modes; only gradients differ. Where a graph is cut, what came
 before it can be backpropagated and forgotten, so memory does not grow with the number of steps.
+
+The classes are not frozen because Lightning, which records them among the hyperparameters, cannot copy frozen ones.
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ class GradientMode(Protocol):
         """Result of the force function at `positions`, [n_atoms, 3]."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Detached:
     """No gradient between steps, as in the paper: each visited geometry is one more training sample.
 
@@ -40,7 +42,7 @@ class Detached:
         return force_fn(positions)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Full:
     """Gradients through all steps: the loss at a step also tells the forces that led there.
 
@@ -60,7 +62,7 @@ class Full:
         return _evaluate(force_fn, positions, self.recompute)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Truncated:
     """Gradients within segments of k steps (truncated backpropagation through time).
 

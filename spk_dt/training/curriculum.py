@@ -87,6 +87,7 @@ class Curriculum(Callback):
         self.rule = rule if rule is not None else Converged()
         self.reset_lr = reset_lr
         self._start = 0  # epoch in which the stage began
+        self._validation: dict[str, float] = {}  # metrics of the last validation that schedulers look at
         #: (epoch, S) at the start of each stage
         self.stages: list[tuple[int, int]] = []
 
@@ -112,6 +113,22 @@ class Curriculum(Callback):
         if not self.stages:
             self.stages.append((trainer.current_epoch, pl_module.rollout_length))
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Remember what schedulers will be shown at the end of the epoch."""
+        metrics = trainer.callback_metrics
+        monitors = {config.monitor for config in trainer.lr_scheduler_configs} & metrics.keys()
+        self._validation = {monitor: float(metrics[monitor]) for monitor in monitors}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Make up for the step of plateau schedulers that Lightning loses when it resumes.
+
+        Checkpoints are written after validation, the schedulers make their step after that.
+        """
+        for config in trainer.lr_scheduler_configs:
+            missed = config.scheduler.last_epoch == trainer.current_epoch - 1
+            if missed and isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in self._validation:
+                config.scheduler.step(self._validation[config.monitor])
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Grow or end, if the stage is over; the scheduler has made its step for the last epoch by now."""
         warming_up = trainer.global_step < pl_module.warmup_steps
@@ -119,7 +136,8 @@ class Curriculum(Callback):
             if pl_module.rollout_length < self.max_length:
                 self._grow(trainer, pl_module)
             else:
-                trainer.should_stop = True
+                trainer.should_stop = True  # Lightning leaves this epoch before its first batch
+                return
         if pl_module.rollout_length < self.max_length:
             self._hold_back_early_stopping(trainer)
         pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
@@ -166,11 +184,12 @@ class Curriculum(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Start and history of stages."""
-        return {"start": self._start, "stages": list(self.stages)}
+        return {"start": self._start, "stages": list(self.stages), "validation": dict(self._validation)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history of stages."""
         self._start = state_dict["start"]
+        self._validation = dict(state_dict["validation"])
         self.stages = [tuple(stage) for stage in state_dict["stages"]]
 
 

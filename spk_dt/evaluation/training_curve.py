@@ -1,0 +1,112 @@
+"""Validation error of a training run against the epoch, with the stages of the curriculum marked."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+__all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart and which differ in print
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Validation error and rollout length of each epoch of a run.
+
+    Args:
+        epochs: [n_epochs].
+        error: [n_epochs] ``val_loss``, mean over a free rollout of the force MAE summed over elements, in the unit of force.
+        length: [n_epochs] rollout length S in force.
+    """
+
+    epochs: np.ndarray
+    error: np.ndarray
+    length: np.ndarray
+
+    def stages(self) -> list[tuple[int, int, float]]:
+        """S, its last epoch and the validation error at its end, for each stage."""
+        ends = np.flatnonzero(np.diff(self.length, append=np.inf) != 0)
+        return [(int(self.length[i]), int(self.epochs[i]), float(self.error[i])) for i in ends]
+
+
+def read_training_curve(run: str | Path) -> TrainingCurve:
+    """Read the metrics that the CSV logger wrote during ``spktrain``.
+
+    Args:
+        run: folder of the run. Parts of a run that was resumed are put together.
+
+    Raises:
+        FileNotFoundError: if there are no metrics in the folder.
+        ValueError: if no epoch has been finished.
+    """
+    files = sorted(Path(run).glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    if not files:
+        raise FileNotFoundError(
+            f"'{run}' has no csv/version_*/metrics.csv; train with logger=csv, or logger=[tensorboard,csv]."
+        )
+    error: dict[int, float] = {}
+    length: dict[int, float] = {}
+    for file in files:
+        with file.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                for key, values in (("val_loss", error), ("S", length)):
+                    if row.get(key):
+                        values[int(row["epoch"])] = float(row[key])
+    epochs = sorted(error.keys() & length.keys())
+    if not epochs:
+        raise ValueError(
+            f"'{run}' has no finished epoch of a dynamic training (columns val_loss and S) in its metrics."
+        )
+    return TrainingCurve(
+        np.array(epochs), np.array([error[e] for e in epochs]), np.array([length[e] for e in epochs]).astype(int)
+    )
+
+
+def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
+    """Figure of the validation error, S marked at the start of each stage, and the level at the end of S = 1.
+
+    Args:
+        curve: what to plot.
+        unit: unit of force.
+    """
+    figure, axes = plt.subplots(figsize=(6.0, 3.7), layout="constrained")
+    axes.plot(curve.epochs, curve.error, color=_BLUE, marker="o", markersize=3, linewidth=1.2)
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation error of free rollouts ({unit})")
+    stages = curve.stages()
+    begin = curve.epochs[0] - 0.5
+    for i, (length, last, _) in enumerate(stages):
+        if i % 2 == 1:
+            axes.axvspan(begin, last + 0.5, color=_GREY, alpha=0.18, linewidth=0)
+        axes.annotate(
+            f"S = {length}" if i == 0 else f"{length}",
+            ((begin + last + 0.5) / 2, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+        begin = last + 0.5
+    axes.set_xlim(curve.epochs[0] - 0.5, curve.epochs[-1] + 0.5)
+    if len(stages) > 1:
+        first = stages[0]
+        axes.axhline(
+            first[2], color=_ORANGE, linestyle="--", linewidth=1.2, label=f"end of S = {first[0]}: {first[2]:.3f}"
+        )
+        axes.plot(
+            [],
+            [],
+            color=_BLUE,
+            marker="o",
+            markersize=3,
+            label=f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}",
+        )
+        axes.legend(frameon=False, fontsize=9)
+    return figure

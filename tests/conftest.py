@@ -1,0 +1,85 @@
+"""Small trajectory databases that several tests read. They belong to the session: copy one before changing it."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.units
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.verlet import VelocityVerlet
+
+from spk_dt.data import TrajectoryWriter
+
+#: makes frames of a velocity-Verlet trajectory from a structure, a number of steps, a time step in fs and a seed
+MakeTrajectory = Callable[[Atoms, int, float, int], list[Atoms]]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Atoms:
+    """Pd4 with H2 beside it, not periodic."""
+    tetrahedron = [(0.0, 0.0, 0.0), (1.9, 1.9, 0.0), (1.9, 0.0, 1.9), (0.0, 1.9, 1.9)]
+    return Atoms("Pd4H2", positions=[*tetrahedron, (4.4, 1.0, 1.0), (4.8, 1.7, 1.0)])
+
+
+@pytest.fixture(scope="session")
+def crystal() -> Atoms:
+    """Four atoms of Cu in a periodic, slightly sheared cell."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell([[3.6, 0.0, 0.0], [0.2, 3.6, 0.0], [0.0, 0.1, 3.9]], scale_atoms=True)
+    return atoms
+
+
+@pytest.fixture(scope="session")
+def make_trajectory() -> MakeTrajectory:
+    """Frames at constant energy with the effective-medium potential, from 600 K, at every step."""
+
+    def make(atoms: Atoms, steps: int, timestep_fs: float, seed: int = 0) -> list[Atoms]:
+        atoms = atoms.copy()
+        atoms.calc = EMT()
+        spread = np.sqrt(ase.units.kB * 600.0 / atoms.get_masses())[:, None]
+        atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
+        dynamics = VelocityVerlet(atoms, timestep_fs * ase.units.fs)
+        frames = []
+        for step in range(steps + 1):
+            if step > 0:
+                dynamics.run(1)
+            frame = atoms.copy()
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+            frames.append(frame)
+        return frames
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory, cluster: Atoms, make_trajectory: MakeTrajectory) -> Path:
+    """Five trajectories ``run_0`` to ``run_4`` of the cluster, 25 frames of 0.5 fs each, with a split 3/1/1."""
+    path = tmp_path_factory.mktemp("database") / "cluster.db"
+    splits = {"train": ["run_0", "run_2", "run_4"], "val": ["run_1"], "test": ["run_3"]}
+    with TrajectoryWriter(path, splits=splits) as writer:
+        for i in range(5):
+            writer.add(f"run_{i}", make_trajectory(cluster, 24, 0.5, i), timestep_fs=0.5)
+    return path
+
+
+@pytest.fixture(scope="session")
+def mixed_database(
+    tmp_path_factory: pytest.TempPathFactory, cluster: Atoms, crystal: Atoms, make_trajectory: MakeTrajectory
+) -> Path:
+    """Cluster (20 frames, 0.5 fs), crystal (15 frames, 1 fs), larger crystal (12 frames, 0.25 fs); no split."""
+    path = tmp_path_factory.mktemp("mixed") / "mixed.db"
+    larger = crystal.repeat((2, 1, 1))
+    with TrajectoryWriter(path) as writer:
+        writer.add("cluster", make_trajectory(cluster, 19, 0.5, 0), timestep_fs=0.5)
+        writer.add("crystal", make_trajectory(crystal, 14, 1.0, 1), timestep_fs=1.0)
+        writer.add("larger", make_trajectory(larger, 11, 0.25, 2), timestep_fs=0.25)
+    return path

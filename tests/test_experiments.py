@@ -1,0 +1,136 @@
+"""Every experiment composes, and trains through SchNetPack's own program."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf, open_dict
+from schnetpack import cli
+
+from spk_dt.data.embedded import unpack
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml") if path.stem != "dt_base")
+SHORT = [
+    "data.max_train_windows=8", "data.max_val_windows=2", "data.max_test_windows=2", "data.val_window=5",
+    "data.batch_size=4", "trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.enable_progress_bar=false",
+    "print_config=false", "model.representation.n_atom_basis=8", "globals.cutoff=3.0",
+    "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("embedded") / "h2_pd6_graphene.db"
+    unpack(path)
+    return path
+
+
+def composed(*overrides):
+    """The config of `spktrain`, found as the program finds it."""
+    with initialize_config_module("schnetpack.configs", version_base="1.2"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def spktrain(folder, monkeypatch, *overrides):
+    """Run the program in this process, in the folder of the run."""
+    monkeypatch.setenv("PWD", str(folder))
+    config = composed(*overrides, f"run.work_dir={folder}")
+    with open_dict(config):
+        del config.hydra
+    monkeypatch.chdir(folder)
+    cli.train.__wrapped__(config)
+
+
+def metrics(folder):
+    rows = list(csv.DictReader((folder / "csv" / "version_0" / "metrics.csv").open(newline="")))
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_trains_two_epochs(experiment, embedded, tmp_path, monkeypatch):
+    spktrain(tmp_path, monkeypatch, f"experiment={experiment}", f"data.datapath={embedded}", *SHORT)
+    rows = metrics(tmp_path)
+    lengths = [row["S"] for row in rows if "S" in row]
+    assert lengths == ([1.0] if experiment.startswith("static") else [1.0, 2.0])
+    assert all(row["val_loss"] > 0.0 for row in rows if "val_loss" in row)
+    model = torch.load(tmp_path / "best_model", weights_only=False)
+    assert model.do_postprocessing
+    assert len(model.postprocessors) == 2
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_documented_experiments_exist():
+    assert {"dt_egnn", "dt_egnn_paper", "static_egnn"} <= set(EXPERIMENTS)
+
+
+def test_paper_hyperparameters():
+    """The values of the authors' released code."""
+    config = composed("experiment=dt_egnn_paper")
+    model, task, scheduler = config.model.representation, config.task, config.task.scheduler_args
+    assert (model.n_atom_basis, model.n_interactions, model.radial_basis.n_rbf, model.radial_basis.sigma) == (
+        *(128, 3, 512),
+        4.0,
+    )
+    assert config.globals.cutoff == 5.0
+    assert not model.coordinate_channel
+    assert (task.optimizer_cls, task.optimizer_args.lr) == ("torch.optim.Adam", 1e-3)
+    assert (scheduler.factor, scheduler.patience, scheduler.min_lr) == (0.33, 15, 2e-6)
+    assert config.callbacks.curriculum.reset_lr == 1e-4
+    assert config.callbacks.curriculum.max_length == config.data.train_window == 20
+    assert config.data.val_window == 120
+    assert (config.data.batch_size, config.data.max_train_windows, config.data.max_val_windows) == (32, 256, 256)
+    assert (task.first_step_weight, task.step_weight, task.rollout_outputs) == (50.0, 1.0, None)
+    assert task.gradient._target_ == "spk_dt.dynamics.Detached"
+    assert config.trainer.gradient_clip_val == 1.0
+
+
+def test_control_differs_in_nothing_but_the_rollout():
+    dynamic, static = (OmegaConf.to_container(composed(f"experiment={name}")) for name in ("dt_egnn", "static_egnn"))
+    assert static["globals"].pop("max_rollout_length") == 1
+    assert dynamic["globals"].pop("max_rollout_length") > 1
+    assert static["run"].pop("experiment") != dynamic["run"].pop("experiment")
+    for group in ("globals", "model", "data", "task", "trainer", "callbacks"):
+        assert dynamic[group] == static[group], group
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("task/gradient=full", "Full"),
+        ("task/gradient=truncated", "Truncated"),
+        ("task/gradient=detached", "Detached"),
+    ],
+)
+def test_gradient_modes(override, expected):
+    assert type(instantiate(composed("experiment=dt_egnn", override).task.gradient)).__name__ == expected
+
+
+@pytest.mark.parametrize("basis", ["gaussian", "bessel", "random_fourier"])
+@pytest.mark.parametrize("cutoff_fn", ["cosine", "mollifier"])
+@pytest.mark.parametrize("channel", ["true", "false"])
+def test_model_choices(basis, cutoff_fn, channel):
+    config = composed(
+        "experiment=dt_egnn", f"model/representation/radial_basis={basis}",
+        f"model/representation/cutoff_fn={cutoff_fn}", f"model.representation.coordinate_channel={channel}",
+    )  # fmt: skip
+    model = instantiate(config.model.representation)
+    assert len(model.coordinates) == (3 if channel == "true" else 0)
+
+
+@pytest.mark.parametrize("representation", ["painn", "schnet", "so3net"])
+def test_other_representations(representation, database, tmp_path, monkeypatch):
+    """Of SchNetPack, on a user's own database given by a relative path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.db").write_bytes(database.read_bytes())
+    own = ["data=trajectory", "data.datapath=mine.db", "task/gradient=full", "trainer.limit_train_batches=2"]
+    basis = "model/representation/radial_basis=gaussian"
+    short = [*SHORT, "data.val_batch_size=2", f"model/representation={representation}", basis]
+    spktrain(tmp_path, monkeypatch, "experiment=dt_egnn", *short, *own)
+    assert [row["S"] for row in metrics(tmp_path) if "S" in row] == [1.0, 2.0]
