@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,17 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
+from omegaconf import OmegaConf
 
 from spk_dt.data import TrajectoryWriter
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Hydra's about its version 1.4
+    import schnetpack.cli
+
+    for resolver in ("uuid", "tmpdir"):  # both programs register them, and each expects to be the only one
+        OmegaConf.clear_resolver(resolver)
+    import schnetpack.md.cli  # noqa: F401 - so that tests may import it
 
 #: makes frames of a velocity-Verlet trajectory from a structure, a number of steps, a time step in fs and a seed
 MakeTrajectory = Callable[[Atoms, int, float, int], list[Atoms]]

@@ -1,8 +1,8 @@
 """The data set that comes with the package: H2 on Pd6 anchored in a graphene vacancy, GFN1-xTB, 0.5 fs, NVE.
 
 19 trajectories of 401 frames, 39 atoms, of the protocol that ``spkdt generate`` follows. Three of them see the molecule
-dissociate; one of these (traj_10) is among the five test trajectories. In the package the frames are integers (1e-8 Å, 1e-8 Å/fs, 1e-7 eV/Å),
-differences from frame to frame, compressed.
+dissociate; one of these (traj_10) is among the five test trajectories. In the package the frames are integers (of 1e-8 Å,
+1e-8 Å/fs and 1e-7 eV/Å), as differences from frame to frame, compressed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 __all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
 
@@ -77,6 +78,9 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
     figure, axes = plt.subplots(figsize=(6.0, 3.7), layout="constrained")
     axes.plot(curve.epochs, curve.error, color=_BLUE, marker="o", markersize=3, linewidth=1.2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation error of free rollouts ({unit})")
     stages = curve.stages()
@@ -108,5 +112,5 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
             markersize=3,
             label=f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}",
         )
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
     return figure

@@ -1,0 +1,40 @@
+# Two commands set everything up on a fresh machine with Python 3.12 or later:
+#   make demo   environment, training on the embedded data, molecular dynamics, figures
+#   make test   environment, linter, tests (the wheel in a clean environment among them)
+
+PYTHON ?= $(shell command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+DEMO := demo
+
+.PHONY: env test slow demo clean
+
+env: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+		{ echo "spk_dt needs Python 3.12 or later; choose one with: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,reference]'
+	touch $@
+
+test: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest
+
+slow: env
+	$(BIN)/python -m pytest -m slow
+
+demo: env
+	mkdir -p $(DEMO)
+	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0
+	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
+	cd $(DEMO) && rm -f start.traj && $(BIN)/spkdt frames start.traj --split test
+	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
+		system/initializer=frames dynamics.n_steps=400 simulation_dir=md overwrite=true
+	cd $(DEMO) && $(BIN)/python $(CURDIR)/tutorials/look_at_a_simulation.py md/simulation.hdf5
+	@echo "Figures: $(DEMO)/runs/dt_egnn/validation.png, $(DEMO)/md/simulation.png"
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist
