@@ -26,9 +26,10 @@ def conversion(source: str, target: str, what: str) -> float:
     try:
         return convert_units(source, target)
     except (AttributeError, Warning) as error:
+        units = f"'{source}'" if source == target else f"'{source}' or '{target}'"
         raise ValueError(
-            f"unknown unit in the conversion of {what} from '{source}' to '{target}' ({error}). "
-            "Use names of ase.units, for example 'eV', 'kcal/mol', 'Ang', 'eV/Ang', 'Ang/fs'."
+            f"unknown unit {units} of {what} ({error}). Use names of ase.units, for example 'eV', 'kcal/mol', 'Ang', "
+            "'eV/Ang', 'Ang/fs'."
         ) from error
 
 

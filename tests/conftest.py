@@ -19,6 +19,7 @@ from ase.md.verlet import VelocityVerlet
 from omegaconf import OmegaConf
 
 from spk_dt.data import TrajectoryWriter
+from spk_dt.data.embedded import unpack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Hydra's about its version 1.4
@@ -92,4 +93,12 @@ def mixed_database(
         writer.add("cluster", make_trajectory(cluster, 19, 0.5, 0), timestep_fs=0.5)
         writer.add("crystal", make_trajectory(crystal, 14, 1.0, 1), timestep_fs=1.0)
         writer.add("larger", make_trajectory(larger, 11, 0.25, 2), timestep_fs=0.25)
+    return path
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded data set."""
+    path = tmp_path_factory.mktemp("embedded") / "h2_pd6_graphene.db"
+    unpack(path)
     return path

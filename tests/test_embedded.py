@@ -15,7 +15,7 @@ from spk_dt.data.embedded import SPLITS, pack, unpack
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory):
+def h2_data(tmp_path_factory):
     """The data module after its first use, in a folder that was not there."""
     path = tmp_path_factory.mktemp("embedded") / "data" / "h2_pd6_graphene.db"
     data = H2Pd6Graphene(str(path), 4, num_workers=0, split_file=None, train_window=11, val_window=121)
@@ -29,27 +29,27 @@ def test_it_is_small_enough_for_a_wheel():
     assert (files("spk_dt.data") / "h2_pd6_graphene.npz").stat().st_size <= 15e6
 
 
-def test_trajectories_and_windows(embedded):
-    frames = embedded.frames
+def test_trajectories_and_windows(h2_data):
+    frames = h2_data.frames
     assert len(frames.trajectories) == 19
     assert {(t.length, t.timestep_fs) for t in frames.trajectories} == {(401, 0.5)}
     assert {len(z) for z in frames.atomic_numbers} == {39}
-    assert len(embedded.train_dataset) == 11 * (401 - 10)
-    assert len(embedded.val_dataset) == 3 * (401 - 120)
-    assert len(embedded.test_dataset) == 5 * (401 - 120)
-    batch = next(iter(embedded.val_dataloader()))
+    assert len(h2_data.train_dataset) == 11 * (401 - 10)
+    assert len(h2_data.val_dataset) == 3 * (401 - 120)
+    assert len(h2_data.test_dataset) == 5 * (401 - 120)
+    batch = next(iter(h2_data.val_dataloader()))
     assert batch["forces_window"].shape == (4 * 39, 121, 3)
 
 
-def test_partitions(embedded):
-    parts = {"train": embedded.train_idx, "val": embedded.val_idx, "test": embedded.test_idx}
-    names = {name: {embedded.frames.trajectories[i // 401].name for i in part} for name, part in parts.items()}
+def test_partitions(h2_data):
+    parts = {"train": h2_data.train_idx, "val": h2_data.val_idx, "test": h2_data.test_idx}
+    names = {name: {h2_data.frames.trajectories[i // 401].name for i in part} for name, part in parts.items()}
     assert {name: tuple(sorted(found)) for name, found in names.items()} == SPLITS
     assert sum(len(part) for part in parts.values()) == 19 * 401
 
 
-def test_velocity_verlet_leads_from_frame_to_frame(embedded):
-    frames = embedded.frames
+def test_velocity_verlet_leads_from_frame_to_frame(h2_data):
+    frames = h2_data.frames
     check_frames(frames)
     for i, trajectory in enumerate(frames.trajectories):
         x, v, f = (
@@ -61,8 +61,8 @@ def test_velocity_verlet_leads_from_frame_to_frame(embedded):
         assert np.abs(v[1:] - v[:-1] - (f[:-1] + f[1:]) * h / (2.0 * m)).max() < 1e-5  # Å per 10 fs
 
 
-def test_energy_is_conserved(embedded):
-    frames = embedded.frames
+def test_energy_is_conserved(h2_data):
+    frames = h2_data.frames
     for i, trajectory in enumerate(frames.trajectories):
         energy = frames.window(spk.energy, trajectory.start, trajectory.length, i)[:, 0]
         v = frames.window(properties.velocities, trajectory.start, trajectory.length, i)

@@ -11,8 +11,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from schnetpack import cli
 
-from spk_dt.data.embedded import unpack
-
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml") if path.stem != "dt_base")
 SHORT = [
@@ -21,13 +19,6 @@ SHORT = [
     "print_config=false", "model.representation.n_atom_basis=8", "globals.cutoff=3.0",
     "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def embedded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("embedded") / "h2_pd6_graphene.db"
-    unpack(path)
-    return path
 
 
 def composed(*overrides):

@@ -1,6 +1,10 @@
 """The task: S = 1 is SchNetPack's, S > 1 adds up what it should, validation does not depend on the stage."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -16,6 +20,7 @@ from spk_dt import properties
 from spk_dt.data import TrajectoryDataModule
 from spk_dt.dynamics import Detached, Full, Truncated, VerletList, rollout
 from spk_dt.dynamics.model_forces import ModelForces
+from spk_dt.evaluation import read_training_curve
 from spk_dt.training import DynamicTrainingTask, ElementwiseOutput, PerAtomOutput
 from spk_dt.training.accumulate import PartwiseLoss
 
@@ -82,6 +87,7 @@ class Alone:
         task.log = lambda *args, **kwargs: None
         task.log_dict = task.log
         task._batch_radius = CUTOFF
+        task._trainer = SimpleNamespace(world_size=1)
         type(task).current_epoch = 0
 
 
@@ -314,6 +320,35 @@ def test_partwise_loss():
     torch.testing.assert_close(x.grad, 2.0 * (2 * x + 3 + 3 * x**2).detach())
     assert unused.grad is None
     torch.testing.assert_close(PartwiseLoss([x]).total(x.sum()), x.sum())
+
+
+def test_all_parameters_take_part_in_distributed_training():
+    x, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(1.0, requires_grad=True)
+    for parts in (0, 1):
+        total = PartwiseLoss([x, unused], all_take_part=True)
+        for _ in range(parts):
+            total.add(x.sum())
+        x.grad = unused.grad = None
+        loss = total.total((x**2).sum())
+        loss.backward()
+        assert loss.item() == 5.0 + 3.0 * parts
+        torch.testing.assert_close(x.grad, (2 * x + parts).detach())
+        assert unused.grad == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["detached", "full"])
+def test_two_processes(gradient, embedded, tmp_path):
+    """Distributed training on two CPU processes goes through the stages."""
+    command = [
+        str(Path(sys.executable).with_name("spktrain")), "experiment=dt_egnn", "trainer=ddp_trainer",
+        f"task/gradient={gradient}", "trainer.accelerator=cpu", f"data.datapath={embedded}", "trainer.limit_train_batches=4", "data.max_val_windows=4",
+        "data.val_window=6", "data.max_test_windows=2", "run.id=two", "trainer.max_epochs=3", "data.batch_size=4",
+        "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert read_training_curve(tmp_path / "runs" / "two").length.tolist() == [1, 2, 3]
 
 
 def test_cutoff_of_the_representation_is_used():

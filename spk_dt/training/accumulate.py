@@ -17,10 +17,13 @@ class PartwiseLoss:
 
     Args:
         parameters: parameters with respect to which gradients are taken.
+        all_take_part: give parameters that no part depends on a gradient of zero, as distributed training demands. Forces
+            do not depend on the bias of the energy, for example.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], all_take_part: bool = False) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._all_take_part = all_take_part
         self._gradients: list[torch.Tensor | None] = [None] * len(self._parameters)
         self._value: torch.Tensor | float = 0.0
 
@@ -43,11 +46,17 @@ class PartwiseLoss:
         Args:
             last: scalar, the last part.
         """
-        known = [(p, g) for p, g in zip(self._parameters, self._gradients, strict=True) if g is not None]
+        gradients = self._gradients
+        if self._all_take_part:
+            gradients = [
+                torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters, gradients, strict=True)
+            ]
+        known = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
         if not known:
             return last
         parameters, gradients = zip(*known, strict=True)
-        return last + _Known.apply(self._value, len(parameters), *parameters, *gradients)
+        value = torch.as_tensor(self._value, dtype=last.dtype, device=last.device)
+        return last + _Known.apply(value, len(parameters), *parameters, *gradients)
 
 
 class _Known(torch.autograd.Function):

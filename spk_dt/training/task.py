@@ -109,7 +109,7 @@ class DynamicTrainingTask(AtomisticTask):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of a batch; for S > 1 of rollouts of S steps."""
         n_steps = self.rollout_length
-        total = PartwiseLoss(list(self.parameters()))
+        total = PartwiseLoss(list(self.parameters()), all_take_part=self.trainer.world_size > 1)
         errors = self._force_errors_of("train", n_steps)
         part: torch.Tensor | float = 0.0
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
@@ -286,7 +286,7 @@ class DynamicTrainingTask(AtomisticTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up S."""
-        self.rollout_length = checkpoint["rollout_length"]
+        self.rollout_length = checkpoint.get("rollout_length", self.rollout_length)
 
 
 def _at_step(batch: Mapping[str, torch.Tensor], name: str, step: int) -> torch.Tensor:
