@@ -55,7 +55,7 @@ def test_settings_table():
     expected = {
         "globals.max_rollout_length": (4, 20),
         "globals.lr": (3e-3, 1e-3),
-        "callbacks.curriculum.reset_lr": (5e-4, 1e-4),
+        "callbacks.curriculum.reset_lr": (1e-3, 1e-4),
         "task.scheduler_args.patience": (1, 15),
         "task.scheduler_args.min_lr": (1e-4, 2e-6),
         "data.val_window": (60, 120),
