@@ -3,6 +3,7 @@
 A new command is a function below ``@app.command()``; what its user did wrong it says by raising one of `USER_ERRORS`.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def plot(
 
     Writes NAME.png and NAME.pdf, and prints the error at the end of each stage. Drawing again replaces the figure.
     """
-    from spk_dt.evaluation import plot_training_curve, read_training_curve
+    from spk_dt.evaluation.training_curve import plot_training_curve, read_training_curve
 
     curve = read_training_curve(run)
     out = run / "validation" if out is None else out
@@ -137,6 +138,130 @@ def plot(
         typer.echo(f"S = {length}: validation error {error:.4f} after epoch {epoch}")
     typer.echo(f"best: {curve.error.min():.4f} in epoch {curve.epochs[curve.error.argmin()]}")
     typer.echo(f"{out.with_name(out.name + '.png')}, {out.with_name(out.name + '.pdf')}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA.db", help="Trajectory database, or the word 'embedded' for the data that come along."
+        ),
+    ],
+    models: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]MODEL...", help="Files 'best_model' of spktrain, or folders of runs.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not exist, or be empty.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each simulation.")] = 300,
+    split: Annotated[str, typer.Option(help="Partition to take trajectories from.")] = "test",
+    number: Annotated[int | None, typer.Option(min=1, help="Number of trajectories; without it, all.")] = None,
+    starts_per_trajectory: Annotated[
+        int, typer.Option(min=1, help="Start frames of each trajectory, evenly spaced; one is its first frame.")
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
+    position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
+    every: Annotated[int, typer.Option(min=1, help="Keep every so many steps; for long simulations.")] = 1,
+    tolerance: Annotated[float, typer.Option(help="Deviation at which a bond counts as broken, in Å.")] = 0.5,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CALCULATOR", help="Relabel visited geometries: tblite:METHOD, or package.module:Class (ASE)."
+        ),
+    ] = None,
+    relabel_every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that relabel.")] = 1,
+) -> None:
+    """Simulate from frames of the data with each model, and compare with the trajectories.
+
+    Works for every SchNetPack model. Writes the simulations (HDF5), the force error along the trajectories and, with
+    --reference, at the visited geometries (CSV), metrics.json and figures to DIR. `spkdt report DIR` makes a page of it.
+    """
+    from spk_dt.evaluation.evaluate import evaluate as run
+    from spk_dt.evaluation.evaluate import named_models
+
+    if reference is not None:
+        from spk_dt.data.reference import reference_calculator
+
+        reference_calculator(reference)  # a wrong name shall not wait for the simulations
+    metrics = run(
+        data=data,
+        models=named_models(models),
+        out=out,
+        steps=steps,
+        split=split,
+        number=number,
+        starts_per_trajectory=starts_per_trajectory,
+        device=device,
+        energy_unit=energy_unit,
+        position_unit=position_unit,
+        every=every,
+        tolerance=tolerance,
+        command=sys.argv,
+        progress=sys.stderr.isatty(),
+    )
+    for name, one in metrics.items():
+        errors = ", ".join(
+            f"{element} {error:.4f}" for element, error in one["along_reference"]["mean_over_steps"].items()
+        )
+        exploded = f"; {len(one['exploded'])} exploded" if one["exploded"] else ""
+        typer.echo(f"{name}: force error along the reference {errors} eV/Å{exploded}")
+    if reference is not None:
+        relabel(out, reference, relabel_every, processes)
+    _draw(out)
+    typer.echo(f"{out}")
+
+
+@app.command()
+def relabel(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate has written.")],
+    reference: Annotated[
+        str, typer.Option(metavar="CALCULATOR", help="tblite:METHOD, or package.module:Class of an ASE calculator.")
+    ],
+    every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+) -> None:
+    """Compute the true force error: the reference method at the geometries that the models have visited.
+
+    If it is interrupted, the same command continues. `spkdt evaluate --reference` does this at its end.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from spk_dt.evaluation.true_error import true_errors
+
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(model: str, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = bars.add_task(f"relabelling {model}", total=total)
+            bars.update(tasks[model], completed=done)
+
+        found = true_errors(directory, reference, every, processes, show)
+    for name, one in found.items():
+        errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
+        failed = f"; {one['n_failed']} could not be relabelled" if one["n_failed"] else ""
+        typer.echo(f"{name}: true force error at visited geometries {errors} eV/Å{failed}")
+    _draw(directory)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate has written.")],
+) -> None:
+    """Make one page of an evaluation: figures, tables, settings, and trajectories to turn and play. Needs no network."""
+    from spk_dt.evaluation.report import write_report
+
+    typer.echo(f"{write_report(directory)}")
+
+
+def _draw(directory: Path) -> None:
+    """Figures of an evaluation, as files."""
+    from spk_dt.evaluation.report import write_figures
+    from spk_dt.evaluation.results import read_results
+
+    write_figures(read_results(directory))
 
 
 @contextmanager

@@ -53,7 +53,7 @@ GROUPS = {
         *("pile_local", "pile_global", "trpmd", "pi_gle", "piglet", "pi_nhc_local", "pi_nhc_global"),
     },
     "dynamics/barostat": {"nhc_iso", "nhc_aniso", "pile_rpmd"},
-    "callbacks": {"checkpoint", "hdf5", "tensorboard"},
+    "callbacks": {"checkpoint", "hdf5", "tensorboard", "compare", "stop_exploded"},
 }
 
 SIGMA, EPSILON = 3.405, 0.041294 / 4  # of calculator=lj, in Å and eV

@@ -20,7 +20,7 @@ from spk_dt import properties
 from spk_dt.data import TrajectoryDataModule
 from spk_dt.dynamics import Detached, Full, Truncated, VerletList, rollout
 from spk_dt.dynamics.model_forces import ModelForces
-from spk_dt.evaluation import read_training_curve
+from spk_dt.evaluation.training_curve import read_training_curve
 from spk_dt.training import DynamicTrainingTask, ElementwiseOutput, PerAtomOutput
 from spk_dt.training.accumulate import PartwiseLoss
 
@@ -342,7 +342,8 @@ def test_two_processes(gradient, embedded, tmp_path):
     """Distributed training on two CPU processes goes through the stages."""
     command = [
         str(Path(sys.executable).with_name("spktrain")), "experiment=dt_egnn", "trainer=ddp_trainer",
-        f"task/gradient={gradient}", "trainer.accelerator=cpu", f"data.datapath={embedded}", "trainer.limit_train_batches=4", "data.max_val_windows=4",
+        f"task/gradient={gradient}", "trainer.accelerator=cpu", f"data.datapath={embedded}",
+        "trainer.limit_train_batches=4", "data.max_val_windows=4",
         "data.val_window=6", "data.max_test_windows=2", "run.id=two", "trainer.max_epochs=3", "data.batch_size=4",
         "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
     ]  # fmt: skip

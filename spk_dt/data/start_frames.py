@@ -57,7 +57,7 @@ def start_frames(datapath: str | Path, split: str = "test", number: int | None =
             f"frame={frame}: trajectory '{shortest.name}' of '{datapath}' has frames 0 to {shortest.length - 1}."
         )
     dataset = ASEAtomsData(str(datapath), property_units=PROPERTY_UNITS, distance_unit="Ang")
-    return [_read(dataset, trajectory, frame) for trajectory in trajectories]
+    return [read_frame(dataset, trajectory, frame) for trajectory in trajectories]
 
 
 def _of_partition(metadata: Mapping[str, Any], split: str, source: str) -> list[Trajectory]:
@@ -75,7 +75,7 @@ def _of_partition(metadata: Mapping[str, Any], split: str, source: str) -> list[
     return found
 
 
-def _read(dataset: ASEAtomsData, trajectory: Trajectory, frame: int) -> Atoms:
+def read_frame(dataset: ASEAtomsData, trajectory: Trajectory, frame: int) -> Atoms:
     """A frame of a trajectory, in the units of ASE."""
     row = dataset.conn.get(trajectory.start + frame + 1)
     values = {key: np.asarray(row.data[key]) * dataset.conversions[key] for key in PROPERTY_UNITS}

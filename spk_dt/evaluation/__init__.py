@@ -1,3 +1,1 @@
-from spk_dt.evaluation.training_curve import TrainingCurve, plot_training_curve, read_training_curve
-
-__all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
+"""Judging trained models. Import from the modules here: worker processes load this package and should start quickly."""

@@ -3,11 +3,13 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 __all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
 
@@ -69,7 +71,9 @@ def read_training_curve(run: str | Path) -> TrainingCurve:
 
 
 def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
-    """Figure of the validation error, S marked at the start of each stage, and the level at the end of S = 1.
+    """Figure of the validation error, S marked above each stage, and the level at the end of the first stage, S = 1.
+
+    An inset magnifies what follows the first stage.
 
     Args:
         curve: what to plot.
@@ -101,9 +105,8 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
     axes.set_xlim(curve.epochs[0] - 0.5, curve.epochs[-1] + 0.5)
     if len(stages) > 1:
         first = stages[0]
-        axes.axhline(
-            first[2], color=_ORANGE, linestyle="--", linewidth=1.2, label=f"end of S = {first[0]}: {first[2]:.3f}"
-        )
+        level = {"color": _ORANGE, "linestyle": "--", "linewidth": 1.2}
+        axes.axhline(first[2], **level, label=f"end of S = {first[0]}: {first[2]:.3f}")
         axes.plot(
             [],
             [],
@@ -112,5 +115,31 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
             markersize=3,
             label=f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}",
         )
-        axes.legend(frameon=False, fontsize=9, loc="upper right")
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+        _magnify(axes, curve, first, level)
     return figure
+
+
+def _magnify(axes: Axes, curve: TrainingCurve, first: tuple[int, int, float], level: dict[str, Any]) -> None:
+    """Inset with a linear axis of what follows the first stage, from its end on; the curve passes below it."""
+    after = curve.epochs >= first[1]
+    low, high = np.log(axes.get_ylim())
+    later = np.append(curve.error[int(0.4 * len(curve.error)) :], first[2])
+    below = np.log(later[np.isfinite(later)].max())
+    axes.set_ylim(np.exp(low), np.exp(max(high, low + (below - low) / 0.4)))
+    inset = axes.inset_axes((0.45, 0.46, 0.53, 0.48))
+    inset.plot(curve.epochs[after], curve.error[after], color=_BLUE, marker="o", markersize=2.5, linewidth=1.0)
+    inset.axhline(first[2], **level)
+    # a rollout that explodes, as may happen where S has just grown, would leave nothing to see of the others
+    shown = np.append(curve.error[after & (curve.error < 3.0 * first[2])], first[2])
+    margin = 0.1 * max(np.ptp(shown), 0.02 * first[2])
+    inset.set_ylim(shown.min() - margin, shown.max() + margin)
+    begin = first[1] + 0.5
+    for i, (_, last, _) in enumerate(curve.stages()[1:], start=1):
+        if i % 2 == 1:
+            inset.axvspan(begin, last + 0.5, color=_GREY, alpha=0.18, linewidth=0)
+        begin = last + 0.5
+    inset.set_xlim(first[1] - 0.5, curve.epochs[-1] + 0.5)
+    inset.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    inset.tick_params(labelsize=8)
+    inset.set_title("after the first convergence, linear axis", fontsize=8, pad=3)

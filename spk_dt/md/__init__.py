@@ -1,6 +1,15 @@
+from spk_dt.md.hooks import ExplodedError, ReferenceComparison, StopExploded
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.neighborlist import VerletNeighborList
 from spk_dt.md.output_folder import OutputFolder
 from spk_dt.md.streams import MoleculeStream
 
-__all__ = ["FramesInit", "MoleculeStream", "OutputFolder", "VerletNeighborList"]
+__all__ = [
+    "ExplodedError",
+    "FramesInit",
+    "MoleculeStream",
+    "OutputFolder",
+    "ReferenceComparison",
+    "StopExploded",
+    "VerletNeighborList",
+]

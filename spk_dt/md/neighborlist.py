@@ -54,7 +54,7 @@ class VerletNeighborList:
         self.cutoff_shell = cutoff_shell
         self._base = base_nbl
         self._list: VerletList | None = None
-        self._n_systems = 0
+        self._n_atoms: torch.Tensor | None = None
 
     def get_neighbors(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs of all systems, the interface of SchNetPack's calculators.
@@ -65,10 +65,10 @@ class VerletNeighborList:
         Returns:
             idx_i and idx_j [n_pairs], offsets [n_pairs, 3].
         """
-        n_systems = len(inputs[properties.n_atoms])
-        if self._list is None or n_systems != self._n_systems:
+        n_atoms = inputs[properties.n_atoms]
+        if self._list is None or not torch.equal(n_atoms, self._n_atoms):
             self._list = VerletList(self.cutoff, self.cutoff_shell, self._base)
-            self._n_systems = n_systems
+            self._n_atoms = n_atoms.clone()
         return self._list.pairs(inputs)
 
 

@@ -1,0 +1,158 @@
+"""What a reference trajectory does from a frame on: where simulations start, and what they are compared with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from ase import Atoms
+from ase.db import connect
+from schnetpack import properties as spk_properties
+from schnetpack.data import ASEAtomsData
+
+from spk_dt.data.embedded import unpack
+from spk_dt.data.start_frames import read_frame, start_frames
+from spk_dt.data.trajectories import PROPERTY_UNITS, Trajectory, read_trajectories
+
+__all__ = ["EMBEDDED", "Continuation", "continuation", "spread_continuations", "trajectory_database"]
+
+#: what stands for the embedded data set where a path is asked for
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A frame of a trajectory, with what the reference does from there on.
+
+    Args:
+        trajectory: name of the trajectory.
+        frame: index of the frame in the trajectory.
+        timestep_fs: time between frames, in fs.
+        start: the frame in the units of ASE, with momenta, energy and forces.
+        positions: [n_frames, n_atoms, 3] Å, the first ones of the start frame.
+        energies: [n_frames] eV, likewise.
+        forces: [n_frames, n_atoms, 3] eV/Å, likewise.
+        following: number of frames that follow the start frame in the trajectory; fewer may have been read.
+    """
+
+    trajectory: str
+    frame: int
+    timestep_fs: float
+    start: Atoms
+    positions: np.ndarray
+    energies: np.ndarray
+    forces: np.ndarray
+    following: int
+
+    @property
+    def steps(self) -> int:
+        """Number of frames after the start frame that have been read."""
+        return len(self.forces) - 1
+
+
+@contextmanager
+def trajectory_database(data: str | Path) -> Iterator[Path]:
+    """The database that `data` names; for the word ``embedded`` one in a temporary folder.
+
+    Raises:
+        FileNotFoundError: if there is no database.
+    """
+    if str(data) == EMBEDDED:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "h2_pd6_graphene.db"
+            unpack(path)
+            yield path
+    elif not Path(data).is_file():
+        raise FileNotFoundError(
+            f"there is no trajectory database '{data}'; the word '{EMBEDDED}' stands for the data that come with spk_dt."
+        )
+    else:
+        yield Path(data)
+
+
+def continuation(database: str | Path, trajectory: str, frame: int, steps: int | None = None) -> Continuation:
+    """A frame of a trajectory and what follows it.
+
+    Args:
+        database: trajectory database with energy, forces and velocities.
+        trajectory: name of the trajectory.
+        frame: index of the frame in the trajectory.
+        steps: read no more than this number of frames that follow; None reads all.
+
+    Raises:
+        ValueError: if there is no such trajectory or frame.
+    """
+    known = {record.name: record for record in read_trajectories(connect(database).metadata, str(database))}
+    if trajectory not in known:
+        raise ValueError(f"'{database}' has no trajectory '{trajectory}'; it has {', '.join(known)}.")
+    return _follow(_open(database), known[trajectory], frame, steps)
+
+
+def spread_continuations(
+    database: str | Path,
+    split: str = "test",
+    number: int | None = None,
+    per_trajectory: int = 1,
+    steps: int | None = None,
+) -> list[Continuation]:
+    """Start frames at equal distances along each trajectory of a partition, and what follows them.
+
+    Args:
+        database: trajectory database.
+        split: partition; if the database has none, all trajectories are taken.
+        number: number of trajectories, the first ones; None takes all.
+        per_trajectory: start frames of each trajectory; one is its first frame.
+        steps: read no more than this number of frames that follow each of them.
+
+    Returns:
+        by trajectory, then by frame.
+
+    Raises:
+        ValueError: as `start_frames`, or if a trajectory is shorter than the number of start frames.
+    """
+    first = start_frames(database, split, number)  # refuses what cannot be read
+    known = {record.name: record for record in read_trajectories(connect(database).metadata, str(database))}
+    dataset = _open(database)
+    found = []
+    for atoms in first:
+        trajectory = known[atoms.info["trajectory"]]
+        if not 1 <= per_trajectory <= trajectory.length:
+            raise ValueError(
+                f"starts_per_trajectory={per_trajectory}: trajectory '{trajectory.name}' of '{database}' has "
+                f"{trajectory.length} frames."
+            )
+        frames = [i * trajectory.length // per_trajectory for i in range(per_trajectory)]
+        found += [_follow(dataset, trajectory, frame, steps) for frame in frames]
+    return found
+
+
+def _open(database: str | Path) -> ASEAtomsData:
+    return ASEAtomsData(str(database), property_units=PROPERTY_UNITS, distance_unit="Ang")
+
+
+def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: int | None) -> Continuation:
+    """Read the frame, and positions, energies and forces from there on."""
+    if not 0 <= frame < trajectory.length:
+        raise ValueError(
+            f"frame {frame}: trajectory '{trajectory.name}' of '{dataset.datapath}' has frames 0 to "
+            f"{trajectory.length - 1}."
+        )
+    last = trajectory.length - 1 if steps is None else min(frame + steps, trajectory.length - 1)
+    rows = dataset.conn.select(f"id>={trajectory.start + frame + 1},id<={trajectory.start + last + 1}", sort="id")
+    positions, energies, forces = [], [], []
+    for row in rows:
+        positions.append(row.positions)
+        energies.append(float(np.sum(row.data[spk_properties.energy])))
+        forces.append(np.asarray(row.data[spk_properties.forces]))
+    return Continuation(
+        trajectory=trajectory.name,
+        frame=frame,
+        timestep_fs=trajectory.timestep_fs,
+        start=read_frame(dataset, trajectory, frame),
+        positions=np.array(positions) * dataset.distance_conversion,
+        energies=np.array(energies) * dataset.conversions[spk_properties.energy],
+        forces=np.array(forces) * dataset.conversions[spk_properties.forces],
+        following=trajectory.length - 1 - frame,
+    )

@@ -1,0 +1,107 @@
+r"""Is energy conserved? Drift and fluctuation of the total energy along a trajectory, its temperature and largest force.
+
+.. math:: E(t) = U(t) + \sum_i \tfrac12 m_i v_i^2(t), \qquad E(t) / N \approx a + b\,t, \qquad
+          \mathrm{RMS}^2 = \langle (E(t)/N - a - b\,t)^2 \rangle, \qquad
+          T = \Bigl\langle \frac{2 E_\mathrm{kin}}{3 N k_B} \Bigr\rangle
+
+====================  ====================================  =========================
+symbol                variable                              unit
+====================  ====================================  =========================
+`U`                   ``potential_energy``                  eV
+`v`                   ``velocities``                        Å/fs
+`b`                   ``drift_mev_per_atom_per_ps``         meV per atom and ps
+`\mathrm{RMS}`        ``rms_fluctuation_mev_per_atom``      meV per atom
+`T`                   ``mean_temperature_k``                K
+====================  ====================================  =========================
+
+The slope is that of the least-squares line. Energy oscillates about it with the fastest vibrations (velocity Verlet
+conserves a neighbouring energy), so over a few periods a slope is found where there is no drift: give it 100 fs at least.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ase.units
+import numpy as np
+
+__all__ = ["Conservation", "energy_conservation", "kinetic_energy"]
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """What energy does along a trajectory; None where too few frames are finite to say.
+
+    Args:
+        drift_mev_per_atom_per_ps: slope of the total energy per atom.
+        rms_fluctuation_mev_per_atom: RMS deviation of the total energy per atom from the line.
+        mean_temperature_k: mean over the frames, with 3 N degrees of freedom (the centre of mass counts).
+        largest_force_ev_per_ang: largest force on an atom in any frame.
+        n_frames: frames evaluated, those before the first whose energy is not finite.
+        complete: whether these are all frames.
+    """
+
+    drift_mev_per_atom_per_ps: float | None
+    rms_fluctuation_mev_per_atom: float | None
+    mean_temperature_k: float | None
+    largest_force_ev_per_ang: float | None
+    n_frames: int
+    complete: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers by name, for JSON."""
+        return asdict(self)
+
+
+def kinetic_energy(velocities: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Kinetic energy of each frame: [n_frames] eV.
+
+    Args:
+        velocities: [n_frames, n_atoms, 3] Å/fs.
+        masses: [n_atoms] Dalton.
+    """
+    with np.errstate(over="ignore"):  # of a simulation that explodes; infinite is what the caller looks for
+        return 0.5 * np.einsum("i,tix,tix->t", masses, velocities, velocities) / ase.units.fs**2
+
+
+def energy_conservation(
+    time_fs: np.ndarray,
+    potential_energy: np.ndarray,
+    velocities: np.ndarray,
+    masses: np.ndarray,
+    forces: np.ndarray | None = None,
+) -> Conservation:
+    """Drift, fluctuation, temperature and largest force, up to the first frame whose energy is not finite.
+
+    Args:
+        time_fs: [n_frames] time, fs.
+        potential_energy: [n_frames] eV.
+        velocities: [n_frames, n_atoms, 3] Å/fs.
+        masses: [n_atoms] Dalton.
+        forces: [n_frames, n_atoms, 3] eV/Å, optional.
+    """
+    n_atoms = len(masses)
+    kinetic = kinetic_energy(np.asarray(velocities), np.asarray(masses))
+    total = np.asarray(potential_energy) + kinetic
+    finite = np.isfinite(total)
+    n_frames = len(total) if finite.all() else int(finite.argmin())
+
+    drift = rms = temperature = None
+    if n_frames > 0:
+        temperature = float(2.0 * kinetic[:n_frames].mean() / (3.0 * n_atoms * ase.units.kB))
+    if n_frames > 2:  # a line passes through two frames whatever they are
+        energy = 1e3 * (total[:n_frames] - total[0]) / n_atoms  # meV per atom
+        time = np.asarray(time_fs)[:n_frames] * 1e-3  # ps
+        time = time - time.mean()
+        slope = np.sum(time * energy) / np.sum(time**2)
+        drift = _finite(slope)
+        rms = _finite(np.sqrt(np.mean((energy - energy.mean() - slope * time) ** 2)))
+    largest = None
+    if forces is not None:
+        sizes = np.linalg.norm(np.asarray(forces)[:n_frames], axis=-1)
+        largest = float(sizes[np.isfinite(sizes)].max()) if np.isfinite(sizes).any() else None
+    return Conservation(drift, rms, temperature, largest, n_frames, n_frames == len(total))
+
+
+def _finite(value: float) -> float | None:
+    """The number, or None if it overflowed."""
+    return float(value) if np.isfinite(value) else None

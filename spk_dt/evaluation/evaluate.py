@@ -1,0 +1,344 @@
+"""Models against reference trajectories: simulations from frames of the data, and how far they follow them.
+
+The folder that is written:
+
+    settings.json            what was done, and the start frames in order
+    start.traj               the start frames: positions, momenta, energy, forces
+    <model>/simulation_<g>.hdf5   the simulations, one for each group of start frames (`spk_dt.evaluation.simulate`)
+    force_error.csv          force error along the reference trajectory, mean over start frames, for each time step
+    force_error_by_start.csv the same for each start frame
+    metrics.json             numbers for each model, see `all_metrics`
+    distributions.json       h(r) and g(r) of each model and of the reference, `spk_dt.evaluation.distributions`
+    true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`)
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+from schnetpack import properties
+from schnetpack.md.data import HDF5Loader
+
+from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
+from spk_dt.evaluation import force_error
+from spk_dt.evaluation.bonds import TOLERANCE_ANG
+from spk_dt.evaluation.force_error import ErrorCurve
+from spk_dt.evaluation.judge import judge, mean_distributions, simulated_trajectories
+from spk_dt.evaluation.output import settings, without_nan, write_curves
+from spk_dt.evaluation.simulate import (
+    MAX_DISPLACEMENT,
+    Group,
+    ModelCalculator,
+    forces_at_start,
+    group_starts,
+    simulate,
+)
+from spk_dt.evaluation.unit_check import Unit, check_units, parse_unit
+from spk_dt.units import conversion
+
+__all__ = ["Evaluation", "all_metrics", "evaluate", "named_models"]
+
+_RESERVED = {
+    *("start.traj", "settings.json", "metrics.json", "distributions.json", "report.html", "figures"),
+    *("force_error.csv", "force_error_by_start.csv", "true_error.csv", "reference"),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one model once its simulations are done; from this its metrics are made.
+
+    Args:
+        name: name of the model.
+        folder: the folder with its simulations.
+        starts: all start frames, with what the reference does.
+        groups: which of them are together in which simulation.
+        curves: [n_starts] force error of each start frame.
+        averages: averages of the curves, one for each time step.
+        exploded_step: [n_starts] first step that a molecule could not make, -1 if it has not exploded.
+        energy_unit: the unit of energies in the files, in eV.
+        force_unit: the unit of forces in the files, in eV/Å.
+        tolerance: deviation from its usual length beyond which a bond is broken, Å.
+    """
+
+    name: str
+    folder: Path
+    starts: Sequence[Continuation]
+    groups: Sequence[Group]
+    curves: Sequence[ErrorCurve]
+    averages: Sequence[ErrorCurve]
+    exploded_step: np.ndarray
+    energy_unit: float
+    force_unit: float
+    tolerance: float
+
+    @property
+    def members(self) -> list[tuple[int, ...]]:
+        """For each file of a simulation, the start frames of its molecules."""
+        return [group.members for group in self.groups]
+
+
+def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """All numbers that stand for one model in ``metrics.json``.
+
+    Args:
+        evaluation: simulations of one model.
+
+    Returns:
+        ``along_reference``, see `spk_dt.evaluation.force_error.summary`; ``exploded``, the start frames whose simulation
+        has exploded: from then on they do not count in means; and what `spk_dt.evaluation.judge.judge` tells.
+    """
+    judged = judge(
+        evaluation.folder,
+        evaluation.starts,
+        evaluation.members,
+        evaluation.energy_unit,
+        evaluation.force_unit,
+        evaluation.tolerance,
+    )
+    return {
+        "along_reference": force_error.summary(evaluation.averages),
+        "exploded": [
+            {
+                "start": index,
+                "trajectory": one.trajectory,
+                "frame": one.frame,
+                "step": int(step),
+                "time_fs": float(step * one.timestep_fs),
+            }
+            for index, (one, step) in enumerate(zip(evaluation.starts, evaluation.exploded_step, strict=True))
+            if step >= 0
+        ],
+        **judged,
+    }
+
+
+def named_models(arguments: Iterable[str]) -> dict[str, Path]:
+    """Models under the names that results carry.
+
+    Args:
+        arguments: ``NAME=MODEL`` or ``MODEL``, a file, or the folder of a run with a ``best_model``. Without a name, a
+            file ``best_model`` has that of its folder, and any other its own without ending.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if two models have one name, a name is no name for a folder, or there is no model.
+    """
+    models: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, file = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, file = "", argument
+        path = Path(file) / "best_model" if Path(file).is_dir() else Path(file)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no model file '{path}'; spktrain writes 'best_model' into its run folder."
+            )
+        path = path.resolve()
+        name = name or (path.parent.name if path.name == "best_model" else path.stem)
+        if not name or name in {".", ".."} or name in _RESERVED or set(name) & set("/\\\0"):
+            raise ValueError(
+                f"'{name}' cannot be the name of a model, since results are written to a folder of this name."
+            )
+        if name in models:
+            raise ValueError(f"two models are called '{name}': {models[name]} and {path}. Give names: {name}_2={path}.")
+        models[name] = path
+    if not models:
+        raise ValueError("give at least one model.")
+    return models
+
+
+def evaluate(
+    data: str | Path,
+    models: Mapping[str, str | Path],
+    out: str | Path,
+    steps: int = 300,
+    split: str = "test",
+    number: int | None = None,
+    starts_per_trajectory: int = 1,
+    device: str = "cpu",
+    energy_unit: str = "eV",
+    position_unit: str = "Angstrom",
+    every: int = 1,
+    tolerance: float = TOLERANCE_ANG,
+    command: Sequence[str] = (),
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
+
+    Args:
+        data: trajectory database, or the word ``embedded``.
+        models: name and file of each model.
+        out: folder to write; it must not exist, or be empty.
+        steps: steps of each simulation.
+        split: partition to take trajectories from.
+        number: number of trajectories; None takes all.
+        starts_per_trajectory: start frames of each trajectory, evenly spaced.
+        device: where to compute.
+        energy_unit: unit of the energies of all models, a name of ase.units or a number in eV.
+        position_unit: unit of length of all models, a name of ase.units or a number in Å.
+        every: keep every so many steps.
+        tolerance: deviation from its usual length beyond which a bond is broken, Å.
+        command: the command line, for the record.
+        progress: show bars.
+
+    Returns:
+        metrics of each model, as in ``metrics.json``.
+
+    Raises:
+        FileExistsError: if the folder is not empty.
+        FileNotFoundError: if data or a model are not there.
+        ValueError: if a model does not agree with the reference at the start frames, most likely because of its units, or
+            an option does not fit the data.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
+    if steps < 1 or every < 1:
+        raise ValueError(f"steps={steps} and every={every} must be positive.")
+    units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
+    _check_device(device)
+    with trajectory_database(data) as database:
+        starts = spread_continuations(database, split, number, starts_per_trajectory, steps)
+    groups = group_starts(starts)
+    for name, file in models.items():
+        _check_model(name, file, starts, groups, units, device)
+
+    out.mkdir(parents=True, exist_ok=True)
+    done = settings(data, models, starts, groups) | {
+        "split": split,
+        "steps": steps,
+        "every": every,
+        "energy_unit": energy_unit,
+        "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
+        "device": device,
+        "max_displacement_Ang": MAX_DISPLACEMENT,
+        "bond_tolerance_Ang": tolerance,
+        "command": list(command),
+    }
+    (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
+    ase.io.write(out / "start.traj", [one.start for one in starts])
+    found = [
+        _evaluate_model(name, file, out, starts, groups, units, steps, every, tolerance, device, progress)
+        for name, file in models.items()
+    ]
+    write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
+    metrics = {one.name: all_metrics(one) for one in found}
+    (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
+    (out / "distributions.json").write_text(json.dumps(_distributions(found)) + "\n")
+    return metrics
+
+
+def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """h(r) and g(r) of models and reference, over the time that the reference lasts, by pair of elements and by name."""
+    starts = evaluations[0].starts
+    curves = {"reference": mean_distributions([(one.positions, one) for one in starts])}
+    for model in evaluations:
+        simulations = simulated_trajectories(model.folder, starts, model.members, model.energy_unit, model.force_unit)
+        followed = [
+            (simulation.positions[steps <= starts[index].steps], starts[index])
+            for index, simulation, steps in simulations
+        ]
+        curves[model.name] = mean_distributions(followed)
+    pairs = curves["reference"]["rdf"]
+    return {
+        "h_of_r": {name: curve["h_of_r"] for name, curve in curves.items() if "h_of_r" in curve},
+        "rdf": {
+            pair: {name: curve["rdf"][pair] for name, curve in curves.items() if pair in curve["rdf"]} for pair in pairs
+        },
+    }
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _check_model(
+    name: str,
+    file: str | Path,
+    starts: Sequence[Continuation],
+    groups: Sequence[Group],
+    units: tuple[Unit, Unit],
+    device: str,
+) -> None:
+    """Refuse a model that does not agree with the reference at the start frames."""
+    reference = np.concatenate([one.forces[0] for one in starts])
+
+    def forces_for(position_unit: Unit) -> np.ndarray:
+        return forces_at_start(file, position_unit, starts, groups, device)
+
+    check_units(name, reference, forces_for, *units)
+
+
+def _evaluate_model(
+    name: str,
+    file: str | Path,
+    out: Path,
+    starts: Sequence[Continuation],
+    groups: Sequence[Group],
+    units: tuple[Unit, Unit],
+    steps: int,
+    every: int,
+    tolerance: float,
+    device: str,
+    progress: bool,
+) -> Evaluation:
+    """Simulations of one model, and their force errors."""
+    folder = out / name
+    folder.mkdir()
+    energy_unit = conversion(units[0], "eV", "energy")
+    force_unit = energy_unit / conversion(units[1], "Ang", "length")
+    curves: dict[int, ErrorCurve] = {}
+    exploded_step = np.full(len(starts), -1)
+    for g, group in enumerate(groups):
+        calculator = ModelCalculator(file, *units)
+        path = folder / f"simulation_{g}.hdf5"
+        members = list(group.members)
+        exploded_step[members] = simulate(calculator, starts, group, path, steps, every, device, progress)
+        curves.update(_curves(path, starts, group, exploded_step[members], every, force_unit))
+    ordered = [curves[index] for index in range(len(starts))]
+    times = dict.fromkeys(one.timestep_fs for one in starts)
+    averages = [
+        force_error.average_curves(
+            [curve for curve, one in zip(ordered, starts, strict=True) if one.timestep_fs == timestep_fs]
+        )
+        for timestep_fs in times
+    ]
+    return Evaluation(
+        name, folder, starts, groups, ordered, averages, exploded_step, energy_unit, force_unit, tolerance
+    )
+
+
+def _curves(
+    path: Path,
+    starts: Sequence[Continuation],
+    group: Group,
+    exploded_step: np.ndarray,
+    every: int,
+    force_unit: float,
+) -> dict[int, ErrorCurve]:
+    """Force error of each start frame of a simulation, step 0 included."""
+    data = HDF5Loader(str(path))
+    at_start = np.split(data.database["start/forces"][:], data.molecule_range[1:-1])
+    curves = {}
+    for molecule, index in enumerate(group.members):
+        one = starts[index]
+        steps = np.concatenate([[0], 1 + every * np.arange(data.entries)])
+        steps = steps[steps <= one.steps]
+        forces = data.get_property(properties.forces, atomistic=True, mol_idx=molecule)[: len(steps) - 1]
+        predicted = np.concatenate([at_start[molecule][None], forces]) * force_unit
+        if exploded_step[molecule] >= 0:
+            predicted[steps >= exploded_step[molecule]] = np.nan
+        errors = force_error.element_errors(predicted, one.forces[steps], one.start.numbers)
+        none = {element: np.zeros(len(steps)) for element in errors}
+        curves[index] = ErrorCurve(steps, steps * one.timestep_fs, errors, none)
+    data.database.close()
+    return curves

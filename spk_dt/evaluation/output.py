@@ -1,0 +1,76 @@
+"""What an evaluation writes beside its simulations: settings, tables, numbers."""
+
+import csv
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from spk_dt.data.continuation import EMBEDDED, Continuation
+from spk_dt.evaluation import force_error
+from spk_dt.evaluation.force_error import ErrorCurve
+from spk_dt.evaluation.simulate import Group
+
+__all__ = ["settings", "without_nan", "write_curves"]
+
+
+def settings(
+    data: str | Path, models: Mapping[str, str | Path], starts: Sequence[Continuation], groups: Sequence[Group]
+) -> dict[str, Any]:
+    """What ``settings.json`` says of data, models, start frames and versions."""
+    place = {index: (g, molecule) for g, group in enumerate(groups) for molecule, index in enumerate(group.members)}
+    numbers = sorted({int(z) for one in starts for z in one.start.numbers})
+    packages = ("spk_dt", "schnetpack", "torch", "ase")
+    return {
+        "data": str(data) if str(data) == EMBEDDED else str(Path(data).resolve()),
+        "models": {name: str(Path(file).resolve()) for name, file in models.items()},
+        "elements": [chemical_symbols[z] for z in numbers],
+        "starts": [
+            {
+                "trajectory": one.trajectory,
+                "frame": one.frame,
+                "group": place[index][0],
+                "molecule": place[index][1],
+                "timestep_fs": one.timestep_fs,
+                "reference_steps": one.following,
+            }
+            for index, one in enumerate(starts)
+        ],
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+    }
+
+
+def write_curves(
+    out: Path, averages: Mapping[str, Sequence[ErrorCurve]], by_start: Mapping[str, Sequence[ErrorCurve]]
+) -> None:
+    """``force_error.csv`` and ``force_error_by_start.csv``."""
+    means = [
+        {"model": name, **row}
+        for name, curves in averages.items()
+        for curve in curves
+        for row in force_error.rows(curve, True)
+    ]
+    singles = [
+        {"model": name, "start": start, **row}
+        for name, curves in by_start.items()
+        for start, curve in enumerate(curves)
+        for row in force_error.rows(curve, False)
+    ]
+    for name, table in (("force_error.csv", means), ("force_error_by_start.csv", singles)):
+        with (out / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+
+
+def without_nan(value: Any) -> Any:
+    """The same, with null for what is not a number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

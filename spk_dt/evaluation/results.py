@@ -1,0 +1,242 @@
+"""What an evaluation left in its folder, read once for figures and report: settings, tables, metrics, trajectories.
+
+The folder holds ``settings.json``, ``force_error.csv`` and, for each model, ``NAME/simulation_<g>.hdf5``; and, depending on
+what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json`` and ``distributions.json``.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from schnetpack import properties
+from schnetpack.md.data import HDF5Loader
+from schnetpack.units import convert_units
+
+__all__ = ["Errors", "Results", "Simulation", "Start", "read_results", "read_simulation"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a simulation starts, and which simulation it is.
+
+    Args:
+        trajectory: name of the reference trajectory.
+        frame: frame of the trajectory at which the simulation starts.
+        group: number g of the file ``simulation_<g>.hdf5``.
+        molecule: index of the system in the file.
+        timestep_fs: time step, in fs.
+        reference_steps: number of steps for which there is a reference.
+    """
+
+    trajectory: str
+    frame: int
+    group: int
+    molecule: int
+    timestep_fs: float
+    reference_steps: int
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Force error of one element against simulated time.
+
+    Args:
+        step: [n] simulation step.
+        time_fs: [n] simulated time, in fs.
+        mae: [n] mean absolute error of a force component, mean over starting points, in eV/Å.
+        low: [n] lower edge of the spread over starting points, in eV/Å; None where it is not known.
+        high: [n] upper edge.
+    """
+
+    step: np.ndarray
+    time_fs: np.ndarray
+    mae: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation as it lies in its folder.
+
+    Args:
+        directory: its folder.
+        settings: content of ``settings.json``.
+        models: path of each model, by name, in the order in which they were named.
+        elements: symbols, in the order of the settings.
+        starts: where simulations start.
+        along_reference: force errors along the reference, by model and element.
+        true_errors: true force errors of the geometries that the models visit, by model and element; empty if the
+            geometries were not relabelled.
+        metrics: content of ``metrics.json``; empty without.
+        distributions: content of ``distributions.json``; empty without.
+    """
+
+    directory: Path
+    settings: dict[str, Any]
+    models: dict[str, str]
+    elements: list[str]
+    starts: list[Start]
+    along_reference: dict[str, dict[str, Errors]]
+    true_errors: dict[str, dict[str, Errors]]
+    metrics: dict[str, Any]
+    distributions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Simulation of one model from one start.
+
+    Args:
+        step: [n_frames] simulation step; the start itself, step 0, is not among them, and nothing from an explosion on.
+        positions: [n_frames, n_atoms, 3] Å.
+        total_energy: [n_frames] potential and kinetic energy in eV; None if velocities were not stored.
+        numbers: [n_atoms] atomic numbers.
+    """
+
+    step: np.ndarray
+    positions: np.ndarray
+    total_energy: np.ndarray | None
+    numbers: np.ndarray
+
+
+def read_results(directory: str | Path) -> Results:
+    """Read the folder that ``spkdt evaluate`` wrote.
+
+    Raises:
+        FileNotFoundError: if the folder has no ``settings.json`` or no ``force_error.csv``.
+        ValueError: if one of the files is not what an evaluation writes.
+    """
+    directory = Path(directory)
+    for name in ("settings.json", "force_error.csv"):
+        if not (directory / name).is_file():
+            raise FileNotFoundError(
+                f"'{directory}' is not the folder of an evaluation: it has no {name}. Make one with "
+                "spkdt evaluate DATA.db [NAME=]MODEL ... --out DIR."
+            )
+    settings = _json(directory / "settings.json")
+    missing = [key for key in ("models", "elements", "starts") if key not in settings]
+    if missing:
+        raise ValueError(f"'{directory / 'settings.json'}' lacks {', '.join(missing)}; it is not of an evaluation.")
+    models = {str(name): str(path) for name, path in settings["models"].items()}
+    along = _errors(directory / "force_error.csv")
+    absent = set(models) - set(along)
+    if absent:
+        raise ValueError(f"'{directory / 'force_error.csv'}' has no errors of {', '.join(sorted(absent))}.")
+    names = Start.__dataclass_fields__
+    by_start = directory / "force_error_by_start.csv"
+    true = directory / "true_error.csv"
+    return Results(
+        directory=directory,
+        settings=settings,
+        models=models,
+        elements=[str(element) for element in settings["elements"]],
+        starts=[Start(**{key: start[key] for key in names}) for start in settings["starts"]],
+        along_reference=_with_spread(along, by_start) if by_start.is_file() else along,
+        true_errors=_errors(true, spread=True) if true.is_file() else {},
+        metrics=_json(directory / "metrics.json") if (directory / "metrics.json").is_file() else {},
+        distributions=_json(directory / "distributions.json") if (directory / "distributions.json").is_file() else {},
+    )
+
+
+def read_simulation(results: Results, model: str, start: Start, most: int | None = None) -> Simulation | None:
+    """Simulation of a model from a start, or None if its file is not there.
+
+    Args:
+        results: what was evaluated.
+        model: name of the model.
+        start: where the simulation starts.
+        most: number of frames to keep at most, evenly spaced; None keeps all.
+    """
+    path = results.directory / model / f"simulation_{start.group}.hdf5"
+    if not path.is_file():
+        return None
+    loader = HDF5Loader(str(path), load_properties=False)
+    try:
+        every = int(loader.database["molecules"].attrs.get("every_n_steps", 1))
+        step = 1 + every * np.arange(loader.entries)
+        step = step[: np.searchsorted(step, _exploded_step(results, model, start))]
+        chosen = slice(0, len(step), 1 if most is None else max(1, -(-len(step) // most)))
+        energy = None
+        if "velocities" in loader.properties:
+            energy = loader.get_kinetic_energy(start.molecule) + loader.get_potential_energy(start.molecule)
+            energy = energy[chosen] * convert_units("kJ/mol", "eV")
+        return Simulation(
+            step=step[chosen],
+            positions=loader.get_positions(start.molecule)[chosen] * convert_units("nm", "Ang"),
+            total_energy=energy,
+            numbers=np.asarray(loader.get_property(properties.Z, True, start.molecule)),
+        )
+    finally:
+        loader.database.close()
+
+
+def _exploded_step(results: Results, model: str, start: Start) -> float:
+    """First step that a simulation could not make, or infinity."""
+    index = results.starts.index(start)
+    exploded = results.metrics.get(model, {}).get("exploded")
+    found = [entry for entry in exploded if entry["start"] == index] if isinstance(exploded, list) else []
+    return float(found[0]["step"]) if found else np.inf
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that holds a dictionary."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"'{path}' is not readable JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds no dictionary; it is not of an evaluation.")
+    return content
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a table that has the columns."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"'{path}' has no column {', '.join(missing)}; it is not of an evaluation.")
+        return list(reader)
+
+
+def _errors(path: Path, spread: bool = False) -> dict[str, dict[str, Errors]]:
+    """Errors by model and element; with `spread`, mean plus and minus column ``std`` as edges."""
+    columns = ("step", "time_fs", "mae", "std")
+    groups: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for row in _rows(path, ("model", "element", *columns)):
+        values = [float(row[column] or "nan") for column in columns]
+        found = groups[row["model"]][row["element"]]
+        if found and not values[0] > found[-1][0]:
+            found.append([values[0], *[np.nan] * 3])  # another curve begins, of another time step: a gap in the line
+        found.append(values)
+    errors: dict[str, dict[str, Errors]] = {}
+    for model, elements in groups.items():
+        errors[model] = {}
+        for element, found in elements.items():
+            step, time_fs, mae, std = np.array(found).T
+            low, high = (np.maximum(mae - std, 0.0), mae + std) if spread and (std > 0).any() else (None, None)
+            errors[model][element] = Errors(step.astype(int), time_fs, mae, low, high)
+    return errors
+
+
+def _with_spread(errors: dict[str, dict[str, Errors]], path: Path) -> dict[str, dict[str, Errors]]:
+    """The errors with the 16th and 84th percentile over starting points as edges."""
+    values: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for row in _rows(path, ("model", "start", "time_fs", "element", "mae")):
+        if np.isfinite(mae := float(row["mae"] or "nan")):
+            values[row["model"], row["element"], float(row["time_fs"])].append(mae)
+    if max(map(len, values.values()), default=0) < 2:
+        return errors
+    result: dict[str, dict[str, Errors]] = {}
+    for model, elements in errors.items():
+        result[model] = {}
+        for element, curve in elements.items():
+            found = [values.get((model, element, time), [np.nan]) for time in curve.time_fs]
+            edges = np.array([np.percentile(of_starts, (16, 84)) for of_starts in found])
+            result[model][element] = Errors(curve.step, curve.time_fs, curve.mae, edges[:, 0], edges[:, 1])
+    return result

@@ -1,0 +1,156 @@
+"""The true force error of an evaluation: visited geometries relabelled with the reference method.
+
+This is another number than the error along the reference, see `spk_dt.evaluation.relabel`. It needs no reference trajectory,
+so it goes on where that ends.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from spk_dt.data.continuation import Continuation
+from spk_dt.evaluation.judge import simulated_trajectories
+from spk_dt.evaluation.relabel import Labels, relabel
+from spk_dt.evaluation.results import Results, read_results
+from spk_dt.evaluation.unit_check import parse_unit
+from spk_dt.units import conversion
+
+__all__ = ["true_errors"]
+
+#: reports progress: model, geometries done, geometries in all
+Progress = Callable[[str, int, int], None]
+
+
+def true_errors(
+    directory: str | Path,
+    reference: str,
+    every: int = 50,
+    n_processes: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Relabel the geometries that all models of an evaluation have visited, and write ``true_error.csv``.
+
+    Labels are kept in ``<model>/labels.jsonl``; a call that was interrupted is continued by the same call.
+
+    Args:
+        directory: folder that ``spkdt evaluate`` wrote.
+        reference: reference calculator, see `spk_dt.data.reference.reference_calculator`.
+        every: relabel every so many steps, the start frame included.
+        n_processes: number of processes.
+        progress: called after each geometry.
+
+    Returns:
+        for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
+        in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts.
+
+    Raises:
+        FileNotFoundError: if the folder is not that of an evaluation.
+        ValueError: if `every` is not positive, or labels of another reference method are there.
+    """
+    if every < 1:
+        raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
+    directory = Path(directory)
+    results = read_results(directory)
+    rows, found = [], {}
+    for model in results.models:
+        visited = _visited(results, model, every)
+        frames = [atoms for _, _, atoms, _ in visited]
+        ids = [f"{start}:{step}" for start, step, _, _ in visited]
+        done = None if progress is None else partial(_report, progress, model, len(frames))
+        labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done)
+        errors = _errors(results, visited, labels)
+        rows += [{"model": model, **row} for row in _rows(errors)]
+        found[model] = {"reference": reference, "every": every, **_summary(errors), "n_failed": len(labels.failures)}
+    with (directory / "true_error.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["model", "step", "time_fs", "element", "mae", "std"])
+        writer.writeheader()
+        writer.writerows(rows)
+    metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
+    (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    return found
+
+
+def _report(progress: Progress, model: str, total: int, done: int) -> None:
+    progress(model, done, total)
+
+
+def _visited(results: Results, model: str, every: int) -> list[tuple[int, int, Atoms, np.ndarray]]:
+    """Start, step, geometry and forces of the model [n_atoms, 3] eV/Å, for the steps to be relabelled."""
+    energy_unit = conversion(parse_unit(results.settings["energy_unit"], "eV"), "eV", "energy")
+    position_unit = conversion(parse_unit(results.settings["distance_unit"], "Ang"), "Ang", "length")
+    starts = _starts(results)
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, start in enumerate(results.starts):
+        members[start.group].append(index)
+    groups = [sorted(members[g], key=lambda index: results.starts[index].molecule) for g in sorted(members)]
+    visited = []
+    for index, trajectory, steps in simulated_trajectories(
+        results.directory / model, starts, groups, energy_unit, energy_unit / position_unit
+    ):
+        chosen = np.unique(np.searchsorted(steps, np.arange(0, steps[-1] + 1, every)))
+        for frame in chosen:
+            if not np.isfinite(trajectory.positions[frame]).all():
+                continue  # exploded before
+            atoms = starts[index].start.copy()
+            atoms.positions = trajectory.positions[frame]
+            visited.append((index, int(steps[frame]), atoms, trajectory.forces[frame]))
+    return visited
+
+
+def _starts(results: Results) -> list[Continuation]:
+    """The start frames, without the reference that follows them."""
+    frames = ase.io.read(results.directory / "start.traj", ":")
+    nothing = np.empty((0, 0, 3))
+    return [
+        Continuation(start.trajectory, start.frame, start.timestep_fs, atoms, nothing, np.empty(0), nothing, 0)
+        for start, atoms in zip(results.starts, frames, strict=True)
+    ]
+
+
+def _errors(
+    results: Results, visited: list[tuple[int, int, Atoms, np.ndarray]], labels: Labels
+) -> dict[tuple[int, float], dict[str, list[float]]]:
+    """Errors of the start frames, by step and time, and by element; geometries that could not be labelled are left out."""
+    errors: dict[tuple[int, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (start, step, atoms, forces), reference in zip(visited, labels.forces, strict=True):
+        if not np.isfinite(reference).all():
+            continue
+        time_fs = step * results.starts[start].timestep_fs
+        for number in np.unique(atoms.numbers):
+            error = np.abs(forces - reference)[atoms.numbers == number].mean()
+            errors[step, time_fs][chemical_symbols[number]].append(float(error))
+    return dict(sorted(errors.items()))
+
+
+def _rows(errors: dict[tuple[int, float], dict[str, list[float]]]) -> Iterator[dict[str, Any]]:
+    for (step, time_fs), elements in errors.items():
+        for element, values in elements.items():
+            mean, std = float(np.mean(values)), float(np.std(values))
+            yield {"step": step, "time_fs": time_fs, "element": element, "mae": mean, "std": std}
+
+
+def _summary(errors: dict[tuple[int, float], dict[str, list[float]]]) -> dict[str, Any]:
+    """Means over start frames and times, and over start frames at the last time."""
+    over_time: dict[str, list[float]] = defaultdict(list)
+    for elements in errors.values():
+        for element, values in elements.items():
+            over_time[element].append(float(np.mean(values)))
+    means = {element: float(np.mean(values)) for element, values in over_time.items()}
+    (_, last_fs), last = list(errors.items())[-1] if errors else ((0, 0.0), {})
+    at_end = {element: float(np.mean(values)) for element, values in last.items()}
+    return {
+        "mean_over_time": means,
+        "sum_over_elements": sum(means.values()),
+        "last_time_fs": last_fs,
+        "at_last_time": at_end,
+        "n_geometries": sum(len(next(iter(elements.values()))) for elements in errors.values()),
+    }

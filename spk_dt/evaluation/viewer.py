@@ -1,0 +1,116 @@
+"""What the report's 3D view needs: trajectories of models and reference, thinned, and the library that draws them.
+
+The library is chemiscope (https://chemiscope.org, BSD licence). Its Python package brings the JavaScript that its Sphinx
+extension serves; the report takes it from there, so that a page needs no network.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.db import connect
+from schnetpack.units import convert_units
+
+from spk_dt.data.continuation import trajectory_database
+from spk_dt.data.trajectories import read_trajectories
+from spk_dt.evaluation.results import Results, Simulation, Start, read_simulation
+
+__all__ = ["chemiscope_script", "scenes"]
+
+_MOST_FRAMES = 200  # of one scene
+_MOST_COORDINATES = 1_500_000  # of all scenes; some 7 bytes each
+_MOST_STARTS = 5
+_FARTHEST = 1000.0  # coordinate in Å from which an atom is lost
+
+
+def chemiscope_script() -> str | None:
+    """JavaScript of chemiscope, fit to stand inside a page; None if the package is not installed."""
+    package = importlib.util.find_spec("chemiscope")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        path = Path(folder) / "sphinx" / "static" / "chemiscope.min.js"
+        if path.is_file():
+            return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    return None
+
+
+def scenes(results: Results) -> dict[str, Any]:
+    """Trajectories to show, for up to five starts.
+
+    Args:
+        results: what was evaluated.
+
+    Returns:
+        ``starts``: a list of ``name`` and ``symbols`` [n_atoms].
+        ``runs``: a list of ``model``, ``start`` (index), ``part`` and frames: ``time`` [n] in fs, and ``positions``
+        [n][3 n_atoms] in 1e-3 Å. A run over the time of the reference has the ``reference`` at the same times.
+    """
+    starts = results.starts[:_MOST_STARTS]
+    references = _references(results, starts)
+    names: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    share = _MOST_COORDINATES // (3 * len(starts) * len(results.models))
+    for start, reference in zip(starts, references, strict=True):
+        found = False
+        for model in results.models:
+            simulation = read_simulation(results, model, start)
+            if simulation is None or len(usable := _usable(simulation)) == 0:
+                continue
+            symbols = [chemical_symbols[z] for z in simulation.numbers]
+            most = max(2, min(_MOST_FRAMES, share // (3 * len(symbols))))
+            together = [] if reference is None else usable[simulation.step[usable] < len(reference)]
+            run = {"model": model, "start": len(names)}
+            if len(together):
+                chosen = _evenly(together, most)
+                beside = {"reference": _integers(reference[simulation.step[chosen]])}
+                runs.append(run | {"part": "beside the reference"} | _frames(simulation, start, chosen) | beside)
+            if len(usable) > 1.05 * len(together):
+                runs.append(run | {"part": "whole run"} | _frames(simulation, start, _evenly(usable, most)))
+            found = True
+        if found:
+            names.append({"name": f"{start.trajectory}, frame {start.frame}", "symbols": symbols})
+    return {"starts": names, "runs": runs}
+
+
+def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray | None]:
+    """Positions [n_frames, n_atoms, 3] of the reference of each start, in Å; None where the database is not there."""
+    try:
+        with trajectory_database(results.settings.get("data", "")) as path:
+            database = connect(path)
+            metadata = database.metadata
+            factor = convert_units(metadata.get("_distance_unit", "Ang"), "Ang")
+            of_name = {trajectory.name: trajectory for trajectory in read_trajectories(metadata, str(path))}
+            found: list[np.ndarray | None] = []
+            for start in starts:
+                if start.trajectory not in of_name:
+                    found.append(None)
+                    continue
+                frames = of_name[start.trajectory].frames[start.frame :][: start.reference_steps + 1]
+                found.append(np.array([database.get(frame + 1).positions for frame in frames]) * factor)
+            return found
+    except FileNotFoundError:
+        return [None] * len(starts)
+
+
+def _usable(simulation: Simulation) -> np.ndarray:
+    """Indices of the frames before the first in which an atom is lost."""
+    lost = ~(np.abs(simulation.positions) < _FARTHEST).all(axis=(1, 2))
+    return np.arange(lost.argmax() if lost.any() else len(lost))
+
+
+def _evenly(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the indices, evenly spaced, with the last."""
+    return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
+
+
+def _frames(simulation: Simulation, start: Start, chosen: np.ndarray) -> dict[str, Any]:
+    """Times and positions of the chosen frames."""
+    time = np.round(simulation.step[chosen] * start.timestep_fs, 3)
+    return {"time": time.tolist(), "positions": _integers(simulation.positions[chosen])}
+
+
+def _integers(positions: np.ndarray) -> list[list[int]]:
+    """Positions in Å as integers of 1e-3 Å, which take less room in a page."""
+    return np.round(1e3 * positions).astype(int).reshape(len(positions), -1).tolist()

@@ -1,0 +1,82 @@
+"""A Lennard-Jones potential, as a SchNetPack model and as ASE has it: trajectories that a model follows exactly."""
+
+import ase.units
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.verlet import VelocityVerlet
+from schnetpack import properties
+from schnetpack.atomistic import Forces, PairwiseDistances
+from schnetpack.model import NeuralNetworkPotential
+
+SIGMA, EPSILON, CUTOFF = 2.3, 0.15, 6.0  # Å, eV, Å
+
+
+class PairEnergies(torch.nn.Module):
+    """Energy of each atom. Beyond `breaks_beyond` (Å) a pair is torn apart."""
+
+    def __init__(self, depth=1.0, energy_unit=1.0, length_unit=1.0, breaks_beyond=None, kick=1e4):
+        super().__init__()
+        self.depth, self.energy_unit, self.length_unit = depth, energy_unit, length_unit  # the units in eV and Å
+        self.breaks_beyond, self.kick = breaks_beyond, kick
+        self.register_buffer("cutoff", torch.tensor(CUTOFF / length_unit, dtype=torch.float64))
+
+    def forward(self, inputs):
+        r = torch.linalg.vector_norm(inputs[properties.Rij], dim=1) * self.length_unit
+
+        def energy(x):
+            return 4.0 * EPSILON * ((SIGMA / x) ** 12 - (SIGMA / x) ** 6)
+
+        pairs = 0.5 * self.depth * (energy(r) - energy(CUTOFF))
+        if self.breaks_beyond is not None:
+            pairs = pairs - self.kick * torch.relu(r - self.breaks_beyond) ** 2
+        n_atoms = len(inputs[properties.Z])
+        inputs["atomic"] = torch.zeros(n_atoms, dtype=r.dtype, device=r.device).index_add(
+            0, inputs[properties.idx_i], pairs / self.energy_unit
+        )
+        return inputs
+
+
+class Sum(torch.nn.Module):
+    """Energy of each system."""
+
+    def __init__(self, energy_key):
+        super().__init__()
+        self.energy_key = energy_key
+        self.model_outputs = [energy_key]
+
+    def forward(self, inputs):
+        n = len(inputs[properties.n_atoms])
+        atomic = inputs["atomic"]
+        inputs[self.energy_key] = atomic.new_zeros(n).index_add(0, inputs[properties.idx_m], atomic)
+        return inputs
+
+
+def pair_model(path, energy_key="energy", force_key="forces", **kwargs):
+    """Store the potential as a SchNetPack model."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    forces = Forces(energy_key=energy_key, force_key=force_key)
+    torch.save(NeuralNetworkPotential(PairEnergies(**kwargs), [PairwiseDistances()], [Sum(energy_key), forces]), path)
+    return path
+
+
+def tetrahedron(symbols="Pd2H2"):
+    return Atoms(symbols, positions=np.array([[0, 0, 0], [1.8, 1.8, 0], [1.8, 0, 1.8], [0, 1.8, 1.8]]) + 0.03)
+
+
+def pair_trajectory(atoms, steps, timestep_fs, seed=0, kelvin=800.0):
+    """Frames at constant energy with the potential of ASE."""
+    atoms = atoms.copy()
+    atoms.calc = LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)
+    spread = np.sqrt(ase.units.kB * kelvin / atoms.get_masses())[:, None]
+    atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
+    dynamics, frames = VelocityVerlet(atoms, timestep_fs * ase.units.fs), []
+    for step in range(steps + 1):
+        if step > 0:
+            dynamics.run(1)
+        frame = atoms.copy()
+        frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+        frames.append(frame)
+    return frames

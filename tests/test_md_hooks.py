@@ -1,0 +1,263 @@
+"""Hooks of ``spkmd``: comparison with a reference while running, and the end of runs that explode."""
+
+import csv
+import re
+from pathlib import Path
+
+import ase.io
+import ase.units
+import numpy as np
+import pytest
+import torch
+from pair_potential import pair_model, pair_trajectory, tetrahedron
+from schnetpack.md import Simulator, System, UniformInit
+from schnetpack.md.calculators import SchNetPackCalculator
+from schnetpack.md.data import HDF5Loader
+from schnetpack.md.integrators import VelocityVerlet
+from schnetpack.md.simulation_hooks import Checkpoint, FileLogger, PropertyStream, SimulationHook
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_md_configs import _quiet_hydra, spkmd  # noqa: F401 - a fixture
+
+from spk_dt.data import TrajectoryWriter
+from spk_dt.data.start_frames import start_frames
+from spk_dt.md import ExplodedError, FramesInit, MoleculeStream, ReferenceComparison, StopExploded, VerletNeighborList
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two trajectories of Pd2H2, one of them short."""
+    path = tmp_path_factory.mktemp("data") / "pd2h2.db"
+    with TrajectoryWriter(path) as writer:
+        writer.add("long", pair_trajectory(tetrahedron(), STEPS, 0.5, 1), timestep_fs=0.5)
+        writer.add("short", pair_trajectory(tetrahedron("PdH2Pd"), 15, 0.5, 2), timestep_fs=0.5)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, data):
+    """A working folder with start frames as ``spkdt frames`` writes them, and models."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("start.extxyz", start_frames(data))
+    pair_model(tmp_path / "exact")
+    pair_model(tmp_path / "deep", depth=1.2)
+    return tmp_path
+
+
+def simulator(hooks, model="exact", timestep_fs=0.5, file="start.extxyz", initializer=None, n_replicas=1):
+    system = System()
+    system.load_molecules(ase.io.read(file, ":"), n_replicas)
+    (FramesInit(file) if initializer is None else initializer).initialize_system(system)
+    neighbors = VerletNeighborList(model_file=model)
+    calculator = SchNetPackCalculator(model, "forces", "eV", "Angstrom", neighbors, energy_key="energy")
+    return Simulator(system, VelocityVerlet(timestep_fs), calculator, hooks, progress=False).to(torch.float64)
+
+
+def logger(name="simulation.hdf5", buffer_size=7):
+    return FileLogger(name, buffer_size, [MoleculeStream(True), PropertyStream(["energy", "forces"])], precision=64)
+
+
+def comparison(data, **kwargs):
+    return ReferenceComparison(str(data), "start.extxyz", **{"log_file": None, **kwargs})
+
+
+def table(name="force_error.csv"):
+    with open(name) as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_comparison_ends_with_the_reference(folder, data):
+    simulator([comparison(data, log_file="logs")]).simulate(STEPS + 10)
+    rows = table()
+    assert list(rows[0]) == ["step", "time_fs", "molecule", "element", "mae"]
+    for molecule, steps in (("0", STEPS), ("1", 15)):
+        own = [row for row in rows if (row["molecule"], row["element"]) == (molecule, "H")]
+        assert [int(row["step"]) for row in own] == list(range(steps + 1))
+        assert [float(row["time_fs"]) for row in own] == [0.5 * step for step in range(steps + 1)]
+        assert max(float(row["mae"]) for row in own) < 1e-5  # eV/Å; the text file rounds
+    events = EventAccumulator("logs")
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"force_error/H", "force_error/Pd"}
+    assert [one.step for one in events.Scalars("force_error/H")] == list(range(STEPS + 1))
+
+
+def test_comparison_is_that_of_the_stored_forces(folder, data):
+    """Negative control, another model: the errors are those of the forces in the HDF5 file."""
+    simulator([comparison(data), logger()], "deep").simulate(STEPS)
+    loader = HDF5Loader("simulation.hdf5")
+    forces = loader.get_property("forces", atomistic=True, mol_idx=0)
+    loader.database.close()
+    reference = [frame.get_forces() for frame in pair_trajectory(tetrahedron(), STEPS, 0.5, 1)]
+    expected = np.abs(forces - reference[1:])[:, :2].mean(axis=(1, 2))
+    found = [float(row["mae"]) for row in table() if (row["molecule"], row["element"]) == ("0", "Pd")]
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-4, atol=1e-6)
+    assert min(found) > 1e-3
+
+
+def test_comparison_of_some_steps_and_after_a_restart(folder, data):
+    simulator([comparison(data, every_n_steps=5), Checkpoint("checkpoint.chk", 100)]).simulate(12)
+    again = simulator([comparison(data, every_n_steps=5)])
+    again.restart_simulation(torch.load("checkpoint.chk", weights_only=False))
+    again.to(torch.float64).simulate(STEPS)
+    rows = [row for row in table() if (row["molecule"], row["element"]) == ("0", "H")]
+    assert [int(row["step"]) for row in rows] == list(range(0, STEPS + 1, 5))
+    assert max(float(row["mae"]) for row in rows) < 1e-5
+
+
+def test_comparison_refuses_what_does_not_follow(folder, data):
+    def refused(run, *words):
+        with pytest.raises(ValueError, match=".*".join(words)):
+            run.simulate(1)
+        assert not Path("force_error.csv").exists()
+
+    words = ("time step of 0.25 fs", "'long' one of 0.5 fs", "dynamics.integrator.time_step=0.5")
+    refused(simulator([comparison(data)], timestep_fs=0.25), *words)
+    other = UniformInit(300.0, remove_center_of_mass=False, remove_translation=False, remove_rotation=False)
+    refused(simulator([comparison(data)], initializer=other), "does not start at the frames", "initializer=frames")
+    refused(simulator([comparison(data)], n_replicas=2), "2 replicas")
+    ase.io.write("one.extxyz", start_frames(data)[:1])
+    refused(simulator([comparison(data)], file="one.extxyz"), "other atoms")
+
+
+def test_comparison_needs_the_origin_of_frames(folder, data):
+    with pytest.raises(FileNotFoundError, match="'embedded' stands for"):
+        comparison("none.db")
+    ase.io.write("start.extxyz", tetrahedron())
+    with pytest.raises(ValueError, match=r"frame 0 of .* does not say which trajectory"):
+        comparison(data)
+    atoms = tetrahedron()
+    atoms.info = {"trajectory": "another", "frame": 0}
+    ase.io.write("start.extxyz", atoms)
+    with pytest.raises(ValueError, match="no trajectory 'another'; it has long, short"):
+        comparison(data)
+    atoms.info = {"trajectory": "short", "frame": 16}
+    ase.io.write("start.extxyz", atoms)
+    with pytest.raises(ValueError, match=r"frame 16: trajectory 'short' .* has frames 0 to 15"):
+        comparison(data)
+
+
+# --------------------------------------------------------------------------------------------------------- explosions
+
+
+class Ended(SimulationHook):
+    """A hook that fails at the end."""
+
+    def on_simulation_end(self, simulator):
+        Path("ended").touch()
+        raise OSError("disk full")
+
+
+def longest(data):
+    """[STEPS + 1] longest distance in the first trajectory, Å."""
+    return np.array([a.get_all_distances().max() for a in pair_trajectory(tetrahedron(), STEPS, 0.5, 1)])
+
+
+def broken(folder, data, kick):
+    """A model that breaks down after some steps of the first trajectory, and the first step where it does."""
+    lengths = longest(data)
+    limit = float(lengths[:12].max()) + 1e-4
+    pair_model(folder / "brittle", breaks_beyond=limit, kick=kick)
+    return int(np.argmax(lengths > limit))
+
+
+@pytest.mark.parametrize("kick", [1e6, float("nan")])
+def test_stopped_run_is_complete_until_there(folder, data, kick):
+    step = broken(folder, data, kick)
+    assert 12 <= step < STEPS
+    # forces too large are there one step before they move anything; forces that are no numbers stop the step itself
+    last = step if kick == 1e6 else step - 1
+    reason = "would move" if kick == 1e6 else r"the force on atom \d \(..?\) is not finite"
+    ase.io.write("start.extxyz", start_frames(data)[:1])
+    hooks = [logger(), Checkpoint("checkpoint.chk", 1000), StopExploded()]
+    with pytest.raises(
+        ExplodedError, match=f"molecule 0 has exploded in step {last + 1}, after {0.5 * last:g} fs.*{reason}"
+    ):
+        simulator(hooks, "brittle").simulate(STEPS)
+    simulator([logger("whole.hdf5")]).simulate(last)
+    stopped, whole = HDF5Loader("simulation.hdf5"), HDF5Loader("whole.hdf5")
+    assert stopped.entries == whole.entries == last
+    np.testing.assert_allclose(stopped.get_positions(), whole.get_positions(), rtol=0.0, atol=1e-12)
+    state = torch.load("checkpoint.chk", weights_only=False)
+    assert state["step"] == last
+    np.testing.assert_array_equal(state["system"]["positions"][0], stopped.get_positions()[-1])
+    np.testing.assert_allclose(
+        state["system"]["momenta"][0] / state["system"]["masses"][0], stopped.get_velocities()[-1], rtol=1e-12
+    )
+    assert all(torch.isfinite(state["system"][key]).all() for key in ("positions", "momenta"))
+    for loader in (stopped, whole):
+        loader.database.close()
+
+
+def test_all_hooks_are_told_even_if_one_fails(folder, data):
+    step = broken(folder, data, 1e6)
+    ase.io.write("start.extxyz", start_frames(data)[:1])
+    with pytest.raises(OSError, match="disk full") as caught:
+        simulator([Ended(), logger(), StopExploded()], "brittle").simulate(STEPS)
+    assert isinstance(caught.value.__context__, ExplodedError)
+    assert Path("ended").exists()
+    loader = HDF5Loader("simulation.hdf5")
+    assert loader.entries == step
+    loader.database.close()
+
+
+def test_the_molecule_and_the_atom_are_named(folder, data):
+    frames = start_frames(data)
+    velocities = frames[1].get_velocities()
+    velocities[2] = [2.0 / (0.5 * ase.units.fs), 0.0, 0.0]  # 2 Å in a step
+    frames[1].set_velocities(velocities)
+    ase.io.write("start.extxyz", frames)
+    match = r"molecule 1 has exploded in step 1, after 0 fs: atom 2 \(H\) would move 2 Å in one step \(limit 0.5\)"
+    with pytest.raises(ExplodedError, match=match):
+        simulator([StopExploded()]).simulate(3)
+    simulator([StopExploded(max_displacement=None, max_temperature=None)]).simulate(3)
+
+
+def test_temperature(folder, data):
+    run = simulator([StopExploded(max_temperature=1e4)])
+    run.system.momenta = 10.0 * run.system.momenta
+    kelvin = run.system.temperature.max().item()
+    assert 1e4 < kelvin < 1e6
+    with pytest.raises(ExplodedError, match=re.escape(f"in step 1, after 0 fs: it is at {kelvin:.3g} K (limit 10000)")):
+        run.simulate(3)
+
+
+def test_a_sound_run_is_not_touched(folder, data):
+    whole, watched = simulator([]), simulator([StopExploded()])
+    whole.simulate(STEPS)
+    watched.simulate(STEPS)
+    assert torch.equal(whole.system.positions, watched.system.positions)
+    assert torch.equal(whole.system.momenta, watched.system.momenta)
+
+
+# ------------------------------------------------------------------------------------------------------------- program
+
+
+def test_program_stops_and_leaves_its_files(folder, data, monkeypatch, capsys):
+    """`spkmd` with all callbacks: exit code, message, and what is in the folder."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR")  # as for users
+    step = broken(folder, data, 1e6)
+    ase.io.write("start.traj", start_frames(data)[:1])
+    with pytest.raises(SystemExit) as end:
+        spkmd(
+            *("calculator.model_file=brittle", "system/initializer=frames", f"callbacks.compare.data={data}"),
+            callbacks="[checkpoint,hdf5,tensorboard,compare,stop_exploded]",
+            steps=10 * STEPS,
+        )
+    assert end.value.code == 1
+    assert "ExplodedError: molecule 0 has exploded" in capsys.readouterr().err
+    out = folder / "out"
+    loader = HDF5Loader(str(out / "simulation.hdf5"))
+    assert loader.entries == step
+    rows = [row for row in table(out / "force_error.csv") if (row["molecule"], row["element"]) == ("0", "H")]
+    assert [int(row["step"]) for row in rows] == list(range(step + 1))
+    assert max(float(row["mae"]) for row in rows[:step]) < 1e-9
+    state = torch.load(out / "checkpoint.chk", weights_only=False)
+    assert state["step"] == step
+    np.testing.assert_array_equal(state["system"]["positions"][0], loader.get_positions()[-1])
+    assert np.isfinite(loader.get_velocities()).all()
+    loader.database.close()
+    assert list((out / "logs").glob("events*"))
