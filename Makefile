@@ -15,7 +15,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
 		{ echo "spk_dt needs Python 3.12 or later; choose one with: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,reference]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test,reference,report]'
 	touch $@
 
 test: env
@@ -29,12 +29,17 @@ slow: env
 demo: env
 	mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0
+	cd $(DEMO) && $(BIN)/spktrain experiment=static_egnn run.id=static_egnn +seed=0
 	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
 	cd $(DEMO) && rm -f start.traj && $(BIN)/spkdt frames start.traj --split test
 	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
 		system/initializer=frames dynamics.n_steps=400 simulation_dir=md overwrite=true
 	cd $(DEMO) && $(BIN)/python $(CURDIR)/tutorials/look_at_a_simulation.py md/simulation.hdf5
+	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate embedded static=runs/static_egnn dt=runs/dt_egnn \
+		--steps 300 --reference tblite:GFN1-xTB --relabel-every 100 --processes 2 --out evaluation
+	cd $(DEMO) && $(BIN)/spkdt report evaluation
 	@echo "Figures: $(DEMO)/runs/dt_egnn/validation.png, $(DEMO)/md/simulation.png"
+	@echo "Report:  $(DEMO)/evaluation/report.html"
 
 clean:
 	rm -rf $(VENV) $(DEMO) dist

@@ -80,3 +80,10 @@ def pair_trajectory(atoms, steps, timestep_fs, seed=0, kelvin=800.0):
         frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
         frames.append(frame)
     return frames
+
+
+class Reference(LennardJones):
+    """The potential as a calculator by import path, ``pair_potential:Reference``."""
+
+    def __init__(self):
+        super().__init__(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)

@@ -28,7 +28,7 @@ _CAPTIONS = {
     "that the models visit, relabelled with the reference method, with one standard deviation over starting points as band.",
     "error_along_reference": "Force error along the reference against the simulation step, mean over starting points. The "
     "band is the 16th to 84th percentile over starting points.",
-    "distances": "Distances between atoms in the simulations, and in the reference trajectories.",
+    "distances": "Distances between atoms in the simulations and in the reference, over the time that the reference lasts.",
     "total_energy": "Change of the total energy, a line for each starting point. Exact dynamics conserves it; a drift or a "
     "jump shows a potential that is not smooth, or a time step that is too long.",
 }
@@ -80,7 +80,7 @@ def write_figures(results: Results) -> list[tuple[str, str, Path]]:
     if results.true_errors:
         figures["error_pairs"] = plot_error_pairs(results)
     figures["error_along_reference"] = plot_along_reference(results)
-    if results.distributions:
+    if any(results.distributions.values()):
         figures["distances"] = plot_distributions(results.distributions, list(results.models))
     energy = plot_energy_change(results)
     if energy is not None:

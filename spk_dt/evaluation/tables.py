@@ -11,6 +11,19 @@ from spk_dt.evaluation.results import Errors, Results
 __all__ = ["Table", "format_number", "metric_tables", "verdict"]
 
 
+#: further rows of the verdict: name, where the number is in the metrics, and whether larger is better
+_VERDICT = (
+    (
+        "part of simulations that keep the bonds that the reference keeps",
+        "stability",
+        "part_that_keeps_the_bonds_that_the_reference_keeps",
+        True,
+    ),
+    ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False),
+    ("largest drift of the energy (meV per atom and ps)", "conservation", "largest_drift_mev_per_atom_per_ps", False),
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table with a row for each quantity and a column for each model.
@@ -27,7 +40,7 @@ class Table:
 
 
 def verdict(results: Results) -> Table:
-    """The quantities that decide, with the smallest value marked; no mark where a model has none."""
+    """The quantities that decide, with the best value marked; no mark where a model has none."""
     rows: list[tuple[str, list[str], list[bool]]] = []
     for name, errors in (
         ("true force error of visited geometries", results.true_errors),
@@ -40,6 +53,10 @@ def verdict(results: Results) -> Table:
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
         rows.append(_ranked(f"simulations that exploded, of {len(results.starts)}", counts))
+    for name, group, key, larger_is_better in _VERDICT:
+        values = [results.metrics.get(model, {}).get(group, {}).get(key) for model in results.models]
+        if any(value is not None for value in values):
+            rows.append(_ranked(name, values, larger_is_better))
     return Table("Models compared", list(results.models), rows)
 
 
@@ -77,13 +94,14 @@ def _mean(errors: Errors) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _ranked(name: str, values: list[float | None]) -> tuple[str, list[str], list[bool]]:
-    """A row whose smallest value is marked, if models differ in it."""
+def _ranked(name: str, values: list[float | None], larger_is_better: bool = False) -> tuple[str, list[str], list[bool]]:
+    """A row whose best value is marked, if models differ in it."""
     finite = [value for value in values if value is not None and np.isfinite(value)]
     shown = [format_number(value) for value in values]
     if len(set(shown)) < 2 or len(finite) < 2:
         return name, shown, [False] * len(values)
-    return name, shown, [value is not None and value == min(finite) for value in values]
+    best = max(finite) if larger_is_better else min(finite)
+    return name, shown, [value == best for value in values]
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
