@@ -1,11 +1,11 @@
 """Hooks of ``spkmd``: comparison with a reference while running, and the end of runs that explode."""
 
-import csv
 import re
 from pathlib import Path
 
 import ase.io
 import ase.units
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -62,9 +62,16 @@ def comparison(data, **kwargs):
     return ReferenceComparison(str(data), "start.extxyz", **{"log_file": None, **kwargs})
 
 
-def table(name="force_error.csv"):
-    with open(name) as file:
-        return list(csv.DictReader(file))
+def table(name="force_error.hdf5"):
+    """The file as rows, one for each number."""
+    with h5py.File(name) as file:
+        step, time_fs, mae = (file[key][:] for key in ("step", "time_fs", "mae"))
+        elements = list(file.attrs["elements"])
+        assert len(file.attrs["trajectories"]) == mae.shape[1]
+    return [
+        {"step": step[i], "time_fs": time_fs[i], "molecule": str(m), "element": elements[e], "mae": mae[i, m, e]}
+        for i, m, e in np.argwhere(np.isfinite(mae))
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------- comparison
@@ -77,7 +84,7 @@ def test_comparison_ends_with_the_reference(folder, data):
     for molecule, steps in (("0", STEPS), ("1", 15)):
         own = [row for row in rows if (row["molecule"], row["element"]) == (molecule, "H")]
         assert [int(row["step"]) for row in own] == list(range(steps + 1))
-        assert [float(row["time_fs"]) for row in own] == [0.5 * step for step in range(steps + 1)]
+        np.testing.assert_allclose([row["time_fs"] for row in own], 0.5 * np.arange(steps + 1), atol=1e-9)
         assert max(float(row["mae"]) for row in own) < 1e-5  # eV/Å; the text file rounds
     events = EventAccumulator("logs")
     events.Reload()
@@ -112,7 +119,7 @@ def test_comparison_refuses_what_does_not_follow(folder, data):
     def refused(run, *words):
         with pytest.raises(ValueError, match=".*".join(words)):
             run.simulate(1)
-        assert not Path("force_error.csv").exists()
+        assert not Path("force_error.hdf5").exists()
 
     words = ("time step of 0.25 fs", "'long' one of 0.5 fs", "dynamics.integrator.time_step=0.5")
     refused(simulator([comparison(data)], timestep_fs=0.25), *words)
@@ -252,7 +259,7 @@ def test_program_stops_and_leaves_its_files(folder, data, monkeypatch, capsys):
     out = folder / "out"
     loader = HDF5Loader(str(out / "simulation.hdf5"))
     assert loader.entries == step
-    rows = [row for row in table(out / "force_error.csv") if (row["molecule"], row["element"]) == ("0", "H")]
+    rows = [row for row in table(out / "force_error.hdf5") if (row["molecule"], row["element"]) == ("0", "H")]
     assert [int(row["step"]) for row in rows] == list(range(step + 1))
     assert max(float(row["mae"]) for row in rows[:step]) < 1e-9
     state = torch.load(out / "checkpoint.chk", weights_only=False)

@@ -52,7 +52,7 @@ def test_contents(wheel):
     assert wheel.stat().st_size < 15e6
     names = zipfile.ZipFile(wheel).namelist()
     assert {"spk_dt/configs/experiment/dt_egnn.yaml", "spk_dt/configs/md/config.yaml"} <= set(names)
-    assert "spk_dt/data/h2_pd6_graphene.npz" in names
+    assert {"spk_dt/data/h2_pd6_graphene.npz", "spk_dt/evaluation/report.html.jinja"} <= set(names)
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"spk_dt", "hydra_plugins"}
     assert "hydra_plugins/__init__.py" not in names  # it is a namespace
 
@@ -89,6 +89,12 @@ def test_train_simulate_deploy(installed, tmp_path):
     out = run(installed / "python", ROOT / "tutorials" / "look_at_a_simulation.py", "md/simulation.hdf5", cwd=folder)
     assert "molecule 1: temperature" in out
     assert (folder / "md" / "simulation.png").exists()
+
+    evaluate = ["evaluate", "embedded", "runs/first", "--number", "1", "--steps", "20", "--out", "evaluation"]
+    assert "first: force error along the reference" in run(installed / "spkdt", *evaluate, cwd=folder)
+    assert run(installed / "spkdt", "report", "evaluation", cwd=folder).strip() == "evaluation/report.html"
+    page = (folder / "evaluation" / "report.html").read_text()
+    assert "spk_dt[report]" in page  # chemiscope is not in this environment: it says how to get the 3D view
 
     run(installed / "spkdeploy", model, "deployed", cwd=folder)
     deployed = torch.jit.load(str(folder / "deployed"), _extra_files=(extra := {"cutoff": ""}))

@@ -3,12 +3,12 @@
 spkmd callbacks=[checkpoint,hdf5,tensorboard,compare,stop_exploded] callbacks.compare.data=my_aimd.db ...
 """
 
-import csv
 import logging
 from contextlib import ExitStack
 from pathlib import Path
 
 import ase.io
+import h5py
 import numpy as np
 import torch
 from ase import Atoms
@@ -38,15 +38,16 @@ class ExplodedError(RuntimeError):
 class ReferenceComparison(SimulationHook):
     """Compares forces with those of the trajectory that each molecule comes from, step by step, where the run is by then.
 
-    The mean absolute error of a force component, for each element, is written to a table (columns step, time_fs, molecule,
-    element, mae in eV/Å) and, as the mean over molecules, to TensorBoard. Step 0 is the start. The table ends where the
-    trajectories end; the run goes on.
+    The mean absolute error of a force component, for each element, is written to HDF5 and, as the mean over molecules, to
+    TensorBoard. Step 0 is the start. The file ends where the trajectories end; the run goes on. It holds ``step`` [n],
+    ``time_fs`` [n] and ``mae`` [n, n_molecules, n_elements] in eV/Å, NaN where there is nothing to compare with, and in its
+    attributes the ``elements`` and the ``trajectories`` of the molecules. It can be read while the run goes on.
 
     Args:
         data: trajectory database, or the word ``embedded``; relative to the folder that the program was started in.
         molecule_file: file that the system was loaded from, as ``spkdt frames`` writes it: each frame tells its trajectory
             and its index there.
-        filename: table to write.
+        filename: HDF5 file to write; it is continued when the run is restarted.
         log_file: folder for TensorBoard; None writes nothing there.
         every_n_steps: compare every so many steps.
 
@@ -60,7 +61,7 @@ class ReferenceComparison(SimulationHook):
         self,
         data: str,
         molecule_file: str,
-        filename: str = "force_error.csv",
+        filename: str = "force_error.hdf5",
         log_file: str | None = "logs",
         every_n_steps: int = 1,
     ) -> None:
@@ -71,16 +72,22 @@ class ReferenceComparison(SimulationHook):
         with trajectory_database(data if data == EMBEDDED else to_absolute_path(str(data))) as database:
             self._references = [self._origin(database, i, atoms) for i, atoms in enumerate(frames)]
         self._last = max(one.steps for one in self._references)
-        self._file = self._writer = self._tensorboard = None
+        self._elements = sorted({int(number) for one in self._references for number in one.start.numbers})
+        self._file: h5py.File | None = None
+        self._tensorboard = None
 
     def on_simulation_start(self, simulator: Simulator) -> None:
         """Check that the run continues the trajectories, open the files, and compare step 0."""
         self._check(simulator)
-        new = simulator.step == 0 or not Path(self.filename).exists()
-        self._file = open(self.filename, "w" if new else "a", newline="", buffering=1)  # noqa: SIM115 - closed at the end
-        self._writer = csv.writer(self._file)
-        if new:
-            self._writer.writerow(["step", "time_fs", "molecule", "element", "mae"])
+        self._file = h5py.File(self.filename, "w" if simulator.step == 0 else "a", libver="latest")
+        if "mae" not in self._file:
+            shape = (0, len(self._references), len(self._elements))
+            self._file.create_dataset("step", (0,), dtype=int, maxshape=(None,), chunks=(1024,))
+            self._file.create_dataset("time_fs", (0,), maxshape=(None,), chunks=(1024,))
+            self._file.create_dataset("mae", shape, dtype=float, maxshape=(None, *shape[1:]), chunks=(64, *shape[1:]))
+            self._file.attrs["elements"] = [chemical_symbols[number] for number in self._elements]
+            self._file.attrs["trajectories"] = [one.trajectory for one in self._references]
+        self._file.swmr_mode = True
         if self.log_file is not None:
             from tensorboardX import SummaryWriter
 
@@ -108,18 +115,23 @@ class ReferenceComparison(SimulationHook):
         sizes = simulator.system.n_atoms.tolist()
         forces = (simulator.system.forces[0] * _EV_PER_ANG).split(sizes)
         time_fs = step * simulator.integrator.time_step / spk_units.fs
-        means: dict[str, list[float]] = {}
+        mae = np.full((len(self._references), len(self._elements)), np.nan)
         for molecule, (own, reference) in enumerate(zip(forces, self._references, strict=True)):
             if step > reference.steps:
                 continue
             errors = np.abs(own.detach().cpu().numpy() - reference.forces[step])
-            for number in np.unique(reference.start.numbers):
-                element, mae = chemical_symbols[number], float(errors[reference.start.numbers == number].mean())
-                self._writer.writerow([step, f"{time_fs:g}", molecule, element, repr(mae)])
-                means.setdefault(element, []).append(mae)
+            for column, number in enumerate(self._elements):
+                if (reference.start.numbers == number).any():
+                    mae[molecule, column] = errors[reference.start.numbers == number].mean()
+        n_entries = len(self._file["step"])
+        for name, value in (("step", step), ("time_fs", time_fs), ("mae", mae)):
+            self._file[name].resize(n_entries + 1, axis=0)
+            self._file[name][n_entries] = value
+            self._file[name].flush()
         if self._tensorboard is not None:
-            for element, values in means.items():
-                self._tensorboard.add_scalar(f"force_error/{element}", np.mean(values), step)
+            for number, values in zip(self._elements, mae.T, strict=True):
+                if np.isfinite(values).any():
+                    self._tensorboard.add_scalar(f"force_error/{chemical_symbols[number]}", np.nanmean(values), step)
 
     def _origin(self, database: Path, index: int, atoms: Atoms) -> Continuation:
         """What the data say of a frame of the molecule file."""
