@@ -241,7 +241,7 @@ def relabel(
         found = true_errors(directory, reference, every, processes, show)
     for name, one in found.items():
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
-        failed = f"; {one['n_failed']} could not be relabelled" if one["n_failed"] else ""
+        failed = f"; {one['labels']['n_failed']} could not be relabelled" if one["labels"]["n_failed"] else ""
         typer.echo(f"{name}: true force error at visited geometries {errors} eV/Å{failed}")
     _draw(directory)
 

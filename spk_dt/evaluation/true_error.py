@@ -15,11 +15,10 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.judge import simulated_trajectories
-from spk_dt.evaluation.relabel import Labels, relabel
+from spk_dt.evaluation.relabel import Labels, relabel, true_force_error
 from spk_dt.evaluation.results import Results, read_results
 from spk_dt.evaluation.unit_check import parse_unit
 from spk_dt.units import conversion
@@ -69,7 +68,7 @@ def true_errors(
         labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done)
         errors = _errors(results, visited, labels)
         rows += [{"model": model, **row} for row in _rows(errors)]
-        found[model] = {"reference": reference, "every": every, **_summary(errors), "n_failed": len(labels.failures)}
+        found[model] = {"reference": reference, "every": every, **_summary(errors), "labels": labels.as_dict()}
     with (directory / "true_error.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["model", "step", "time_fs", "element", "mae", "std"])
         writer.writeheader()
@@ -122,12 +121,10 @@ def _errors(
     """Errors of the start frames, by step and time, and by element; geometries that could not be labelled are left out."""
     errors: dict[tuple[int, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (start, step, atoms, forces), reference in zip(visited, labels.forces, strict=True):
-        if not np.isfinite(reference).all():
-            continue
-        time_fs = step * results.starts[start].timestep_fs
-        for number in np.unique(atoms.numbers):
-            error = np.abs(forces - reference)[atoms.numbers == number].mean()
-            errors[step, time_fs][chemical_symbols[number]].append(float(error))
+        found = true_force_error(forces[None], reference[None], atoms.numbers)["mae_ev_per_ang"]
+        for element, error in found.items():
+            if error is not None:
+                errors[step, step * results.starts[start].timestep_fs][element].append(error)
     return dict(sorted(errors.items()))
 
 
