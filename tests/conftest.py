@@ -16,6 +16,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from spk_dt.data import TrajectoryWriter
@@ -28,6 +30,15 @@ with warnings.catch_warnings():
     for resolver in ("uuid", "tmpdir"):  # both programs register them, and each expects to be the only one
         OmegaConf.clear_resolver(resolver)
     import schnetpack.md.cli  # noqa: F401 - so that tests may import it
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_program():
+    """Hydra's state, in which paths are relative to where a program was started, does not outlive a test."""
+    yield
+    HydraConfig.instance().cfg = None
+    GlobalHydra.instance().clear()
+
 
 #: makes frames of a velocity-Verlet trajectory from a structure, a number of steps, a time step in fs and a seed
 MakeTrajectory = Callable[[Atoms, int, float, int], list[Atoms]]
