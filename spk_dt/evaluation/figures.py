@@ -86,13 +86,14 @@ def plot_error_pairs(results: Results) -> Figure:
     last = max(start.reference_steps * start.timestep_fs for start in results.starts)
     for axes in grid[:, 1]:
         axes.axvline(last * factor, color="0.4", linestyle=":", linewidth=1.0)
+    on_the_right = last * factor > np.mean(grid[0, 1].get_xlim())
     grid[0, 1].annotate(
         "end of reference",
         (last * factor, 1.0),
         xycoords=("data", "axes fraction"),
-        xytext=(-3, -3),
+        xytext=(-3 if on_the_right else 3, -3),
         textcoords="offset points",
-        ha="right",
+        ha="right" if on_the_right else "left",
         va="top",
         fontsize=7,
         color="0.3",
