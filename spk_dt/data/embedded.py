@@ -34,13 +34,8 @@ _STEP = {"positions": 1e-8, "velocities": 1e-8, "forces": 1e-7}  # Å, Å/fs, eV
 class H2Pd6Graphene(TrajectoryDataModule):
     """The embedded data set, written as a database to `datapath` on first use.
 
-    Args:
-        datapath: where the database is, or shall be written.
-        kwargs: arguments of `TrajectoryDataModule`.
+    Takes the arguments of `TrajectoryDataModule`.
     """
-
-    def __init__(self, datapath: str, batch_size: int, **kwargs) -> None:
-        super().__init__(datapath, batch_size, **kwargs)
 
     def prepare_data(self) -> None:
         """Write the database if it is not there."""

@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.db import connect
-from schnetpack.units import convert_units
 
-from spk_dt.data.continuation import trajectory_database
-from spk_dt.data.trajectories import read_trajectories
+from spk_dt.data.continuation import continuation, trajectory_database
 from spk_dt.evaluation.results import Results, Simulation, Start, read_simulation
 
 __all__ = ["chemiscope_script", "scenes"]
@@ -76,22 +73,17 @@ def scenes(results: Results) -> dict[str, Any]:
 
 def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray | None]:
     """Positions [n_frames, n_atoms, 3] of the reference of each start, in Å; None where the database is not there."""
+    found: list[np.ndarray | None] = []
     try:
         with trajectory_database(results.settings.get("data", "")) as path:
-            database = connect(path)
-            metadata = database.metadata
-            factor = convert_units(metadata.get("_distance_unit", "Ang"), "Ang")
-            of_name = {trajectory.name: trajectory for trajectory in read_trajectories(metadata, str(path))}
-            found: list[np.ndarray | None] = []
             for start in starts:
-                if start.trajectory not in of_name:
+                try:
+                    found.append(continuation(path, start.trajectory, start.frame, start.reference_steps).positions)
+                except ValueError:  # no such trajectory any more
                     found.append(None)
-                    continue
-                frames = of_name[start.trajectory].frames[start.frame :][: start.reference_steps + 1]
-                found.append(np.array([database.get(frame + 1).positions for frame in frames]) * factor)
-            return found
     except FileNotFoundError:
         return [None] * len(starts)
+    return found
 
 
 def _usable(simulation: Simulation) -> np.ndarray:
