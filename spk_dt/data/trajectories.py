@@ -3,11 +3,12 @@
 A trajectory database is a valid SchNetPack data set: `schnetpack.data.ASEAtomsData` reads it, and static training uses it
 as it is. Beyond the properties (energy, forces, velocities, each with its unit) its metadata holds
 
-    trajectories   one record per trajectory: name, index of its first frame, number of frames, time step in fs
+    trajectories   one record per trajectory, see `Trajectory`
     groups_ids     {"trajectory": [trajectory of each frame]}, what `schnetpack.data.GroupSplit` reads
     splits         optional, {"train": [[frames]], "val": ...}, what `schnetpack.data.SubsamplePartitions` reads
 
-Frames of a trajectory are consecutive rows, `timestep_fs` apart.
+Frames of a trajectory are consecutive rows, `timestep_fs` apart, with `inner_steps` steps of the simulation from one to the
+next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
 
-__all__ = ["PROPERTY_UNITS", "Trajectory", "TrajectoryWriter", "read_trajectories"]
+__all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
 
 #: units in which a `TrajectoryWriter` stores
 PROPERTY_UNITS = {
@@ -33,6 +34,9 @@ PROPERTY_UNITS = {
     spk_properties.forces: "eV/Ang",
     properties.velocities: "Ang/fs",
 }
+
+#: where velocities may come from: the simulation, or the positions of neighbouring frames
+VELOCITIES = ("file", "central differences")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,16 @@ class Trajectory:
         start: index of its first frame, counted from 0 over the whole database.
         length: number of frames.
         timestep_fs: time between two frames, in fs.
+        inner_steps: steps of the simulation between two frames, n; frames were saved every n steps of timestep_fs / n.
+        velocities: where the velocities come from, one of `VELOCITIES`.
     """
 
     name: str
     start: int
     length: int
     timestep_fs: float
+    inner_steps: int = 1
+    velocities: str = VELOCITIES[0]
 
     @property
     def frames(self) -> range:
@@ -78,6 +86,11 @@ def read_trajectories(metadata: Mapping[str, Any], source: str) -> list[Trajecto
             raise ValueError(
                 f"trajectory '{trajectory.name}' of '{source}' has time step {trajectory.timestep_fs} fs; "
                 "the time between two frames must be positive."
+            )
+        if not trajectory.inner_steps >= 1:
+            raise ValueError(
+                f"trajectory '{trajectory.name}' of '{source}' has {trajectory.inner_steps} steps between two frames; "
+                "there is at least one."
             )
     return trajectories
 
@@ -127,7 +140,14 @@ class TrajectoryWriter:
         finally:
             self._part.unlink(missing_ok=True)
 
-    def add(self, name: str, frames: Iterable[Atoms], timestep_fs: float) -> Trajectory:
+    def add(
+        self,
+        name: str,
+        frames: Iterable[Atoms],
+        timestep_fs: float,
+        inner_steps: int = 1,
+        velocities: str = VELOCITIES[0],
+    ) -> Trajectory:
         """Append a trajectory.
 
         Args:
@@ -135,19 +155,26 @@ class TrajectoryWriter:
             frames: frames in order of time; each carries velocities (or momenta), and energy and forces from a
                 calculator, in the units of ASE.
             timestep_fs: time between two frames, in fs.
+            inner_steps: steps of the simulation between two frames.
+            velocities: where the velocities come from, one of `VELOCITIES`.
 
         Returns:
             the record of the trajectory.
 
         Raises:
-            ValueError: if the name is taken, the time step is not positive, there is no frame, or a frame lacks
-                velocities, energy or forces, or is not of the composition of the first.
+            ValueError: if the name is taken, time step or number of inner steps is not positive, there is no frame, or a
+                frame lacks velocities, energy or forces, or is not of the composition of the first.
         """
         if any(trajectory.name == name for trajectory in self._trajectories):
             raise ValueError(f"trajectory '{name}' is in '{self.path}' already; give each trajectory its own name.")
         if not timestep_fs > 0.0:
             raise ValueError(
                 f"time step {timestep_fs} fs of trajectory '{name}': the time between two frames must be positive."
+            )
+        if inner_steps < 1 or velocities not in VELOCITIES:
+            raise ValueError(
+                f"inner_steps={inner_steps}, velocities='{velocities}' of trajectory '{name}': there is at least one step "
+                f"between frames, and velocities come from {' or '.join(VELOCITIES)}."
             )
         start = sum(trajectory.length for trajectory in self._trajectories)
         length = 0
@@ -159,7 +186,7 @@ class TrajectoryWriter:
                 length += 1
         if length == 0:
             raise ValueError(f"trajectory '{name}' has no frames.")
-        trajectory = Trajectory(name, start, length, float(timestep_fs))
+        trajectory = Trajectory(name, start, length, float(timestep_fs), int(inner_steps), velocities)
         self._trajectories.append(trajectory)
         return trajectory
 
