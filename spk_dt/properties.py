@@ -8,6 +8,15 @@ velocities: Final[str] = "velocities"
 #: [n_systems] time between two frames, in the unit of time that follows from length, energy and Dalton
 time_step: Final[str] = "time_step"
 
+#: [n_systems] steps of the simulation between two frames
+inner_steps: Final[str] = "inner_steps"
+
+#: [n_atoms, S - 1, 3] what a thermostat added to the positions from each frame of a window to the next, in length unit
+position_kicks: Final[str] = "position_kicks"
+
+#: [n_atoms, S - 1, 3] likewise to the velocities, in length unit / time unit
+velocity_kicks: Final[str] = "velocity_kicks"
+
 #: suffix of a target along a window: "energy_window" is [n_systems, S], "forces_window" [n_atoms, S, 3]
 window_suffix: Final[str] = "_window"
 

@@ -48,7 +48,9 @@ class TrajectoryDataModule(AtomsDataModule):
         splitting: how frames are partitioned; default `TrajectorySplit`, whole trajectories.
         split_file: file in which the partition is kept, and from which it is read when training is resumed.
         max_memory_gb: above this size, frames are mapped from files beside the database.
-        check_data: refuse frames that do not belong to their time step or velocities, or are not finite.
+        check_data: refuse frames that cannot be the reference of a rollout (`spk_dt.data.checks`).
+        replay_kicks: for trajectories with a thermostat, of which every step was saved: replay in rollouts what it did at
+            each step, so that with perfect forces they follow the reference.
         kwargs: arguments of `schnetpack.data.AtomsDataModule`.
 
     Raises:
@@ -73,6 +75,7 @@ class TrajectoryDataModule(AtomsDataModule):
         split_file: str | None = "split.npz",
         max_memory_gb: float = 4.0,
         check_data: bool = True,
+        replay_kicks: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -92,6 +95,7 @@ class TrajectoryDataModule(AtomsDataModule):
         self.max_windows = {"train": max_train_windows, "val": max_val_windows, "test": max_test_windows}
         self.max_memory_gb = max_memory_gb
         self.check_data = check_data
+        self.replay_kicks = replay_kicks
         self.frames: Frames | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -140,7 +144,7 @@ class TrajectoryDataModule(AtomsDataModule):
                 starts = np.sort(np.random.default_rng(0).permutation(starts)[:limit])
             else:
                 starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]
-        return TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs)
+        return TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks)
 
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""

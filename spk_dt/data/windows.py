@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from spk_dt import properties
 from spk_dt.data.frames import Frames
+from spk_dt.data.verlet_residual import verlet_residual
 
 __all__ = ["TrajectoryWindows", "window_starts"]
 
@@ -61,15 +62,22 @@ class TrajectoryWindows(Dataset):
         starts: [n_windows] first frame of each window.
         length: frames of a window, S.
         atomrefs: single-atom reference values of the database, for SchNetPack's transforms.
+        kicks: add what a thermostat did from frame to frame, for trajectories of which every step was saved; zero for others.
     """
 
     def __init__(
-        self, frames: Frames, starts: np.ndarray, length: int, atomrefs: dict[str, torch.Tensor] | None = None
+        self,
+        frames: Frames,
+        starts: np.ndarray,
+        length: int,
+        atomrefs: dict[str, torch.Tensor] | None = None,
+        kicks: bool = False,
     ) -> None:
         self.frames = frames
         self.starts = starts
         self.length = length
         self.atomrefs = atomrefs or {}
+        self.kicks = kicks
         self.transforms: list[Transform] = []
 
     def __len__(self) -> int:
@@ -80,6 +88,8 @@ class TrajectoryWindows(Dataset):
         trajectory = self.frames.trajectory_of(frame)
         targets = [key for key in self.frames.values if key not in (spk_properties.R, properties.velocities)]
         sample = self._structure(frame, trajectory)
+        if self.kicks:
+            sample.update(self._kicks(frame, trajectory))
         for key in targets:
             values = self.frames.window(key, frame, self.length, trajectory)
             sample[key] = torch.tensor(np.moveaxis(values, 0, 1))
@@ -104,4 +114,26 @@ class TrajectoryWindows(Dataset):
             spk_properties.masses: torch.tensor(frames.masses[trajectory]),
             properties.velocities: torch.tensor(frames.window(properties.velocities, frame, 1, trajectory)[0]),
             properties.time_step: torch.tensor([frames.time_step[trajectory]], dtype=torch.float64),
+            properties.inner_steps: torch.tensor([frames.trajectories[trajectory].inner_steps]),
         }
+
+    def _kicks(self, frame: int, trajectory: int) -> dict[str, torch.Tensor]:
+        """What velocity Verlet does not explain of the way from each frame of the window to the next."""
+        frames = self.frames
+        positions, velocities, forces = (
+            frames.window(key, frame, self.length, trajectory)
+            for key in (spk_properties.R, properties.velocities, spk_properties.forces)
+        )
+        kicks = verlet_residual(
+            positions,
+            velocities,
+            forces,
+            frames.masses[trajectory],
+            frames.time_step[trajectory],
+            frames.cell[frame],
+            frames.pbc[trajectory],
+        )
+        if frames.trajectories[trajectory].inner_steps > 1:  # steps in between are not known
+            kicks = tuple(np.zeros_like(kick) for kick in kicks)
+        keys = (properties.position_kicks, properties.velocity_kicks)
+        return {key: torch.tensor(np.moveaxis(kick, 0, 1)) for key, kick in zip(keys, kicks, strict=True)}

@@ -1,5 +1,7 @@
+from spk_dt.dynamics.compiled import CompiledPotential
 from spk_dt.dynamics.explosion import ExplosionGuard
 from spk_dt.dynamics.gradients import Detached, Full, GradientMode, Truncated
+from spk_dt.dynamics.kicks import Kicks
 from spk_dt.dynamics.model_forces import ModelForces
 from spk_dt.dynamics.neighbors import VerletList
 from spk_dt.dynamics.rollout import ForceFunction, Visited, rollout
@@ -7,11 +9,13 @@ from spk_dt.dynamics.state import State
 from spk_dt.dynamics.verlet import displacement, velocity_step
 
 __all__ = [
+    "CompiledPotential",
     "Detached",
     "ExplosionGuard",
     "ForceFunction",
     "Full",
     "GradientMode",
+    "Kicks",
     "ModelForces",
     "State",
     "Truncated",

@@ -14,6 +14,8 @@ __all__ = ["ModelForces"]
 class ModelForces:
     """Forces and all other outputs of a model for a batch of systems, as a function of positions alone.
 
+    Under `torch.no_grad` they are computed all the same, and come without a graph.
+
     Args:
         predict: the model, or anything that maps a SchNetPack input dictionary to a dictionary of outputs.
         inputs: batch of systems: atomic numbers, cells, pbc, number of atoms, system of each atom, and whatever else the
@@ -48,5 +50,10 @@ class ModelForces:
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         # models set requires_grad on the positions they are given: not on the caller's
         positions = positions if positions.requires_grad else positions.detach()
-        outputs = self.predict({**self.inputs, **pairs, properties.R: positions})
+        inputs = {**self.inputs, **pairs, properties.R: positions}
+        if torch.is_grad_enabled():
+            outputs = self.predict(inputs)
+        else:
+            with torch.enable_grad():  # forces are a gradient themselves
+                outputs = {key: value.detach() for key, value in self.predict(inputs).items()}
         return outputs[self.force_key], outputs

@@ -1,12 +1,14 @@
 """Short simulations that a model runs itself: velocity Verlet from a first frame, differentiable."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
 from spk_dt.dynamics.explosion import ExplosionGuard
 from spk_dt.dynamics.gradients import Full, GradientMode
+from spk_dt.dynamics.kicks import Kicks
 from spk_dt.dynamics.state import State
 from spk_dt.dynamics.verlet import displacement, velocity_step
 
@@ -41,21 +43,29 @@ def rollout(
     n_steps: int,
     gradient: GradientMode | None = None,
     guard: ExplosionGuard | None = None,
+    inner_steps: torch.Tensor | int = 1,
+    kicks: Kicks | None = None,
 ) -> Iterator[Visited]:
     """Visit `n_steps` states with velocity Verlet, the first frame included.
 
     A generator, so that the caller can use and forget a step before the next one is made. The graph of each step is
     attached to the steps before it as the gradient mode says. Nothing is modified in place.
 
+    With `inner_steps` above one, states between those that are visited are passed through unseen: from frame to frame of a
+    trajectory of which not all steps were saved. Where the graph is cut, no graph is built for them.
+
     Args:
         force_fn: forces as a function of positions.
         positions: [n_atoms, 3] of the first frame.
         velocities: [n_atoms, 3] of the first frame.
         masses: [n_atoms].
-        time_step: [n_atoms] or a number.
+        time_step: [n_atoms] or a number; time step of the integrator.
         n_steps: number of states, S.
         gradient: how far gradients flow back; `Full` if not given.
         guard: stops systems that have left the reasonable; without it nothing is stopped.
+        inner_steps: [n_atoms] or a number; steps of the integrator from one visited state to the next. Systems with fewer
+            of them than others in the batch rest in between.
+        kicks: what is added at each step; with `inner_steps` above one, only at the last.
 
     Yields:
         the states at steps 0 to n_steps - 1.
@@ -67,18 +77,46 @@ def rollout(
     gradient = Full() if gradient is None else gradient
     time_step = torch.as_tensor(time_step, dtype=positions.dtype, device=positions.device)
     time_step = time_step[:, None] if time_step.ndim == 1 else time_step
+    *on_the_way, last = _inner_time_steps(time_step, inner_steps)
 
     forces, outputs = _evaluate(force_fn, positions, gradient)
     state = State(positions, velocities, forces, masses[:, None], time_step)
     yield Visited(0, state, outputs)
     for step in range(1, n_steps):
-        state = state.detach() if gradient.cuts(step) else state
-        move = displacement(state)
-        move = move if guard is None else guard(move)
-        positions = state.positions + move
-        forces, outputs = _evaluate(force_fn, positions, gradient)
-        state = State(positions, velocity_step(state, forces), forces, state.masses, state.time_step)
+        cut = gradient.cuts(step)
+        state = state.detach() if cut else state
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not cut):
+            for inner in on_the_way:
+                state, _ = _advance(force_fn, replace(state, time_step=inner), gradient, guard)
+        kick = None if kicks is None else kicks.after(step - 1)
+        state, outputs = _advance(force_fn, replace(state, time_step=last), gradient, guard, kick)
         yield Visited(step, state, outputs)
+
+
+def _advance(
+    force_fn: ForceFunction,
+    state: State,
+    gradient: GradientMode,
+    guard: ExplosionGuard | None,
+    kick: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[State, Mapping[str, Any]]:
+    """One step of the integrator, and the outputs of the force function at its end."""
+    move = displacement(state) if kick is None else displacement(state) + kick[0]
+    move = move if guard is None else guard(move)
+    positions = state.positions + move
+    forces, outputs = _evaluate(force_fn, positions, gradient)
+    velocities = velocity_step(state, forces)
+    velocities = velocities if kick is None else velocities + kick[1]
+    return State(positions, velocities, forces, state.masses, state.time_step), outputs
+
+
+def _inner_time_steps(time_step: torch.Tensor, inner_steps: torch.Tensor | int) -> list[torch.Tensor]:
+    """Time steps that lead from one visited state to the next, [] or [n_atoms, 1] each; zero for systems that rest."""
+    if isinstance(inner_steps, int):
+        return [time_step] * inner_steps
+    most = int(inner_steps.max())
+    n = inner_steps[:, None]
+    return [time_step * (j * n // most - (j - 1) * n // most) for j in range(1, most + 1)]
 
 
 def _evaluate(

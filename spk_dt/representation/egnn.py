@@ -13,6 +13,9 @@ from schnetpack import properties
 from schnetpack.nn import scatter_add
 from torch import nn
 
+from spk_dt.representation.chebyshev import ChebyshevSeries
+from spk_dt.representation.layer_norm_silu import LayerNormSiLU
+
 __all__ = ["EGNN", "EGNNCoordinates", "EGNNInteraction"]
 
 
@@ -30,39 +33,43 @@ class EGNNInteraction(nn.Module):
     Args:
         n_atom_basis: number of features of an atom, F.
         n_rbf: number of radial functions.
+        fast: as for `EGNN`.
     """
 
-    def __init__(self, n_atom_basis: int, n_rbf: int) -> None:
+    def __init__(self, n_atom_basis: int, n_rbf: int, fast: bool = True) -> None:
         super().__init__()
         self.n_atom_basis = n_atom_basis
         self.message_first = nn.Linear(2 * n_atom_basis + n_rbf, n_atom_basis)
         self.message_rest = nn.Sequential(
-            nn.LayerNorm(n_atom_basis),
-            nn.SiLU(),
+            LayerNormSiLU(n_atom_basis, fast),
             nn.Linear(n_atom_basis, n_atom_basis),
-            nn.LayerNorm(n_atom_basis),
-            nn.SiLU(),
+            LayerNormSiLU(n_atom_basis, fast),
         )
         self.update = nn.Sequential(
             nn.Linear(2 * n_atom_basis, n_atom_basis),
-            nn.LayerNorm(n_atom_basis),
-            nn.SiLU(),
+            LayerNormSiLU(n_atom_basis, fast),
             nn.Linear(n_atom_basis, n_atom_basis),
-            nn.LayerNorm(n_atom_basis),
-            nn.SiLU(),
+            LayerNormSiLU(n_atom_basis, fast),
         )
 
     def forward(
-        self, h: torch.Tensor, basis: torch.Tensor, envelope: torch.Tensor, idx_i: torch.Tensor, idx_j: torch.Tensor
+        self,
+        h: torch.Tensor,
+        basis: torch.Tensor,
+        envelope: torch.Tensor,
+        idx_i: torch.Tensor,
+        idx_j: torch.Tensor,
+        coefficients: Optional[torch.Tensor] = None,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Updated features and messages.
 
         Args:
             h: [n_atoms, F] features of atoms.
-            basis: [n_pairs, n_rbf] radial functions of the distances.
+            basis: [n_pairs, n_rbf] radial functions of the distances, or [n_pairs, n_terms] terms of a series of them.
             envelope: [n_pairs, 1] cutoff function of the distances.
             idx_i: [n_pairs] receiving atoms.
             idx_j: [n_pairs] sending atoms.
+            coefficients: [n_terms, n_rbf] of the series.
 
         Returns:
             [n_atoms, F] features, [n_pairs, F] messages.
@@ -71,9 +78,13 @@ class EGNNInteraction(nn.Module):
         weight = self.message_first.weight
         of_i = F.linear(h, weight[:, :n], self.message_first.bias)
         of_j = F.linear(h, weight[:, n : 2 * n])
-        of_pair = F.linear(basis, weight[:, 2 * n :])
-        messages = self.message_rest(of_i[idx_i] + of_j[idx_j] + of_pair) * envelope
-        gathered = scatter_add(messages, idx_i, dim_size=h.shape[0])
+        filters = weight[:, 2 * n :]
+        if coefficients is not None:
+            filters = filters @ coefficients.t()
+        # index_select, and not [], because its derivative is a plain sum
+        pairs = F.linear(basis, filters) + of_i.index_select(0, idx_i) + of_j.index_select(0, idx_j)
+        messages = self.message_rest(pairs) * envelope
+        gathered = torch.zeros_like(h).index_add(0, idx_i, messages)
         return h + self.update(torch.cat([h, gathered], dim=-1)), messages
 
 
@@ -143,6 +154,9 @@ class EGNN(nn.Module):
             EGNN; without it (the default) all features are invariant.
         nuclear_embedding: custom embedding of the atomic numbers.
         electronic_embeddings: embeddings of charge or spin (`schnetpack.nn.ElectronicEmbedding`).
+        fast: compute filters from a Chebyshev series of the radial basis where this pays (a constant basis of many
+            functions, no coordinate channel), and derivatives of the normalisation by hand. The parameters are the same,
+            and so are results up to rounding.
     """
 
     def __init__(
@@ -154,6 +168,7 @@ class EGNN(nn.Module):
         coordinate_channel: bool = False,
         nuclear_embedding: Optional[nn.Module] = None,
         electronic_embeddings: Optional[List[nn.Module]] = None,
+        fast: bool = True,
     ) -> None:
         super().__init__()
         self.n_atom_basis = n_atom_basis
@@ -163,11 +178,15 @@ class EGNN(nn.Module):
         self.embedding = nn.Embedding(100, n_atom_basis) if nuclear_embedding is None else nuclear_embedding
         self.electronic_embeddings = nn.ModuleList(electronic_embeddings)
         self.interactions = nn.ModuleList(
-            [EGNNInteraction(n_atom_basis, radial_basis.n_rbf) for _ in range(n_interactions)]
+            [EGNNInteraction(n_atom_basis, radial_basis.n_rbf, fast) for _ in range(n_interactions)]
         )
         self.coordinates = nn.ModuleList(
             [EGNNCoordinates(n_atom_basis) for _ in range(n_interactions if coordinate_channel else 0)]
         )
+        self._series: Optional[ChebyshevSeries] = None
+        if fast and not coordinate_channel:
+            series = ChebyshevSeries(radial_basis, float(cutoff_fn.cutoff))
+            self._series = series if series.pays() else None
 
     def forward(self, inputs: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
         """Add the representation to a SchNetPack dictionary with atomic numbers, pair vectors and pair indices."""
@@ -181,21 +200,36 @@ class EGNN(nn.Module):
 
         distances = torch.linalg.vector_norm(r_ij, dim=1)
         envelope = self.cutoff_fn(distances)[:, None]
-        basis = self.radial_basis(distances)
+        basis, coefficients = self._expand(distances)
 
         if len(self.coordinates) == 0:
             for interaction in self.interactions:
-                h, _ = interaction(h, basis, envelope, idx_i, idx_j)
+                h, _ = interaction(h, basis, envelope, idx_i, idx_j, coefficients)
         else:
             vectors = torch.zeros([h.shape[0], 3, self.n_atom_basis], dtype=h.dtype, device=h.device)
             x_ij = r_ij
             for interaction, coordinates in zip(self.interactions, self.coordinates):
                 h, messages = interaction(h, basis, envelope, idx_i, idx_j)
                 vectors, shift = coordinates(vectors, x_ij, distances, messages, envelope, idx_i)
-                x_ij = r_ij + shift[idx_j] - shift[idx_i]
+                x_ij = r_ij + shift.index_select(0, idx_j) - shift.index_select(0, idx_i)
                 distances = torch.linalg.vector_norm(x_ij, dim=1)
                 basis = self.radial_basis(distances)
             inputs["vector_representation"] = vectors
 
         inputs["scalar_representation"] = h
         return inputs
+
+    @torch.jit.unused
+    def refresh(self) -> None:
+        """Bring the series up to date with the radial basis; needed only where the representation is compiled."""
+        if self._series is not None:
+            self._series.refresh()
+
+    def _expand(self, distances: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Radial functions of the distances, or the terms of their series and its coefficients."""
+        if not torch.jit.is_scripting():
+            if self._series is not None:
+                if not torch.compiler.is_compiling():
+                    self.refresh()
+                return self._series(distances), self._series.coefficients
+        return self.radial_basis(distances), None

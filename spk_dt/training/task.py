@@ -10,7 +10,17 @@ from schnetpack import properties as spk_properties
 from schnetpack.task import ModelOutput, UnsupervisedModelOutput
 
 from spk_dt import properties
-from spk_dt.dynamics import Detached, ExplosionGuard, GradientMode, ModelForces, VerletList, Visited, rollout
+from spk_dt.dynamics import (
+    CompiledPotential,
+    Detached,
+    ExplosionGuard,
+    GradientMode,
+    Kicks,
+    ModelForces,
+    VerletList,
+    Visited,
+    rollout,
+)
 from spk_dt.training.accumulate import PartwiseLoss
 from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
@@ -26,6 +36,9 @@ _NOT_FOR_THE_MODEL = (
     spk_properties.lidx_j,
     properties.velocities,
     properties.time_step,
+    properties.inner_steps,
+    properties.position_kicks,
+    properties.velocity_kicks,
 )
 
 
@@ -57,6 +70,7 @@ class DynamicTrainingTask(AtomisticTask):
         skin: by how much the neighbour lists of rollouts reach beyond the cutoff, in the length unit of the data.
         max_displacement: a system in which an atom would move further than this in one step counts as exploded and is
             stopped for the rest of the rollout; length unit of the data, default a tenth of the cutoff.
+        compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
         kwargs: arguments of `schnetpack.AtomisticTask`.
 
     Raises:
@@ -76,6 +90,7 @@ class DynamicTrainingTask(AtomisticTask):
         force_key: str = spk_properties.forces,
         skin: float = 0.5,
         max_displacement: float | None = None,
+        compile: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, outputs, **kwargs)
@@ -96,6 +111,7 @@ class DynamicTrainingTask(AtomisticTask):
         if rollout_length < 1:
             raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
         self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
+        self._predict = CompiledPotential(model) if compile else self.predict_without_postprocessing
         self._batch_radius: float | None = None
         self._force_errors: dict[str, StepwiseElementMAE] = {}
 
@@ -148,9 +164,8 @@ class DynamicTrainingTask(AtomisticTask):
         errors = self._force_errors_of(subset, n_steps)
         loss = torch.zeros((), device=self.device)
         guard = self._guard(batch)
-        with torch.enable_grad():
+        with torch.no_grad():
             for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
-                predicted = {key: value.detach() for key, value in predicted.items()}
                 loss = loss + self._rollout_loss(predicted, targets)
                 self._add_force_errors(errors, batch, visited)
                 if visited.step == 0:
@@ -177,9 +192,7 @@ class DynamicTrainingTask(AtomisticTask):
         neighbors = VerletList(self.cutoff, self.skin)
         if self._batch_radius is not None:
             neighbors.adopt(batch, self._batch_radius)
-        force_fn = ModelForces(
-            self.predict_without_postprocessing, self._model_inputs(batch), neighbors, self.force_key
-        )
+        force_fn = ModelForces(self._predict, self._model_inputs(batch), neighbors, self.force_key)
         for visited in self._rollout(force_fn, batch, n_steps, gradient, guard or self._guard(batch)):
             targets = self._targets(batch, visited.step)
             predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
@@ -197,15 +210,22 @@ class DynamicTrainingTask(AtomisticTask):
         if n_steps == 1:  # any SchNetPack data will do: velocities are not needed
             zeros = torch.zeros_like(positions)
             return rollout(force_fn, positions, zeros, torch.ones_like(positions[:, 0]), 1.0, 1, gradient)
+        idx_m, inner_steps = batch[spk_properties.idx_m], batch[properties.inner_steps]
+        time_step = batch[properties.time_step] / inner_steps
+        kicks = None
+        if properties.position_kicks in batch:
+            kicks = Kicks(batch[properties.position_kicks], batch[properties.velocity_kicks])
         return rollout(
             force_fn,
             positions,
             batch[properties.velocities],
             batch[spk_properties.masses],
-            batch[properties.time_step][batch[spk_properties.idx_m]],
+            time_step[idx_m],
             n_steps,
             gradient,
             guard,
+            inner_steps[idx_m],
+            kicks,
         )
 
     def _rollout_loss(self, predicted: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
