@@ -147,6 +147,7 @@ def make_evaluation(folder: Path, data: Path, split: str, long_steps: int = 0, m
                 "molecule": i,
                 "timestep_fs": timestep,
                 "reference_steps": length - 1,
+                "inner_steps": 1,
             }
             for i, t in enumerate(trajectories)
         ],

@@ -143,6 +143,7 @@ def test_settings(result, data, exact):
         {
             **{"trajectory": name, "frame": 0, "group": 0, "molecule": i, "timestep_fs": 0.5},
             "reference_steps": {"a": STEPS, "b": STEPS, "c": 20}[name],
+            "inner_steps": 1,
         }
         for i, name in enumerate("abc")
     ]

@@ -29,12 +29,13 @@ class Continuation:
     Args:
         trajectory: name of the trajectory.
         frame: index of the frame in the trajectory.
-        timestep_fs: time between frames, in fs.
+        timestep_fs: time step of the simulation, in fs.
         start: the frame in the units of ASE, with momenta, energy and forces.
         positions: [n_frames, n_atoms, 3] Å, the first ones of the start frame.
         energies: [n_frames] eV, likewise.
         forces: [n_frames, n_atoms, 3] eV/Å, likewise.
-        following: number of frames that follow the start frame in the trajectory; fewer may have been read.
+        following: number of steps for which the trajectory goes on; fewer may have been read.
+        inner_steps: steps of the simulation from one frame to the next.
     """
 
     trajectory: str
@@ -45,11 +46,17 @@ class Continuation:
     energies: np.ndarray
     forces: np.ndarray
     following: int
+    inner_steps: int = 1
 
     @property
     def steps(self) -> int:
-        """Number of frames after the start frame that have been read."""
-        return len(self.forces) - 1
+        """Number of steps from the start frame to the last frame that has been read."""
+        return (len(self.forces) - 1) * self.inner_steps
+
+    @property
+    def time_fs(self) -> np.ndarray:
+        """[n_frames] time of each frame since the start frame, in fs."""
+        return self.timestep_fs * self.inner_steps * np.arange(len(self.forces))
 
 
 @contextmanager
@@ -79,7 +86,7 @@ def continuation(database: str | Path, trajectory: str, frame: int, steps: int |
         database: trajectory database with energy, forces and velocities.
         trajectory: name of the trajectory.
         frame: index of the frame in the trajectory.
-        steps: read no more than this number of frames that follow; None reads all.
+        steps: read no further than this number of steps; None reads all.
 
     Raises:
         ValueError: if there is no such trajectory or frame.
@@ -104,7 +111,7 @@ def spread_continuations(
         split: partition; if the database has none, all trajectories are taken.
         number: number of trajectories, the first ones; None takes all.
         per_trajectory: start frames of each trajectory; one is its first frame.
-        steps: read no more than this number of frames that follow each of them.
+        steps: read no further than this number of steps from each of them.
 
     Returns:
         by trajectory, then by frame.
@@ -139,7 +146,8 @@ def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: in
             f"frame {frame}: trajectory '{trajectory.name}' of '{dataset.datapath}' has frames 0 to "
             f"{trajectory.length - 1}."
         )
-    last = trajectory.length - 1 if steps is None else min(frame + steps, trajectory.length - 1)
+    inner_steps = trajectory.inner_steps
+    last = trajectory.length - 1 if steps is None else min(frame + steps // inner_steps, trajectory.length - 1)
     rows = dataset.conn.select(f"id>={trajectory.start + frame + 1},id<={trajectory.start + last + 1}", sort="id")
     positions, energies, forces = [], [], []
     for row in rows:
@@ -149,10 +157,11 @@ def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: in
     return Continuation(
         trajectory=trajectory.name,
         frame=frame,
-        timestep_fs=trajectory.timestep_fs,
+        timestep_fs=trajectory.timestep_fs / inner_steps,
         start=read_frame(dataset, trajectory, frame),
         positions=np.array(positions) * dataset.distance_conversion,
         energies=np.array(energies) * dataset.conversions[spk_properties.energy],
         forces=np.array(forces) * dataset.conversions[spk_properties.forces],
-        following=trajectory.length - 1 - frame,
+        following=(trajectory.length - 1 - frame) * inner_steps,
+        inner_steps=inner_steps,
     )

@@ -15,6 +15,7 @@ The folder that is written:
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,12 @@ def evaluate(
     _check_device(device)
     with trajectory_database(data) as database:
         starts = spread_continuations(database, split, number, starts_per_trajectory, steps)
+    for one in starts:
+        if gcd(every, one.inner_steps) > 1:
+            raise ValueError(
+                f"every={every}: of each simulation the steps 1, 1 + {every}, ... are kept, none of which is one of every "
+                f"{one.inner_steps} steps of which trajectory '{one.trajectory}' has frames. Take every=1."
+            )
     groups = group_starts(starts)
     for name, file in models.items():
         _check_model(name, file, starts, groups, units, device)
@@ -305,13 +312,10 @@ def _evaluate_model(
         exploded_step[members] = simulate(calculator, starts, group, path, steps, every, device, progress)
         curves.update(_curves(path, starts, group, exploded_step[members], every, force_unit))
     ordered = [curves[index] for index in range(len(starts))]
-    times = dict.fromkeys(one.timestep_fs for one in starts)
-    averages = [
-        force_error.average_curves(
-            [curve for curve, one in zip(ordered, starts, strict=True) if one.timestep_fs == timestep_fs]
-        )
-        for timestep_fs in times
-    ]
+    comparable: dict[float, list[ErrorCurve]] = {}
+    for curve, one in zip(ordered, starts, strict=True):
+        comparable.setdefault(one.timestep_fs, []).append(curve)
+    averages = [force_error.average_curves(same) for same in comparable.values()]
     return Evaluation(
         name, folder, starts, groups, ordered, averages, exploded_step, energy_unit, force_unit, tolerance
     )
@@ -332,12 +336,13 @@ def _curves(
     for molecule, index in enumerate(group.members):
         one = starts[index]
         steps = np.concatenate([[0], 1 + every * np.arange(data.entries)])
-        steps = steps[steps <= one.steps]
-        forces = data.get_property(properties.forces, atomistic=True, mol_idx=molecule)[: len(steps) - 1]
-        predicted = np.concatenate([at_start[molecule][None], forces]) * force_unit
+        with_frame = (steps <= one.steps) & (steps % one.inner_steps == 0)
+        forces = data.get_property(properties.forces, atomistic=True, mol_idx=molecule)
+        predicted = np.concatenate([at_start[molecule][None], forces])[with_frame] * force_unit
+        steps = steps[with_frame]
         if exploded_step[molecule] >= 0:
             predicted[steps >= exploded_step[molecule]] = np.nan
-        errors = force_error.element_errors(predicted, one.forces[steps], one.start.numbers)
+        errors = force_error.element_errors(predicted, one.forces[steps // one.inner_steps], one.start.numbers)
         none = {element: np.zeros(len(steps)) for element in errors}
         curves[index] = ErrorCurve(steps, steps * one.timestep_fs, errors, none)
     data.database.close()

@@ -66,18 +66,19 @@ def average_curves(curves: Sequence[ErrorCurve]) -> ErrorCurve:
     systems counts where it is.
 
     Args:
-        curves: of single simulations; their steps are the same, but some end earlier.
+        curves: of single simulations; some may end earlier, or have a reference at fewer steps.
 
     Returns:
-        up to the end of the longest; NaN where no simulation is left.
+        at all steps of all of them; NaN where no simulation is left.
     """
-    longest = max(curves, key=lambda curve: len(curve.steps))
+    steps, first = np.unique(np.concatenate([curve.steps for curve in curves]), return_index=True)
+    time_fs = np.concatenate([curve.time_fs for curve in curves])[first]
     mae, std = {}, {}
     for element in _elements(curves):
-        values = np.full((len(curves), len(longest.steps)), np.nan)
+        values = np.full((len(curves), len(steps)), np.nan)
         for row, curve in zip(values, curves, strict=True):
             if element in curve.mae:
-                row[: len(curve.steps)] = curve.mae[element]
+                row[np.searchsorted(steps, curve.steps)] = curve.mae[element]
         left = np.isfinite(values)
         count = left.sum(axis=0)
         total = np.where(left, values, 0.0).sum(axis=0)
@@ -85,7 +86,7 @@ def average_curves(curves: Sequence[ErrorCurve]) -> ErrorCurve:
         squares = np.where(left, (values - mean) ** 2, 0.0).sum(axis=0)
         variance = np.divide(squares, count, out=np.full(len(count), np.nan), where=count > 0)
         mae[element], std[element] = mean, np.sqrt(variance)
-    return ErrorCurve(longest.steps, longest.time_fs, mae, std)
+    return ErrorCurve(steps, time_fs, mae, std)
 
 
 def summary(averages: Sequence[ErrorCurve]) -> dict[str, object]:

@@ -120,8 +120,7 @@ def judge(
     single: dict[int, dict[str, Any]] = {}
     for index, trajectory, _ in simulated_trajectories(folder, starts, members, energy_unit, force_unit):
         one = starts[index]
-        times = one.timestep_fs * np.arange(len(one.positions))
-        single[index] = stability_metrics(trajectory, one.positions, tolerance, reference_time_fs=times)
+        single[index] = stability_metrics(trajectory, one.positions, tolerance, reference_time_fs=one.time_fs)
     found = [single[index] for index in range(len(starts))]
     kept = [one["stability_of_kept_bonds"] for one in found]
     conservation = [one["conservation"] for one in found]

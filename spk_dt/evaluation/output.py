@@ -37,6 +37,7 @@ def settings(
                 "molecule": place[index][1],
                 "timestep_fs": one.timestep_fs,
                 "reference_steps": one.following,
+                "inner_steps": one.inner_steps,
             }
             for index, one in enumerate(starts)
         ],

@@ -30,6 +30,7 @@ class Start:
         molecule: index of the system in the file.
         timestep_fs: time step, in fs.
         reference_steps: number of steps for which there is a reference.
+        inner_steps: steps from one frame of the reference to the next.
     """
 
     trajectory: str
@@ -38,6 +39,7 @@ class Start:
     molecule: int
     timestep_fs: float
     reference_steps: int
+    inner_steps: int
 
 
 @dataclass(frozen=True)

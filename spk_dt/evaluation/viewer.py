@@ -57,11 +57,11 @@ def scenes(results: Results) -> dict[str, Any]:
                 continue
             symbols = [chemical_symbols[z] for z in simulation.numbers]
             most = max(2, min(_MOST_FRAMES, share // (3 * len(symbols))))
-            together = [] if reference is None else usable[simulation.step[usable] < len(reference)]
+            together = [] if reference is None else _together(simulation.step, usable, start, len(reference))
             run = {"model": model, "start": len(names)}
             if len(together):
                 chosen = _evenly(together, most)
-                beside = {"reference": _integers(reference[simulation.step[chosen]])}
+                beside = {"reference": _integers(reference[simulation.step[chosen] // start.inner_steps])}
                 runs.append(run | {"part": "beside the reference"} | _frames(simulation, start, chosen) | beside)
             if len(usable) > 1.05 * len(together):
                 runs.append(run | {"part": "whole run"} | _frames(simulation, start, _evenly(usable, most)))
@@ -90,6 +90,12 @@ def _usable(simulation: Simulation) -> np.ndarray:
     """Indices of the frames before the first in which an atom is lost."""
     lost = ~(np.abs(simulation.positions) < _FARTHEST).all(axis=(1, 2))
     return np.arange(lost.argmax() if lost.any() else len(lost))
+
+
+def _together(step: np.ndarray, usable: np.ndarray, start: Start, n_frames: int) -> np.ndarray:
+    """Those of the usable frames beside which there is a frame of the reference."""
+    step = step[usable]
+    return usable[(step % start.inner_steps == 0) & (step // start.inner_steps < n_frames)]
 
 
 def _evenly(indices: np.ndarray, most: int) -> np.ndarray:

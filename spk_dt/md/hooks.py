@@ -98,7 +98,8 @@ class ReferenceComparison(SimulationHook):
     def on_step_finalize(self, simulator: Simulator) -> None:
         """Compare the state after a step."""
         step = simulator.step + 1  # the simulator counts after its hooks
-        if step % self.every_n_steps == 0 and step <= self._last:
+        there = any(step % one.inner_steps == 0 for one in self._references)
+        if there and step % self.every_n_steps == 0 and step <= self._last:
             self._compare(simulator, step)
         if step == self._last:
             log.info(f"The reference trajectories end at step {step}; from here on there is nothing to compare with.")
@@ -111,15 +112,15 @@ class ReferenceComparison(SimulationHook):
             self._tensorboard.close()
 
     def _compare(self, simulator: Simulator, step: int) -> None:
-        """Write the error at a step, for molecules whose trajectory goes on until there."""
+        """Write the error at a step, for molecules whose trajectory has a frame there."""
         sizes = simulator.system.n_atoms.tolist()
         forces = (simulator.system.forces[0] * _EV_PER_ANG).split(sizes)
         time_fs = step * simulator.integrator.time_step / spk_units.fs
         mae = np.full((len(self._references), len(self._elements)), np.nan)
         for molecule, (own, reference) in enumerate(zip(forces, self._references, strict=True)):
-            if step > reference.steps:
+            if step > reference.steps or step % reference.inner_steps:
                 continue
-            errors = np.abs(own.detach().cpu().numpy() - reference.forces[step])
+            errors = np.abs(own.detach().cpu().numpy() - reference.forces[step // reference.inner_steps])
             for column, number in enumerate(self._elements):
                 if (reference.start.numbers == number).any():
                     mae[molecule, column] = errors[reference.start.numbers == number].mean()
