@@ -17,6 +17,12 @@ position_kicks: Final[str] = "position_kicks"
 #: [n_atoms, S - 1, 3] likewise to the velocities, in length unit / time unit
 velocity_kicks: Final[str] = "velocity_kicks"
 
+#: [n_atoms] largest displacement of each atom from the first frame of a window, in length unit
+window_motion: Final[str] = "window_motion"
+
+#: [n_atoms] how far each atom may move before pairs within the cutoff may be missing among those of a batch, in length unit
+pair_skin: Final[str] = "pair_skin"
+
 #: suffix of a target along a window: "energy_window" is [n_systems, S], "forces_window" [n_atoms, S, 3]
 window_suffix: Final[str] = "_window"
 

@@ -66,7 +66,7 @@ def test_never_misses_a_pair(seed, pbc, cutoff, skin, step, adopt):
     batch = batch_of(molecule(seed), crystal(seed, pbc=pbc), molecule(seed, n_atoms=1), radius=cutoff + 0.3)
     neighbors = VerletList(cutoff, skin)
     if adopt:
-        neighbors.adopt(batch, cutoff + 0.3)
+        neighbors.adopt(batch, 0.15)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(6):
         assert listed(batch, neighbors.pairs(batch)) == brute_force(batch, cutoff)

@@ -1,6 +1,7 @@
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.embedded import H2Pd6Graphene
 from spk_dt.data.frames import Frames, load_frames
+from spk_dt.data.neighborlist import WindowNeighborList
 from spk_dt.data.splitting import TimeBlockSplit, TrajectorySplit
 from spk_dt.data.trajectories import Trajectory, TrajectoryWriter, read_trajectories
 from spk_dt.data.windows import TrajectoryWindows, window_starts
@@ -14,6 +15,7 @@ __all__ = [
     "TrajectorySplit",
     "TrajectoryWindows",
     "TrajectoryWriter",
+    "WindowNeighborList",
     "load_frames",
     "read_trajectories",
     "window_starts",

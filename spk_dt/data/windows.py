@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from spk_dt import properties
 from spk_dt.data.frames import Frames
-from spk_dt.data.verlet_residual import verlet_residual
+from spk_dt.data.verlet_residual import shortest, verlet_residual
 
 __all__ = ["TrajectoryWindows", "window_starts"]
 
@@ -53,16 +53,17 @@ class TrajectoryWindows(Dataset):
     """Windows of `length` consecutive frames.
 
     A sample is a SchNetPack sample of the first frame (positions, neighbours, energy, forces ...), plus its velocities,
-    masses and time step, plus each target along the window under `properties.window(key)`: [1, S] for a property of the
-    system, [n_atoms, S, ...] for one of atoms. Transforms see targets of all frames at once, so an offset is removed from
-    all of them.
+    masses, time step and how far atoms will move, plus each target along the window under `properties.window(key)`: [1, S]
+    for a property of the system, [n_atoms, S, ...] for one of atoms. Transforms see targets of all frames at once, so an
+    offset is removed from all of them.
 
     Args:
         frames: the frames.
         starts: [n_windows] first frame of each window.
         length: frames of a window, S.
         atomrefs: single-atom reference values of the database, for SchNetPack's transforms.
-        kicks: add what a thermostat did from frame to frame, for trajectories of which every step was saved; zero for others.
+        kicks: add what a thermostat did from frame to frame, for trajectories of which every step was saved; zero for
+            others.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class TrajectoryWindows(Dataset):
         trajectory = self.frames.trajectory_of(frame)
         targets = [key for key in self.frames.values if key not in (spk_properties.R, properties.velocities)]
         sample = self._structure(frame, trajectory)
+        sample[properties.window_motion] = self._motion(frame, trajectory)
         if self.kicks:
             sample.update(self._kicks(frame, trajectory))
         for key in targets:
@@ -116,6 +118,13 @@ class TrajectoryWindows(Dataset):
             properties.time_step: torch.tensor([frames.time_step[trajectory]], dtype=torch.float64),
             properties.inner_steps: torch.tensor([frames.trajectories[trajectory].inner_steps]),
         }
+
+    def _motion(self, frame: int, trajectory: int) -> torch.Tensor:
+        """[n_atoms] largest displacement of each atom from the first frame of the window."""
+        frames = self.frames
+        positions = frames.window(spk_properties.R, frame, self.length, trajectory)
+        moved = shortest(positions - positions[0], frames.cell[frame], frames.pbc[trajectory])
+        return torch.tensor(np.sqrt((moved**2).sum(axis=-1).max(axis=0)))
 
     def _kicks(self, frame: int, trajectory: int) -> dict[str, torch.Tensor]:
         """What velocity Verlet does not explain of the way from each frame of the window to the next."""

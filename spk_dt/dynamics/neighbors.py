@@ -43,16 +43,17 @@ class VerletList:
         self._pairs: tuple[torch.Tensor, ...] | None = None
         self._positions: torch.Tensor | None = None  # where each list was made
         self._cells: torch.Tensor | None = None
-        self._allowed: torch.Tensor | None = None  # [n_systems] how far atoms may move
+        self._allowed: torch.Tensor | None = None  # [n_atoms] how far atoms may move
         #: number of lists of single systems made so far
         self.n_builds = 0
 
-    def adopt(self, inputs: dict[str, torch.Tensor], radius: float) -> None:
+    def adopt(self, inputs: dict[str, torch.Tensor], skin: torch.Tensor | float) -> None:
         """Start from pairs that are in the batch already.
 
         Args:
             inputs: batch with positions, cells and pairs.
-            radius: radius within which its pairs are complete, at least the cutoff.
+            skin: [n_atoms] or a number; how far atoms may move before pairs within the cutoff may be missing: the pairs are
+                those closer than the cutoff plus the skins of both atoms.
         """
         idx_i, idx_j, offsets = (inputs[key] for key in _PAIRS)
         n_atoms = inputs[properties.n_atoms]
@@ -70,7 +71,8 @@ class VerletList:
         ]
         self._pairs = (idx_i, idx_j, offsets)
         self._remember(inputs)
-        self._allowed = torch.full((len(n_atoms),), (radius - self.cutoff) / 2.0, device=idx_i.device)
+        skin = torch.as_tensor(skin, dtype=offsets.dtype, device=offsets.device)
+        self._allowed = skin.clamp(min=0.0).expand(len(inputs[properties.idx_m]))
 
     def pairs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs within the cutoff.
@@ -91,9 +93,11 @@ class VerletList:
                 self._renew(inputs, stale)
             idx_i, idx_j, offsets = self._pairs
             positions = inputs[properties.R]
-            vectors = positions[idx_j] - positions[idx_i] + offsets
-            near = (vectors * vectors).sum(dim=1) <= self.cutoff**2
-            return {key: value[near] for key, value in zip(_PAIRS, (idx_i, idx_j, offsets), strict=True)}
+            vectors = positions.index_select(0, idx_j) - positions.index_select(0, idx_i) + offsets
+            near = torch.nonzero((vectors * vectors).sum(dim=1) <= self.cutoff**2).flatten()
+            return {
+                key: value.index_select(0, near) for key, value in zip(_PAIRS, (idx_i, idx_j, offsets), strict=True)
+            }
 
     def _stale(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """[n_systems] whether the list of a system may miss a pair; None if there is no list yet."""
@@ -101,7 +105,7 @@ class VerletList:
             return None
         moved = ((inputs[properties.R] - self._positions) ** 2).sum(dim=1)
         idx_m = inputs[properties.idx_m]
-        beyond = ~(moved <= self._allowed[idx_m] ** 2)  # not `>`: NaN is beyond
+        beyond = ~(moved <= self._allowed**2)  # not `>`: NaN is beyond
         changed = (inputs[properties.cell].view(-1, 9) != self._cells).any(dim=1)
         strayed = torch.zeros_like(changed, dtype=torch.long).index_add(0, idx_m, beyond.long())
         return changed | (strayed > 0)
@@ -138,12 +142,12 @@ class VerletList:
         )
         if stale is None:
             self._remember(inputs)
-            self._allowed = torch.full((len(counts),), self.skin / 2.0, device=device)
+            self._allowed = torch.full((len(positions),), self.skin / 2.0, device=device)
         else:
             moved = stale[inputs[properties.idx_m], None]
             self._positions = torch.where(moved, positions.detach(), self._positions)
             self._cells = inputs[properties.cell].detach().view(-1, 9).clone()
-            self._allowed = torch.where(stale, self.skin / 2.0, self._allowed)
+            self._allowed = torch.where(moved[:, 0], self.skin / 2.0, self._allowed)
 
     def _remember(self, inputs: dict[str, torch.Tensor]) -> None:
         self._positions = inputs[properties.R].detach().clone()

@@ -39,6 +39,8 @@ _NOT_FOR_THE_MODEL = (
     properties.inner_steps,
     properties.position_kicks,
     properties.velocity_kicks,
+    properties.window_motion,
+    properties.pair_skin,
 )
 
 
@@ -191,7 +193,7 @@ class DynamicTrainingTask(AtomisticTask):
             )
         neighbors = VerletList(self.cutoff, self.skin)
         if self._batch_radius is not None:
-            neighbors.adopt(batch, self._batch_radius)
+            neighbors.adopt(batch, batch.get(properties.pair_skin, (self._batch_radius - self.cutoff) / 2.0))
         force_fn = ModelForces(self._predict, self._model_inputs(batch), neighbors, self.force_key)
         for visited in self._rollout(force_fn, batch, n_steps, gradient, guard or self._guard(batch)):
             targets = self._targets(batch, visited.step)

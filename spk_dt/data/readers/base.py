@@ -1,7 +1,7 @@
 """What a reader of a file format gives: the trajectories in a file, frame by frame.
 
-A reader is a module of this package with a function ``recognises(path)`` and a function ``read(path)``; `spk_dt.data.readers`
-lists them, and `spk_dt.data.convert` does the rest (velocities, unwrapping, the database).
+A reader is a module of this package with a function ``recognises(path)`` and a function ``read(path)``;
+`spk_dt.data.readers` lists them, and `spk_dt.data.convert` does the rest (velocities, unwrapping, the database).
 """
 
 from collections.abc import Callable, Iterator
