@@ -5,7 +5,7 @@ A new command is a function below ``@app.command()``; what its user did wrong it
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +81,135 @@ def generate(
     with _trajectory_bars(trajectories) as progress:
         folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress)
     typer.echo(f"{out}: {trajectories} trajectories of {steps + 1} frames. The folder {folder} is no longer needed.")
+
+
+@app.command()
+def convert(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders; one trajectory each.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.db", help="Database to create; nothing is overwritten.")],
+    timestep_fs: Annotated[
+        float | None, typer.Option(help="Time step of the simulation, where the files do not say it.")
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Only every Nth step is in the files, where they do not say it.")
+    ] = None,
+    recover_velocities: Annotated[
+        bool, typer.Option("--recover-velocities", help="Velocities from positions, even if the files have them.")
+    ] = False,
+    drop_incomplete: Annotated[
+        bool, typer.Option("--drop-incomplete", help="Leave out the last frame of a file that ends within it.")
+    ] = False,
+    energy_key: Annotated[str | None, typer.Option(help="extxyz: name of the energy (eV).")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="extxyz: name of the forces (eV/Å).")] = None,
+    velocities_key: Annotated[str | None, typer.Option(help="extxyz: name of the velocities.")] = None,
+    velocity_unit: Annotated[
+        str | None, typer.Option(help="extxyz: their unit: Ang/fs, Ang/ps, nm/ps, m/s, Bohr/aut or ASE.")
+    ] = None,
+    lammps_log: Annotated[
+        list[Path] | None, typer.Option(help="LAMMPS: log with energies; one for each dump, in their order.")
+    ] = None,
+    lammps_units: Annotated[
+        str | None, typer.Option(help="LAMMPS: metal or real, where neither dump nor log says it.")
+    ] = None,
+    lammps_elements: Annotated[
+        str | None, typer.Option(metavar="El,El...", help="LAMMPS: elements of the types 1, 2, ..., as Si,O.")
+    ] = None,
+) -> None:
+    """Make a trajectory database from the files of a simulation with forces.
+
+    Reads extended XYZ, .traj of ASE, vasprun.xml and OUTCAR of VASP, text dumps of LAMMPS, CP2K, MD17, HDF5 of SchNetPack's
+    MD, and dtegnn. Positions are unwrapped; velocities that are missing are recovered from the positions. If it is
+    interrupted, the same command continues.
+    """
+    from spk_dt.data.convert import convert as run
+
+    try:
+        with _frame_bars() as progress:
+            found = run(
+                inputs,
+                out,
+                timestep_fs=timestep_fs,
+                save_every=save_every,
+                recover_velocities=recover_velocities,
+                drop_incomplete=drop_incomplete,
+                energy_key=energy_key,
+                forces_key=forces_key,
+                velocities_key=velocities_key,
+                velocity_unit=velocity_unit,
+                lammps_units=lammps_units,
+                lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
+                lammps_logs=lammps_log or [],
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        typer.echo(f"spkdt: interrupted; '{out}' is not there yet. The same command continues.", err=True)
+        raise typer.Exit(130) from None
+    rows = [("trajectory", "atoms", "frames", "time step / fs", "inner steps", "velocities")]
+    for one in found[:20]:
+        record = one.trajectory
+        step = f"{record.timestep_fs:.6g}"
+        rows.append((record.name, one.formula, str(record.length), step, str(record.inner_steps), record.velocities))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if len(found) > 20:
+        typer.echo(f"... and {len(found) - 20} more")
+    notes = [(note, one.trajectory.name) for one in found for note in one.notes]
+    for note in dict.fromkeys(note for note, _ in notes):
+        names = [name for other, name in notes if other == note]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        typer.echo(f"note: {', '.join(names[:3])}{more}: {note}")
+    n_frames = sum(one.trajectory.length for one in found)
+    trajectories = "1 trajectory" if len(found) == 1 else f"{len(found)} trajectories"
+    typer.echo(f"{out}: {trajectories}, {n_frames} frames. Next, see whether they are sound: spkdt check {out}")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DATA.db", help="Trajectory database.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All numbers and findings as JSON, in place of a table.")
+    ] = False,
+) -> None:
+    """See whether trajectories are what they say: time step, units, order of frames, thermostat, energies.
+
+    One row for each trajectory, and below them what was found, with the remedy. The same is checked before training, which
+    refuses what is refused here. Exit code 0: may be trained on, 1: refused, 2: could not be read.
+    """
+    import json
+    import sqlite3
+
+    from rich.console import Console
+    from schnetpack.data import ASEAtomsData
+    from schnetpack.data.atoms import AtomsDataError
+
+    from spk_dt.data.diagnosis import diagnose
+    from spk_dt.data.diagnosis.report import as_dict, overall, print_report
+    from spk_dt.data.frames import load_frames
+
+    try:
+        if not data.is_file():
+            raise FileNotFoundError(f"there is no trajectory database '{data}'.")
+        dataset = ASEAtomsData(str(data))
+        with _bar("reading", len(dataset)) as progress:
+            loaded = load_frames(dataset, progress=progress)
+    except (*USER_ERRORS, AtomsDataError, sqlite3.Error) as error:
+        where = "" if str(data) in str(error) else f"'{data}' is no trajectory database: "
+        typer.echo(f"spkdt: {where}{error}", err=True)
+        raise typer.Exit(2) from None
+    number = len(loaded.trajectories)
+    found = []
+    with _bar("checking", number) as progress:
+        for trajectory in range(number):
+            found.append(diagnose(loaded, trajectory))
+            progress(trajectory + 1)
+    if as_json:
+        typer.echo(json.dumps(as_dict(found, str(data)), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console = Console()
+        print_report(found, str(data), console if console.is_terminal else Console(width=140))
+    if overall(found) == "refused":
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -262,6 +391,50 @@ def _draw(directory: Path) -> None:
     from spk_dt.evaluation.results import read_results
 
     write_figures(read_results(directory))
+
+
+@contextmanager
+def _bar(name: str, total: int) -> "Iterator[Callable[[int], None]]":
+    """A progress bar, gone when it is full; only on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task(name, total=total)
+
+        def show(done: int) -> None:
+            if total < 100 or done % (total // 100) == 0:
+                bars.update(bar, completed=done)
+
+        yield show
+
+
+@contextmanager
+def _frame_bars() -> "Iterator[Callable[[str, int, int | None], None]]":
+    """A progress bar over the frames of one trajectory after the other."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}"), TimeRemainingColumn())
+    bars = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = bars.add_task("", total=None)
+    shown = ""
+
+    def show(name: str, done: int, total: int | None) -> None:
+        nonlocal shown
+        if name != shown:
+            if bars.console.is_terminal:
+                bars.start()  # once; not before there is something to show, so that an error stands alone
+            bars.reset(bar, description=name, total=total)
+            shown = name
+        if done % 20 == 0 or done == total:
+            bars.update(bar, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 @contextmanager

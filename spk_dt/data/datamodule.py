@@ -121,7 +121,7 @@ class TrajectoryDataModule(AtomsDataModule):
         )
         self.frames = load_frames(self.dataset, self.max_memory_gb)
         if self.check_data:
-            check_frames(self.frames)
+            check_frames(self.frames, self.replay_kicks)
         if self.train_idx is None:
             self._load_partitions()
         self._train_dataset = self._windows("train", self.train_idx)

@@ -11,8 +11,9 @@ Frames of a trajectory are consecutive rows, `timestep_fs` apart, with `inner_st
 next.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,10 @@ from typing import Any, Self
 import ase.units
 import numpy as np
 from ase import Atoms
-from ase.db import connect
 from schnetpack import properties as spk_properties
-from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
+from spk_dt.data.part_file import PartFile, fingerprint
 
 __all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
 
@@ -98,47 +98,61 @@ def read_trajectories(metadata: Mapping[str, Any], source: str) -> list[Trajecto
 class TrajectoryWriter:
     """Writes a trajectory database; the file appears under its name only when everything is in it.
 
-    Use as a context manager. What an error leaves behind is removed.
+    Use as a context manager.
 
         with TrajectoryWriter("my_aimd.db") as writer:
             writer.add("run_1", ase.io.iread("run_1.extxyz"), timestep_fs=0.5)
 
+    What an error leaves behind is removed. With `resume` what was written is kept instead (see `spk_dt.data.part_file`), be
+    the program interrupted, killed, or stopped by an error; the same calls then continue it. Only a trajectory whose frames
+    raise ValueError is removed: it is to be repaired, and those before it stay.
+
     Args:
         path: database to create, ending in ``.db``.
         splits: optional mapping from partition (``"train"``, ``"val"``, ``"test"``) to names of trajectories.
+        resume: whether to continue what an interrupted writer of the same database has left.
 
     Raises:
         FileExistsError: if `path` exists; nothing is overwritten.
-        ValueError: if `path` does not end in ``.db``.
+        ValueError: if `path` does not end in ``.db``; on entry with `resume`, if another process is writing it.
     """
 
-    def __init__(self, path: str | Path, splits: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, splits: Mapping[str, Sequence[str]] | None = None, resume: bool = False
+    ) -> None:
         self.path = Path(path)
         if self.path.suffix != ".db":
             raise ValueError(f"'{path}': the name of a trajectory database ends in .db")
         if self.path.exists():
             raise FileExistsError(f"'{path}' exists. Remove it or choose another name.")
-        self._part = self.path.with_name(f".{self.path.stem}.part.db")
+        self._part = PartFile(self.path, resume, PROPERTY_UNITS)
+        self._resume = resume
         self._splits = splits
         self._trajectories: list[Trajectory] = []
 
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """The trajectories that are written."""
+        return tuple(self._trajectories)
+
+    @property
+    def part(self) -> Path:
+        """The hidden file that holds them until all are written."""
+        return self._part.path
+
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part.unlink(missing_ok=True)
-        ASEAtomsData.create(str(self._part), distance_unit="Ang", property_unit_dict=PROPERTY_UNITS)
+        self._part.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._part.unlink(missing_ok=True)
-            return
         try:
-            self._write_metadata()
-            self._part.rename(self.path)
+            if kind is None:
+                metadata = self._metadata()
+                self._part.finish(sum(trajectory.length for trajectory in self._trajectories), metadata)
         finally:
-            self._part.unlink(missing_ok=True)
+            self._part.close()
 
     def add(
         self,
@@ -147,6 +161,7 @@ class TrajectoryWriter:
         timestep_fs: float,
         inner_steps: int = 1,
         velocities: str = VELOCITIES[0],
+        source: Any = None,
     ) -> Trajectory:
         """Append a trajectory.
 
@@ -157,6 +172,9 @@ class TrajectoryWriter:
             timestep_fs: time between two frames, in fs.
             inner_steps: steps of the simulation between two frames.
             velocities: where the velocities come from, one of `VELOCITIES`.
+            source: with `resume`, all that the frames depend on, as JSON can hold it. Rows that an interrupted writer has
+                written from an equal source are kept; `frames` are then read from the first one on, but not written
+                again, and not even read if all of them are there.
 
         Returns:
             the record of the trajectory.
@@ -173,22 +191,33 @@ class TrajectoryWriter:
             )
         if inner_steps < 1 or velocities not in VELOCITIES:
             raise ValueError(
-                f"inner_steps={inner_steps}, velocities='{velocities}' of trajectory '{name}': there is at least one step "
+                f"inner_steps={inner_steps}, velocities='{velocities}' of trajectory '{name}': there is at least one "
+                "step "
                 f"between frames, and velocities come from {' or '.join(VELOCITIES)}."
             )
         start = sum(trajectory.length for trajectory in self._trajectories)
-        length = 0
-        numbers = None
-        with connect(self._part, use_lock_file=False) as database:
-            for atoms in frames:
-                numbers = atoms.numbers if numbers is None else numbers
-                database.write(*self._row(name, length, atoms, numbers))
-                length += 1
-        if length == 0:
-            raise ValueError(f"trajectory '{name}' has no frames.")
+        key = fingerprint([name, float(timestep_fs), int(inner_steps), velocities, source])
+        length = self._part.begin(len(self._trajectories), start, key)
+        if length is None:
+            try:
+                written = self._part.n_rows - start
+                length = written + self._part.write(islice(self._rows(name, frames), written, None))
+                if length == 0:
+                    raise ValueError(f"trajectory '{name}' has no frames.")
+            except BaseException as error:
+                if isinstance(error, ValueError) or not self._resume:
+                    self._part.cut(start)
+                raise
         trajectory = Trajectory(name, start, length, float(timestep_fs), int(inner_steps), velocities)
         self._trajectories.append(trajectory)
         return trajectory
+
+    def _rows(self, name: str, frames: Iterable[Atoms]) -> Iterator[tuple[Atoms, dict, dict]]:
+        """Rows of the database, one for each frame."""
+        numbers = None
+        for index, atoms in enumerate(frames):
+            numbers = atoms.numbers if numbers is None else numbers
+            yield self._row(name, index, atoms, numbers)
 
     def _row(self, name: str, index: int, atoms: Atoms, numbers: np.ndarray) -> tuple[Atoms, dict, dict]:
         """Structure, key-value pairs and data of one row of the database."""
@@ -213,8 +242,8 @@ class TrajectoryWriter:
         structure.info = {}
         return structure, {}, data
 
-    def _write_metadata(self) -> None:
-        """Add trajectories, groups and splits to the metadata."""
+    def _metadata(self) -> dict[str, Any]:
+        """Trajectories, groups and splits."""
         if not self._trajectories:
             raise ValueError(f"no trajectory was added to '{self.path}'.")
         frames_of = {trajectory.name: list(trajectory.frames) for trajectory in self._trajectories}
@@ -232,4 +261,4 @@ class TrajectoryWriter:
                 partition: [[frame for name in names for frame in frames_of[name]]]
                 for partition, names in self._splits.items()
             }
-        ASEAtomsData(str(self._part)).update_metadata(**metadata)
+        return metadata

@@ -2,7 +2,8 @@
 
 `torch.compile` cannot differentiate a compiled function twice, and training on forces needs second derivatives. So the first
 derivative is taken inside of what is compiled (`torch.func.grad`), and one backward pass remains outside. Sizes are
-symbolic: batches of other numbers of systems, atoms or pairs need no new compilation.
+symbolic: batches of other numbers of systems, atoms or pairs need no new compilation (of PaiNN, those with another number of
+atoms do: PyTorch 2.15 takes the size of its three-dimensional linear layers for a constant).
 """
 
 import logging
@@ -15,6 +16,8 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 __all__ = ["CompiledPotential"]
+
+_functorch = torch._C._functorch
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +39,30 @@ class CompiledPotential:
         if self._reason is not None:
             self._fall_back()
         self._function = torch.compile(self._predict, dynamic=True, fullgraph=True)
+        self._ready: set[tuple] = set()
 
     @property
     def compiled(self) -> bool:
         """Whether the model is compiled, as far as is known."""
         return self._reason is None
+
+    def prepare(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Compile what a batch like this one needs, if that is not done yet.
+
+        Within `torch.utils.checkpoint`, which recomputes in the backward pass, nothing can be compiled; call this before.
+        """
+        positions = inputs[properties.R]
+        kind = (
+            self.model.training,
+            torch.is_grad_enabled(),
+            positions.requires_grad,
+            positions.dtype,
+            positions.device,
+        )
+        sizes = tuple(min(len(value), 2) for value in inputs.values())  # zero and one are compiled for themselves
+        if self.compiled and (kind, sizes) not in self._ready:
+            self(inputs)
+            self._ready.add((kind, sizes))
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All outputs of the model for a SchNetPack batch; what is needed is compiled at the first call."""
@@ -50,6 +72,7 @@ class CompiledPotential:
         if refresh is not None:  # constants that a compiled function cannot look after
             refresh()
         rest = {key: value for key, value in inputs.items() if key != properties.R}
+        depth = _functorch.get_dynamic_layer_stack_depth()
         try:
             with (
                 torch._dynamo.config.patch(capture_scalar_outputs=True),  # SchNetPack reads the number of systems
@@ -57,6 +80,7 @@ class CompiledPotential:
             ):
                 return self._function(inputs[properties.R], rest)
         except Exception as error:  # the plain model raises what is not the compiler's fault
+            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)  # left behind by a derivative that failed
             self._reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             outputs = self._plain(inputs)
             self._fall_back()

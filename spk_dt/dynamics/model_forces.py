@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from schnetpack import properties
 
+from spk_dt.dynamics.compiled import CompiledPotential
 from spk_dt.dynamics.neighbors import VerletList
 
 __all__ = ["ModelForces"]
@@ -39,6 +40,8 @@ class ModelForces:
     def at(self, positions: torch.Tensor) -> Callable:
         """The force function with the pairs at `positions`, [n_atoms, 3]."""
         pairs = self.neighbors.pairs({**self.inputs, properties.R: positions.detach()})
+        if isinstance(self.predict, CompiledPotential):
+            self.predict.prepare({**self.inputs, **pairs, properties.R: positions})
         return partial(self._evaluate, pairs)
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:

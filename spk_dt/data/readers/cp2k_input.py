@@ -1,0 +1,171 @@
+"""What a CP2K input or restart file says about a trajectory: the cell, and the units of the printed files.
+
+Sections and keywords are those of https://manual.cp2k.org: ``&FORCE_EVAL &SUBSYS &CELL`` and ``&MOTION &PRINT``.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import ase.units
+import numpy as np
+from ase.geometry import cellpar_to_cell
+
+__all__ = ["DEFAULT_UNITS", "PrintedUnits", "RunInput", "find_input", "read_input", "unit_factor"]
+
+#: units in which CP2K prints positions, velocities and forces, by print key, unless the keyword UNIT says otherwise
+DEFAULT_UNITS = {"TRAJECTORY": "angstrom", "VELOCITIES": "bohr*au_t^-1", "FORCES": "hartree*bohr^-1"}
+
+#: CP2K's names of units (its ``cp_units.F``), in ASE's
+_UNITS = {
+    "ANGSTROM": 1.0,
+    "BOHR": ase.units.Bohr,
+    "NM": ase.units.nm,
+    "PM": 1e-3 * ase.units.nm,
+    "HARTREE": ase.units.Hartree,
+    "RY": ase.units.Rydberg,
+    "EV": ase.units.eV,
+    "KCALMOL": ase.units.kcal / ase.units.mol,
+    "KJMOL": ase.units.kJ / ase.units.mol,
+    "AU_T": ase.units.AUT,
+    "FS": ase.units.fs,
+    "PS": 1e3 * ase.units.fs,
+}
+
+PrintedUnits = dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """What an input file says.
+
+    Args:
+        file: the file.
+        project: name of the project.
+        cell: [3, 3] lattice vectors in Å as rows; None if the file gives no cell, or one that is not understood.
+        problem: why the cell is not understood.
+        pbc: [3] whether it is periodic.
+        units: units of the printed files, by print key.
+    """
+
+    file: Path
+    project: str = "PROJECT"
+    cell: np.ndarray | None = None
+    problem: str | None = None
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+    units: PrintedUnits = field(default_factory=lambda: dict(DEFAULT_UNITS))
+
+
+def unit_factor(unit: str, source: str) -> float:
+    """The size of a CP2K unit, such as ``hartree*bohr^-1``, in ASE's units.
+
+    Args:
+        unit: powers of units, joined by ``*``.
+        source: where the unit is written, for the error message.
+
+    Raises:
+        ValueError: if a unit is not known.
+    """
+    try:
+        terms = [term.partition("^") for term in unit.upper().split("*")]
+        return prod(_UNITS[name.strip()] ** int(power or 1) for name, _, power in terms)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{source} has unit '{unit}', which is not understood. Known are powers of {', '.join(_UNITS).lower()}, joined "
+            "by *; print with the unit that CP2K takes if the keyword UNIT is left out."
+        ) from error
+
+
+def find_input(folder: Path, project: str, number: str) -> RunInput | None:
+    """The input that a trajectory was made with.
+
+    The restart file of the run comes first, then an ``.inp`` of that project, then the only ``.inp`` of the folder.
+
+    Raises:
+        ValueError: if the file found is not understood.
+    """
+    restart = folder / f"{project}-{number}.restart"
+    if restart.is_file():
+        return read_input(restart)
+    inputs = [read_input(path) for path in sorted(folder.glob("*.inp"))]
+    matching = [one for one in inputs if one.project == project] or inputs
+    return matching[0] if len(matching) == 1 else None
+
+
+def read_input(path: Path) -> RunInput:
+    """Read a CP2K input or restart file.
+
+    Raises:
+        ValueError: if PERIODIC is not understood. A cell that is not is told by `RunInput.problem`, since it may be printed.
+    """
+    found: dict[str, list[str]] = {}
+    cell, problem = None, None
+    project, units = "PROJECT", dict(DEFAULT_UNITS)
+    for sections, keyword, values in _statements(path):
+        if sections == ("GLOBAL",) and keyword in ("PROJECT", "PROJECT_NAME") and values:
+            project = values[0].strip("\"'")
+        elif sections[:1] == ("FORCE_EVAL",) and sections[1:] == ("SUBSYS", "CELL"):
+            if found.setdefault(keyword, values) != values:
+                problem = f"&CELL of '{path}' has {keyword} twice, and differently."
+        elif sections[:2] == ("MOTION", "PRINT") and len(sections) == 3 and sections[2] in units and keyword == "UNIT":
+            units[sections[2]] = "".join(values).strip("[]\"'")
+    if problem is None:
+        try:
+            cell = _cell(found)
+        except ValueError as error:
+            problem = f"&CELL of '{path}' is not understood ({error})."
+    return RunInput(path, project, cell, problem, _periodic(found, path), units)
+
+
+def _statements(path: Path) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """Enclosing sections, keyword and values of each keyword of an input file; names in capitals."""
+    sections: list[str] = []
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            words = re.split(r"[!#]", line, maxsplit=1)[0].split()
+            if not words or words[0].startswith("@"):  # of the preprocessor
+                continue
+            if not words[0].startswith("&"):
+                yield tuple(sections), words[0].upper(), words[1:]
+            elif words[0].upper() != "&END":
+                sections.append(words[0][1:].upper())
+            elif sections:
+                sections.pop()
+
+
+def _vector(values: list[str]) -> np.ndarray:
+    """Three numbers, [3]; lengths in Å, from Å or the unit in brackets before them."""
+    unit = 1.0
+    if values and values[0].startswith("["):
+        unit = unit_factor(values[0].strip("[]"), "a length")
+        values = values[1:]
+    vector = np.array([float(value.upper().replace("D", "E")) for value in values])
+    if vector.shape != (3,) or not np.isfinite(vector).all():
+        raise ValueError(f"'{' '.join(values)}' is not three numbers")
+    return unit * vector
+
+
+def _cell(found: dict[str, list[str]]) -> np.ndarray | None:
+    """Lattice vectors in Å from the keywords of &CELL; a along x and b in the plane of x and y if lengths are given."""
+    if "ABC" in found:
+        angles = found.get("ALPHA_BETA_GAMMA", found.get("ANGLES", ["90", "90", "90"]))
+        angles = angles[1:] if angles[:1] == ["[deg]"] else angles
+        cell = cellpar_to_cell([*_vector(found["ABC"]), *_vector(angles)])
+    elif all(name in found for name in "ABC"):
+        cell = np.array([_vector(found[name]) for name in "ABC"])
+    else:
+        return None
+    cell = cell * _vector(found.get("MULTIPLE_UNIT_CELL", ["1", "1", "1"]))[:, None]
+    if not abs(np.linalg.det(cell)) > 0.0:
+        raise ValueError("its vectors span no volume")
+    return cell
+
+
+def _periodic(found: dict[str, list[str]], path: Path) -> tuple[bool, bool, bool]:
+    """Whether the three directions are periodic; CP2K's default is XYZ."""
+    value = "".join(found.get("PERIODIC", ["XYZ"])).upper()
+    if value != "NONE" and (not value or set(value) - set("XYZ")):
+        raise ValueError(f"'{path}' has PERIODIC {value} in &CELL; it is NONE, or some of X, Y, Z.")
+    return tuple(value != "NONE" and axis in value for axis in "XYZ")

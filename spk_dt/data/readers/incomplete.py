@@ -1,0 +1,23 @@
+"""Files that end within a frame, as that of a simulation that was killed, or still runs, or of a copy that broke off."""
+
+from pathlib import Path
+
+__all__ = ["IncompleteFrameError"]
+
+
+class IncompleteFrameError(ValueError):
+    """A file ends within its last frame; all frames before it are complete.
+
+    Args:
+        path: the file.
+        index: index of the frame that is not complete, or of the one after the last if the file ends between two.
+        detail: what is missing.
+    """
+
+    def __init__(self, path: Path, index: int, detail: str) -> None:
+        super().__init__(
+            f"'{path}' ends within frame {index}: {detail}. If the simulation was stopped or still runs, convert the "
+            "frames "
+            "before it with --drop-incomplete; otherwise the file is damaged, copy it again."
+        )
+        self.path, self.index, self.detail = path, index, detail

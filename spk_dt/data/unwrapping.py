@@ -1,0 +1,142 @@
+"""Frames of one trajectory: the same atoms in the same cell, with positions that do not jump by lattice vectors."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+
+__all__ = ["LARGEST_MOVE", "checked_frames"]
+
+#: largest move from frame to frame, as a part of the shortest height of the cell; beyond, it may be a move of another image
+LARGEST_MOVE = 0.4
+
+#: numbers beyond are taken for damage
+_LARGEST = 1e15
+
+#: largest difference of a cell vector from that of the first frame, Å
+_SAME_CELL = 1e-6
+
+
+def checked_frames(frames: Iterable[Atoms], source: str) -> Iterator[Atoms]:
+    """Check frames, and move each atom by lattice vectors to where it is nearest to its place in the frame before.
+
+    Args:
+        frames: frames in order of time, with energy, forces and perhaps momenta in the units of ASE.
+        source: where they are from, for error messages.
+
+    Yields:
+        new frames: atoms, cell, masses, momenta, constraints, and a calculator with energy and forces; where the frames have
+        a free energy, it is the energy, since the forces are its gradient.
+
+    Raises:
+        ValueError: if a frame lacks energy or forces, or has numbers that are not finite; if atoms, periodicity or cell
+            change, or momenta are in some frames only; if an atom moves too far to tell which of its images it is. Names
+            the frame.
+    """
+    first, positions, inverse, reach = None, None, None, 0.0
+    for index, raw in enumerate(frames):
+        where = f"{source}, frame {index}"
+        frame = _frame(raw, where)
+        if first is None:
+            first = frame.copy()  # whoever gets the frame may change it
+            periodic = frame.cell.array[frame.pbc]
+            if len(periodic):
+                if np.linalg.matrix_rank(periodic) < len(periodic):
+                    raise ValueError(
+                        f"{where}: it is periodic, but its cell {frame.cell.array.tolist()} has no volume."
+                    )
+                inverse = np.linalg.pinv(periodic)  # [3, n_periodic]; columns are normal to the planes of the cell
+                reach = LARGEST_MOVE / np.linalg.norm(inverse, axis=0).max()
+        else:
+            _check_same(first, frame, where)
+            frame.set_cell(first.cell)
+            if inverse is not None:
+                _unwrap(frame, positions, periodic, inverse, reach, where)
+        positions = frame.positions.copy()
+        yield frame
+
+
+def _frame(raw: Atoms, where: str) -> Atoms:
+    """A new frame with what the database keeps."""
+    results = raw.calc.results if raw.calc is not None else {}
+    energy = results.get("free_energy", results.get("energy"))
+    missing = [name for name, value in (("energy", energy), ("forces", results.get("forces"))) if value is None]
+    if missing:
+        raise ValueError(f"{where}: it has no {' and no '.join(missing)}. Each frame needs energy and forces.")
+    forces = np.asarray(results["forces"], dtype=np.float64)
+    if forces.shape != (len(raw), 3):
+        raise ValueError(f"{where}: forces are of shape {forces.shape} for {len(raw)} atoms.")
+    if not np.all((raw.numbers > 0) & (raw.numbers < len(chemical_symbols))):
+        raise ValueError(
+            f"{where}: the atomic number {raw.numbers.max()} or {raw.numbers.min()} is not that of an element."
+        )
+    frame = Atoms(raw.numbers, positions=raw.positions, cell=raw.cell, pbc=raw.pbc)
+    for name in ("masses", "momenta"):
+        if raw.has(name):
+            frame.set_array(name, raw.arrays[name], float)
+    for name, values in (
+        ("energy", np.asarray(energy, dtype=np.float64)),
+        ("forces", forces),
+        ("positions", frame.positions),
+        ("cell", frame.cell.array),
+        ("velocities", raw.arrays.get("momenta", 0.0)),
+        ("masses", raw.arrays.get("masses", 0.0)),
+    ):
+        if not np.all(np.abs(values) < _LARGEST):
+            raise ValueError(
+                f"{where}: a number of its {name} is not finite, or absurdly large. The simulation broke down there, or the "
+                "file is damaged."
+            )
+    if not np.all(frame.get_masses() > 0.0):
+        raise ValueError(f"{where}: the mass of an atom is not positive.")
+    frame.set_constraint(raw.constraints)
+    frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
+    return frame
+
+
+def _check_same(first: Atoms, frame: Atoms, where: str) -> None:
+    """Refuse frames that are not of the same system."""
+    if not np.array_equal(frame.numbers, first.numbers):
+        raise ValueError(
+            f"{where}: it has other atoms, or another order of atoms, than the first frame. Convert each trajectory as "
+            "a file "
+            "of its own."
+        )
+    if not np.array_equal(frame.get_masses(), first.get_masses()):
+        raise ValueError(f"{where}: its masses differ from those of the first frame.")
+    if not np.array_equal(frame.pbc, first.pbc):
+        raise ValueError(f"{where}: it is periodic along other vectors than the first frame.")
+    if np.abs((frame.cell.array - first.cell.array)[first.pbc]).max(initial=0.0) > _SAME_CELL:
+        raise ValueError(
+            f"{where}: its cell {frame.cell.array.tolist()} differs from that of the first frame, "
+            f"{first.cell.array.tolist()}. "
+            "Dynamic Training integrates at a fixed cell, so trajectories at constant pressure cannot be used."
+        )
+    if frame.has("momenta") != first.has("momenta"):
+        has, first_has = ("has", "has none") if frame.has("momenta") else ("has no", "has them")
+        raise ValueError(
+            f"{where}: it {has} velocities, the first frame {first_has}. With --recover-velocities they are taken from "
+            "the "
+            "positions throughout."
+        )
+
+
+def _unwrap(
+    frame: Atoms, before: np.ndarray, periodic: np.ndarray, inverse: np.ndarray, reach: float, where: str
+) -> None:
+    """Move atoms by lattice vectors to where they are nearest to `before`."""
+    images = np.round((frame.positions - before) @ inverse)
+    if images.any():
+        frame.positions = frame.positions - images @ periodic
+    moves = np.linalg.norm((frame.positions - before) @ inverse @ periodic, axis=1)
+    if moves.max() > reach:
+        atom = int(moves.argmax())
+        raise ValueError(
+            f"{where}: atom {atom} ({frame.symbols[atom]}) is {moves[atom]:.2f} Å from its place in the frame before, "
+            "more than "
+            f"{LARGEST_MOVE:g} of the cell, so it is not known which way it went. Frames are missing there, or were "
+            "saved too "
+            "rarely."
+        )
