@@ -127,14 +127,12 @@ def convert(
             raise
         raise ValueError(
             f"{error} The trajectories before it ({n}) are kept in '{writer.part}': repair this file or leave it out, "
-            "and the "
-            "command goes on from there."
+            "and the command goes on from there."
         ) from error
     except sqlite3.OperationalError as error:
         raise ValueError(
-            f"'{out}' cannot be written: {error}. What was written before is kept in '{writer.part}'; the same command "
-            "goes "
-            "on from there."
+            f"'{out}' cannot be written: {error}. What was written before is kept in '{writer.part}'; the same "
+            "command goes on from there."
         ) from error
     return found
 
@@ -220,9 +218,8 @@ def _timing(raw: RawTrajectory, timestep_fs: float | None, save_every: int | Non
     inner_steps = raw.inner_steps or save_every or 1
     if timestep_fs is None and raw.timestep_fs is None:
         raise ValueError(
-            f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every N "
-            "if only "
-            "every Nth step is in the file."
+            f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every "
+            "N if only every Nth step is in the file."
         )
     if timestep_fs is None:
         interval_fs = raw.timestep_fs
@@ -231,8 +228,8 @@ def _timing(raw: RawTrajectory, timestep_fs: float | None, save_every: int | Non
         if raw.timestep_fs is not None and not isclose(interval_fs, raw.timestep_fs, rel_tol=1e-5):
             raise ValueError(
                 f"{file} has {raw.timestep_fs:g} fs between frames, but --timestep-fs {timestep_fs:g} with "
-                f"{inner_steps} steps "
-                f"between frames (--save-every) makes {interval_fs:g} fs. Leave --timestep-fs away, or correct it."
+                f"{inner_steps} steps between frames (--save-every) makes {interval_fs:g} fs. Leave --timestep-fs "
+                "away, or correct it."
             )
     if not 0.0 < interval_fs < float("inf"):
         raise ValueError(f"{file} has {interval_fs:g} fs between frames; a time step is positive.")

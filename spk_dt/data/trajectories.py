@@ -192,8 +192,7 @@ class TrajectoryWriter:
         if inner_steps < 1 or velocities not in VELOCITIES:
             raise ValueError(
                 f"inner_steps={inner_steps}, velocities='{velocities}' of trajectory '{name}': there is at least one "
-                "step "
-                f"between frames, and velocities come from {' or '.join(VELOCITIES)}."
+                f"step between frames, and velocities come from {' or '.join(VELOCITIES)}."
             )
         start = sum(trajectory.length for trajectory in self._trajectories)
         key = fingerprint([name, float(timestep_fs), int(inner_steps), velocities, source])

@@ -100,9 +100,8 @@ def _check_same(first: Atoms, frame: Atoms, where: str) -> None:
     """Refuse frames that are not of the same system."""
     if not np.array_equal(frame.numbers, first.numbers):
         raise ValueError(
-            f"{where}: it has other atoms, or another order of atoms, than the first frame. Convert each trajectory as "
-            "a file "
-            "of its own."
+            f"{where}: it has other atoms, or another order of atoms, than the first frame. Convert each trajectory "
+            "as a file of its own."
         )
     if not np.array_equal(frame.get_masses(), first.get_masses()):
         raise ValueError(f"{where}: its masses differ from those of the first frame.")
@@ -117,9 +116,8 @@ def _check_same(first: Atoms, frame: Atoms, where: str) -> None:
     if frame.has("momenta") != first.has("momenta"):
         has, first_has = ("has", "has none") if frame.has("momenta") else ("has no", "has them")
         raise ValueError(
-            f"{where}: it {has} velocities, the first frame {first_has}. With --recover-velocities they are taken from "
-            "the "
-            "positions throughout."
+            f"{where}: it {has} velocities, the first frame {first_has}. With --recover-velocities they are taken "
+            "from the positions throughout."
         )
 
 
@@ -135,8 +133,6 @@ def _unwrap(
         atom = int(moves.argmax())
         raise ValueError(
             f"{where}: atom {atom} ({frame.symbols[atom]}) is {moves[atom]:.2f} Å from its place in the frame before, "
-            "more than "
-            f"{LARGEST_MOVE:g} of the cell, so it is not known which way it went. Frames are missing there, or were "
-            "saved too "
-            "rarely."
+            f"more than {LARGEST_MOVE:g} of the cell, so it is not known which way it went. Frames are missing there, "
+            "or were saved too rarely."
         )

@@ -54,8 +54,7 @@ def read(path: Path, save_every: int | None = None) -> list[RawTrajectory]:
     if description.get("type") == "optimization":
         raise ValueError(
             f"'{path}' is of a relaxation ({description.get('optimizer')}), not of a molecular dynamics simulation: "
-            "its "
-            "frames have no time step."
+            "its frames have no time step."
         )
     step = description.get("timestep") if description.get("type") == "molecular-dynamics" else None
     return [
@@ -81,9 +80,8 @@ def _frames(path: Path, n_frames: int) -> Iterator[Atoms]:
             except Exception as error:  # whatever a damaged file leads to
                 raise ValueError(
                     f"'{path}', frame {index} of {n_frames}: it cannot be read ({error or type(error).__name__}). The "
-                    "file "
-                    "is cut off or damaged; copy it again, or write the frames before to a new file: "
-                    f"ase convert -n :{index} {path.name} NEW.traj"
+                    "file is cut off or damaged; copy it again, or write the frames before to a new file: ase "
+                    f"convert -n :{index} {path.name} NEW.traj"
                 ) from None
             yield atoms
 
@@ -94,8 +92,7 @@ def not_recognised(path: Path) -> ValueError:
     if suffix in (".trr", ".xtc", ".tpr", ".gro", ".edr"):
         reason = (
             "GROMACS keeps forces (.trr) and energies (.edr) apart, and ASE reads neither. Write them as extended "
-            "XYZ, for "
-            "example with MDAnalysis, in eV and eV/Å, and convert that."
+            "XYZ, for example with MDAnalysis, in eV and eV/Å, and convert that."
         )
     elif path.name.upper().startswith("XDATCAR"):
         reason = "an XDATCAR has no energies and forces. Convert the vasprun.xml, or the OUTCAR, of the same run."

@@ -118,8 +118,8 @@ def _frames(path: Path, columns: _Columns, interval_fs: float | None = None) -> 
                 if index > 0 and not _is_next(before, time, interval_fs):
                     raise ValueError(
                         f"'{path}', frame {index}: time_fs={time} follows {before}, but the first frames are "
-                        f"{interval_fs:g} "
-                        "fs apart. Frames are missing; convert the parts before and after as files of their own."
+                        f"{interval_fs:g} fs apart. Frames are missing; convert the parts before and after as files "
+                        "of their own."
                     )
             yield atoms
             index += 1
@@ -140,14 +140,12 @@ def _n_atoms(header: str, path: Path, index: int, before: int | None) -> int:
     except ValueError:
         raise ValueError(
             f"'{path}', frame {index}: it begins with '{header.strip()[:40]}', not with a number of atoms. The frame "
-            "before "
-            "it has too many lines, or too few; the file is damaged there."
+            "before it has too many lines, or too few; the file is damaged there."
         ) from None
     if before is not None and n_atoms != before:
         raise ValueError(
             f"'{path}', frame {index}: it has {n_atoms} atoms, the first frame has {before}. Frames of a trajectory "
-            "are of "
-            "the same atoms; convert each trajectory as a file of its own."
+            "are of the same atoms; convert each trajectory as a file of its own."
         )
     if not 0 < n_atoms <= path.stat().st_size:
         raise ValueError(f"'{path}', frame {index}: a number of atoms of {n_atoms} cannot be; the file is damaged.")

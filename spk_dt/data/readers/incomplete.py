@@ -17,7 +17,6 @@ class IncompleteFrameError(ValueError):
     def __init__(self, path: Path, index: int, detail: str) -> None:
         super().__init__(
             f"'{path}' ends within frame {index}: {detail}. If the simulation was stopped or still runs, convert the "
-            "frames "
-            "before it with --drop-incomplete; otherwise the file is damaged, copy it again."
+            "frames before it with --drop-incomplete; otherwise the file is damaged, copy it again."
         )
         self.path, self.index, self.detail = path, index, detail

@@ -74,8 +74,7 @@ def read(
         beside = path.with_name("log.lammps")
         raise ValueError(
             f"'{path}' is a dump of LAMMPS, which has no energies. Give the log of the same run, with thermodynamic "
-            "output at "
-            f"every step of the dump: --lammps-log {beside if beside.exists() else 'log.lammps'}"
+            f"output at every step of the dump: --lammps-log {beside if beside.exists() else 'log.lammps'}"
         )
     log = read_lammps_log(lammps_log)
     snapshots = _snapshots(path)
@@ -91,8 +90,7 @@ def read(
     if log.n_atoms is not None and log.n_atoms != len(first.rows):
         raise ValueError(
             f"'{path}' has {len(first.rows)} atoms, the run of '{log.path}' had {log.n_atoms}. Dump all atoms, and "
-            "give the "
-            "log of the same run."
+            "give the log of the same run."
         )
     stride = None if second is None else second.step - first.step
     if stride is not None and stride < 1:
@@ -140,8 +138,7 @@ def _frames(
         if before is not None and snapshot.step - before not in (0, stride):
             raise ValueError(
                 f"{where}: step {snapshot.step} follows step {before}, but the first frames are {stride} steps apart. "
-                "Frames "
-                "are missing; convert the parts before and after as files of their own."
+                "Frames are missing; convert the parts before and after as files of their own."
             )
         before = snapshot.step
         yield _atoms(snapshot, style, elements, log, path, index)
@@ -210,8 +207,7 @@ def _numbers(snapshot: _Snapshot, columns: dict[str, int], elements: Sequence[st
         carbon = ", and C, which is in the column element, is also what LAMMPS writes if it is not told"
         raise ValueError(
             f"{where}: its elements are not known{carbon if only_carbon else ''}. Give those of the types 1, 2, ... "
-            "with "
-            "--lammps-elements, for example --lammps-elements Si,O"
+            "with --lammps-elements, for example --lammps-elements Si,O"
         )
     if different is not None:
         raise ValueError(
@@ -222,8 +218,7 @@ def _numbers(snapshot: _Snapshot, columns: dict[str, int], elements: Sequence[st
     if wrong:
         raise ValueError(
             f"{where}: '{wrong[0][:20]}' is not an element. Give those of the types 1, 2, ... with --lammps-elements; "
-            "it "
-            "needs the column type."
+            "it needs the column type."
         )
     return [atomic_numbers[symbol] for symbol in symbols]
 
@@ -244,8 +239,7 @@ def _snapshots(path: Path) -> Iterator[_Snapshot]:
                 if not line.startswith("ITEM: "):
                     raise ValueError(
                         f"'{path}', frame {index}: '{line.strip()[:40]}' stands where a line ITEM: is expected. The "
-                        "frame "
-                        "before it has too many atoms, or too few; the file is damaged there."
+                        "frame before it has too many atoms, or too few; the file is damaged there."
                     )
                 name = line[6:].strip()
                 if name.startswith("ATOMS"):

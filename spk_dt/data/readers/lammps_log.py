@@ -50,16 +50,14 @@ class LammpsLog:
         if first == last:
             raise ValueError(
                 f"{where}: '{self.path}' has no energy of step {step}. Its thermodynamic output must contain every "
-                "step of "
-                "the dump: in LAMMPS, set thermo to the same interval as dump, or give the log that belongs to the "
-                "dump."
+                "step of the dump: in LAMMPS, set thermo to the same interval as dump, or give the log that belongs "
+                "to the dump."
             )
         if np.ptp(self.energies[first:last]) > 1e-6 * abs(self.energies[first]):
             found = ", ".join(f"{energy:g}" for energy in self.energies[first:last])
             raise ValueError(
                 f"{where}: '{self.path}' has several energies of step {step} ({found}), of several runs. Cut the log, "
-                "so that "
-                "it has only the run of the dump."
+                "so that it has only the run of the dump."
             )
         return float(self.energies[last - 1])
 
@@ -101,8 +99,7 @@ def read_lammps_log(path: Path) -> LammpsLog:
     if not steps:
         raise ValueError(
             f"'{path}' has no potential energies: it needs thermodynamic output with the columns Step and PotEng, in "
-            "LAMMPS "
-            "thermo_style custom step pe"
+            "LAMMPS thermo_style custom step pe"
         )
     order = np.argsort(steps, kind="stable")
     return LammpsLog(

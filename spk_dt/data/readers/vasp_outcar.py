@@ -61,8 +61,7 @@ def read(path: Path) -> list[RawTrajectory]:
     if header.values.get("IBRION") != 0.0:
         raise ValueError(
             f"'{path}' is not of a molecular dynamics run: IBRION is {header.values.get('IBRION', 'not there')}, not "
-            "0. "
-            "Frames of a relaxation have no time step."
+            "0. Frames of a relaxation have no time step."
         )
     steps = header.values.get("NSW", 0.0)
     return [
@@ -92,8 +91,7 @@ def _header(file: TextIO, path: Path) -> _Header:
     if not header.elements or len(header.elements) != len(header.counts) or sum(header.counts) > path.stat().st_size:
         raise ValueError(
             f"'{path}' has {len(header.elements)} elements (TITEL) and {len(header.counts)} numbers of ions per type; "
-            "it is "
-            "damaged."
+            "it is damaged."
         )
     if len(header.masses) != len(header.elements):
         header.masses = header.potential_masses

@@ -70,8 +70,7 @@ def read(path: Path) -> list[RawTrajectory]:
     if header.number("IBRION") != 0.0:
         raise ValueError(
             f"'{path}' is not of a molecular dynamics run: IBRION is {header.values.get('IBRION', 'not there')}, not "
-            "0. "
-            "Frames of a relaxation have no time step."
+            "0. Frames of a relaxation have no time step."
         )
     steps = header.number("NSW")
     return [
