@@ -5,7 +5,6 @@ Which faults are found is in test_diagnosis.py.
 
 import logging
 import re
-import time
 from dataclasses import replace
 
 import ase.units
@@ -131,13 +130,3 @@ def test_the_first_trajectories_are_named_and_the_others_counted(cluster):
         "run_7",
     ]
     assert "the like in 2 more" in message
-
-
-def test_the_embedded_data_take_less_than_two_seconds(embedded):
-    frames = load_frames(ASEAtomsData(str(embedded)))
-    seconds = []
-    for _ in range(2):
-        start = time.process_time()
-        check_frames(frames)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2.0

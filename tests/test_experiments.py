@@ -3,13 +3,20 @@
 import csv
 from pathlib import Path
 
+import ase.units
+import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.langevin import Langevin
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from schnetpack import cli
+
+from spk_dt.data import TrajectoryWriter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml") if path.stem != "dt_base")
@@ -125,3 +132,37 @@ def test_other_representations(representation, database, tmp_path, monkeypatch):
     short = [*SHORT, "data.val_batch_size=2", f"model/representation={representation}", basis]
     spktrain(tmp_path, monkeypatch, "experiment=dt_egnn", *short, *own)
     assert [row["S"] for row in metrics(tmp_path) if "S" in row] == [1.0, 2.0]
+
+
+@pytest.fixture
+def all_kinds(tmp_path, cluster, crystal, make_trajectory):
+    """Different molecules, cells, time steps and thinnings; one trajectory with a thermostat."""
+    atoms = crystal.copy()
+    atoms.calc = EMT()
+    atoms.set_velocities(np.random.default_rng(0).normal(scale=0.03, size=(len(atoms), 3)))
+    bath = {"temperature_K": 600.0, "friction": 0.02 / ase.units.fs, "rng": np.random.default_rng(1), "fixcm": False}
+    thermostatted = []
+    for _ in Langevin(atoms, 1.0 * ase.units.fs, **bath).irun(40):
+        frame = atoms.copy()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        frame.calc = SinglePointCalculator(frame, **results)
+        thermostatted.append(frame)
+    with TrajectoryWriter(tmp_path / "mixed.db") as writer:
+        writer.add("cluster", make_trajectory(cluster, 30, 0.5, 0), timestep_fs=0.5)
+        writer.add("thinned", make_trajectory(cluster, 60, 0.5, 1)[::2], timestep_fs=1.0, inner_steps=2)
+        writer.add("langevin", thermostatted, timestep_fs=1.0)
+        writer.add("larger", make_trajectory(crystal.repeat((2, 1, 1)), 30, 0.25, 2), timestep_fs=0.25)
+        writer.add("again", make_trajectory(cluster, 30, 0.5, 3), timestep_fs=0.5)
+    return tmp_path / "mixed.db"
+
+
+def test_a_mixed_database_trains_in_one_run(all_kinds, tmp_path, monkeypatch):
+    data = ["experiment=dt_egnn", "data=trajectory", f"data.datapath={all_kinds}", "data.num_val=1", "data.num_test=1"]
+    with pytest.raises(ValueError, match=r"'langevin'.*data\.replay_kicks=true"):
+        spktrain(tmp_path, monkeypatch, *data, *SHORT)
+    short = [*SHORT, "data.max_train_windows=60", "data.batch_size=20"]
+    run = tmp_path / "run"
+    run.mkdir()
+    spktrain(run, monkeypatch, *data, *short, "data.replay_kicks=true")
+    assert [row["S"] for row in metrics(run) if "S" in row] == [1.0, 2.0]
+    assert all(row["val_loss"] > 0.0 for row in metrics(run) if "val_loss" in row)

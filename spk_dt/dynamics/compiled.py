@@ -17,8 +17,6 @@ from torch import nn
 
 __all__ = ["CompiledPotential"]
 
-_functorch = torch._C._functorch
-
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +70,7 @@ class CompiledPotential:
         if refresh is not None:  # constants that a compiled function cannot look after
             refresh()
         rest = {key: value for key, value in inputs.items() if key != properties.R}
-        depth = _functorch.get_dynamic_layer_stack_depth()
+        before = _State()
         try:
             with (
                 torch._dynamo.config.patch(capture_scalar_outputs=True),  # SchNetPack reads the number of systems
@@ -80,7 +78,7 @@ class CompiledPotential:
             ):
                 return self._function(inputs[properties.R], rest)
         except Exception as error:  # the plain model raises what is not the compiler's fault
-            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)  # left behind by a derivative that failed
+            before.restore()
             self._reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             outputs = self._plain(inputs)
             self._fall_back()
@@ -111,6 +109,19 @@ class CompiledPotential:
             inputs = module(inputs)
         outputs = {key: inputs[key] for key in self.model.model_outputs if key != forces.force_key}
         return inputs[forces.energy_key].sum(), outputs
+
+
+class _State:
+    """What a derivative that fails while it is traced leaves behind in PyTorch, and what it was before."""
+
+    def __init__(self) -> None:
+        self._depth = torch._C._functorch.get_dynamic_layer_stack_depth()
+        self._hooks = torch._C._autograd._saved_tensors_hooks_is_enabled()
+
+    def restore(self) -> None:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self._depth)
+        if self._hooks:
+            torch._C._autograd._saved_tensors_hooks_enable()
 
 
 def _why_not(model: nn.Module) -> str | None:
