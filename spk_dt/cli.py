@@ -167,6 +167,9 @@ def convert(
 @app.command()
 def check(
     data: Annotated[Path, typer.Argument(metavar="DATA.db", help="Trajectory database.")],
+    replay_kicks: Annotated[
+        bool, typer.Option("--replay-kicks", help="For training with data.replay_kicks=true: thermostats are fine.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="All numbers and findings as JSON, in place of a table.")
     ] = False,
@@ -201,7 +204,7 @@ def check(
     found = []
     with _bar("checking", number) as progress:
         for trajectory in range(number):
-            found.append(diagnose(loaded, trajectory))
+            found.append(diagnose(loaded, trajectory, replay_kicks))
             progress(trajectory + 1)
     if as_json:
         typer.echo(json.dumps(as_dict(found, str(data)), indent=2, ensure_ascii=False, allow_nan=False))

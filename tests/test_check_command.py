@@ -3,9 +3,13 @@
 import json
 
 import ase.db
+import ase.units
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.langevin import Langevin
 from schnetpack.data import ASEAtomsData
 from typer.testing import CliRunner
 
@@ -96,3 +100,23 @@ def test_what_cannot_be_read(tmp_path):
         assert err.startswith("spkdt: ")
         assert str(tmp_path) in err
         assert "Traceback" not in err
+
+
+def test_a_thermostat_is_fine_if_it_is_replayed(tmp_path, crystal):
+    atoms = crystal.repeat((2, 1, 1))
+    atoms.calc = EMT()
+    atoms.set_velocities(np.random.default_rng(0).normal(scale=0.03, size=(len(atoms), 3)))
+    bath = {"temperature_K": 600.0, "friction": 0.02 / ase.units.fs, "rng": np.random.default_rng(1), "fixcm": False}
+    frames = []
+    for _ in Langevin(atoms, 1.0 * ase.units.fs, **bath).irun(60):
+        frames.append(atoms.copy())
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        frames[-1].calc = SinglePointCalculator(frames[-1], **results)
+    with TrajectoryWriter(tmp_path / "a.db") as writer:
+        writer.add("bath", frames, 1.0)
+    code, out, _ = spkdt("check", tmp_path / "a.db")
+    assert code == 1
+    assert "data.replay_kicks=true" in out
+    code, out, _ = spkdt("check", tmp_path / "a.db", "--replay-kicks")
+    assert code == 0
+    assert out.rstrip().endswith("1 trajectory, 61 frames: ok")

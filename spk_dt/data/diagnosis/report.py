@@ -67,8 +67,9 @@ def print_report(diagnoses: Sequence[Diagnosis], source: str, console: Console) 
                 console.print(Text(f"    and of this kind ({pairs[0][1].key}) in {others} more."))
     verdict = overall(diagnoses)
     frames = sum(diagnosis.n_frames for diagnosis in diagnoses)
+    noun = "trajectory" if len(diagnoses) == 1 else "trajectories"
     console.print(
-        Text(f"{source}: {len(diagnoses)} trajectories, {frames} frames: ") + Text(verdict, style=_STYLES[verdict]),
+        Text(f"{source}: {len(diagnoses)} {noun}, {frames} frames: ") + Text(verdict, style=_STYLES[verdict]),
         soft_wrap=one_line,
     )
 
