@@ -79,7 +79,7 @@ def rollout(
     time_step = time_step[:, None] if time_step.ndim == 1 else time_step
     *on_the_way, last = _inner_time_steps(time_step, inner_steps)
 
-    forces, outputs = _evaluate(force_fn, positions, gradient)
+    forces, outputs = _evaluate(force_fn, positions, gradient if _goes_on(gradient, 0, n_steps) else None)
     state = State(positions, velocities, forces, masses[:, None], time_step)
     yield Visited(0, state, outputs)
     for step in range(1, n_steps):
@@ -89,14 +89,15 @@ def rollout(
             for inner in on_the_way:
                 state, _ = _advance(force_fn, replace(state, time_step=inner), gradient, guard)
         kick = None if kicks is None else kicks.after(step - 1)
-        state, outputs = _advance(force_fn, replace(state, time_step=last), gradient, guard, kick)
+        mode = gradient if _goes_on(gradient, step, n_steps) else None
+        state, outputs = _advance(force_fn, replace(state, time_step=last), mode, guard, kick)
         yield Visited(step, state, outputs)
 
 
 def _advance(
     force_fn: ForceFunction,
     state: State,
-    gradient: GradientMode,
+    gradient: GradientMode | None,
     guard: ExplosionGuard | None,
     kick: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[State, Mapping[str, Any]]:
@@ -119,12 +120,17 @@ def _inner_time_steps(time_step: torch.Tensor, inner_steps: torch.Tensor | int) 
     return [time_step * (j * n // most - (j - 1) * n // most) for j in range(1, most + 1)]
 
 
+def _goes_on(gradient: GradientMode, step: int, n_steps: int) -> bool:
+    """Whether gradients will flow back to a step from a later one; if not, it is the first to be backpropagated."""
+    return step + 1 < n_steps and not gradient.cuts(step + 1)
+
+
 def _evaluate(
-    force_fn: ForceFunction, positions: torch.Tensor, gradient: GradientMode
+    force_fn: ForceFunction, positions: torch.Tensor, gradient: GradientMode | None
 ) -> tuple[torch.Tensor, Mapping[str, Any]]:
-    """Forces and further outputs at `positions`."""
+    """Forces and further outputs at `positions`; without a gradient mode, evaluated plainly."""
     at = force_fn.at(positions) if hasattr(force_fn, "at") else force_fn
-    result = gradient.evaluate(at, positions)
+    result = at(positions) if gradient is None else gradient.evaluate(at, positions)
     return result if isinstance(result, tuple) else (result, {})
 
 

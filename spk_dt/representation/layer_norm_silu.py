@@ -106,12 +106,12 @@ class _Backward(Function):
         # silu'' = s (1 - s) (2 + z - 2 y)
         q = torch.add(z, y, alpha=-2.0).add_(2.0).mul_(slope).mul_(g).mul_(weighted)
         of_x, of_weight, of_bias = _norm_backward(q, x, mean, rstd, weight, bias)
-        normed = torch.sub(x, mean, out=s).mul_(rstd)
+        # from here on, memory is used again: fresh pages cost more than the arithmetic
+        normed, product, weighted_g = torch.sub(x, mean, out=s).mul_(rstd), weighted, torch.mul(g_z, weight, out=slope)
         scale = rstd / x.shape[-1]
-        of_x.addcmul_(w, scale * _dot(torch.mul(g_z, weight, out=slope), normed), value=-1.0)
-        of_x.addcmul_(g_x, scale * _dot(v, normed), value=-1.0)
-        of_x.addcmul_(normed, scale * _dot(v, g_x), value=-1.0)
-        of_weight.add_((g_z * w).flatten(0, -2).sum(0))
+        for a, b, c in ((weighted_g, normed, w), (v, normed, g_x), (v, g_x, normed)):
+            of_x.addcmul_(c, scale * torch.mul(a, b, out=product).sum(-1, keepdim=True), value=-1.0)
+        of_weight.add_(torch.mul(g_z, w, out=product).flatten(0, -2).sum(0))
         return of_g, of_x, of_weight, of_bias, *[None] * 5
 
 
@@ -120,7 +120,3 @@ def _norm_backward(
 ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of LayerNorm with respect to x, weight and bias."""
     return _aten.native_layer_norm_backward(g, x, x.shape[-1:], mean, rstd, weight, bias, [True, True, True])
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a * b).sum(-1, keepdim=True)
