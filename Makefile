@@ -1,13 +1,14 @@
 # Two commands set everything up on a fresh machine with Python 3.12 or later:
 #   make demo   environment, training on the embedded data, molecular dynamics, figures
 #   make test   environment, linter, tests (the wheel in a clean environment among them)
+# Others: make slow (tests that take minutes), make bench (time and memory; REFERENCE=clone of the code of the paper)
 
 PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 DEMO := demo
 
-.PHONY: env test slow demo clean
+.PHONY: env test slow bench demo clean
 
 env: $(VENV)/.complete
 
@@ -25,6 +26,9 @@ test: env
 
 slow: env
 	$(BIN)/python -m pytest -m slow
+
+bench: env
+	$(BIN)/python -m benchmarks $(if $(REFERENCE),--reference $(REFERENCE)) all --out benchmarks.md
 
 demo: env
 	mkdir -p $(DEMO)
