@@ -101,16 +101,15 @@ class _Backward(Function):
         w = _aten.native_layer_norm_backward(v, x, x.shape[-1:], mean, rstd, None, None, [True, False, False])[0]
         weighted = w * weight
         of_g = _aten.silu_backward(weighted, z)
+        # silu'' = s (1 - s) (2 + z - 2 y); memory is used again, since fresh pages cost more than the arithmetic
         s = torch.sigmoid(z)
-        slope = torch.addcmul(s, s, s, value=-1.0)  # s (1 - s)
-        # silu'' = s (1 - s) (2 + z - 2 y)
-        q = torch.add(z, y, alpha=-2.0).add_(2.0).mul_(slope).mul_(g).mul_(weighted)
+        q = torch.add(z, y, alpha=-2.0).add_(2.0).mul_(s).mul_(s.neg_().add_(1.0)).mul_(g).mul_(weighted)
         of_x, of_weight, of_bias = _norm_backward(q, x, mean, rstd, weight, bias)
-        # from here on, memory is used again: fresh pages cost more than the arithmetic
-        normed, product, weighted_g = torch.sub(x, mean, out=s).mul_(rstd), weighted, torch.mul(g_z, weight, out=slope)
+        normed, product = torch.sub(x, mean, out=s).mul_(rstd), weighted
         scale = rstd / x.shape[-1]
-        for a, b, c in ((weighted_g, normed, w), (v, normed, g_x), (v, g_x, normed)):
-            of_x.addcmul_(c, scale * torch.mul(a, b, out=product).sum(-1, keepdim=True), value=-1.0)
+        of_x.addcmul_(w, scale * torch.mul(g_z, normed, out=product).mul_(weight).sum(-1, keepdim=True), value=-1.0)
+        of_x.addcmul_(g_x, scale * torch.mul(v, normed, out=product).sum(-1, keepdim=True), value=-1.0)
+        of_x.addcmul_(normed, scale * torch.mul(v, g_x, out=product).sum(-1, keepdim=True), value=-1.0)
         of_weight.add_(torch.mul(g_z, w, out=product).flatten(0, -2).sum(0))
         return of_g, of_x, of_weight, of_bias, *[None] * 5
 

@@ -151,6 +151,11 @@ class DynamicTrainingTask(AtomisticTask):
         self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=False)
         return loss
 
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the parameters; those of the positions, which took part in the forces, are not computed."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        loss.backward(*args, inputs=parameters, **kwargs)
+
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         """Error of free rollouts along the whole window."""
         return {"val_loss": self._free_rollout(batch, "val")}
