@@ -5,18 +5,15 @@ A new command is a function below ``@app.command()``; what its user did wrong it
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
-if TYPE_CHECKING:
-    from spk_dt.data.generate import Progress
+from spk_dt.progress import frame_bars, progress_bar, trajectory_bars
 
 __all__ = ["USER_ERRORS", "app"]
 
@@ -78,7 +75,7 @@ def generate(
     from spk_dt.data.generate import Recipe
     from spk_dt.data.generate import generate as run
 
-    with _trajectory_bars(trajectories) as progress:
+    with trajectory_bars(trajectories) as progress:
         folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress)
     typer.echo(f"{out}: {trajectories} trajectories of {steps + 1} frames. The folder {folder} is no longer needed.")
 
@@ -124,7 +121,7 @@ def convert(
     from spk_dt.data.convert import convert as run
 
     try:
-        with _frame_bars() as progress:
+        with frame_bars() as progress:
             found = run(
                 inputs,
                 out,
@@ -194,7 +191,7 @@ def check(
         if not data.is_file():
             raise FileNotFoundError(f"there is no trajectory database '{data}'.")
         dataset = ASEAtomsData(str(data))
-        with _bar("reading", len(dataset)) as progress:
+        with progress_bar("reading", len(dataset)) as progress:
             loaded = load_frames(dataset, progress=progress)
     except (*USER_ERRORS, AtomsDataError, sqlite3.Error) as error:
         where = "" if str(data) in str(error) else f"'{data}' is no trajectory database: "
@@ -202,7 +199,7 @@ def check(
         raise typer.Exit(2) from None
     number = len(loaded.trajectories)
     found = []
-    with _bar("checking", number) as progress:
+    with progress_bar("checking", number) as progress:
         for trajectory in range(number):
             found.append(diagnose(loaded, trajectory, replay_kicks))
             progress(trajectory + 1)
@@ -394,76 +391,3 @@ def _draw(directory: Path) -> None:
     from spk_dt.evaluation.results import read_results
 
     write_figures(read_results(directory))
-
-
-@contextmanager
-def _bar(name: str, total: int) -> "Iterator[Callable[[int], None]]":
-    """A progress bar, gone when it is full; only on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
-        bar = bars.add_task(name, total=total)
-
-        def show(done: int) -> None:
-            if total < 100 or done % (total // 100) == 0:
-                bars.update(bar, completed=done)
-
-        yield show
-
-
-@contextmanager
-def _frame_bars() -> "Iterator[Callable[[str, int, int | None], None]]":
-    """A progress bar over the frames of one trajectory after the other."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}"), TimeRemainingColumn())
-    bars = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar = bars.add_task("", total=None)
-    shown = ""
-
-    def show(name: str, done: int, total: int | None) -> None:
-        nonlocal shown
-        if name != shown:
-            if bars.console.is_terminal:
-                bars.start()  # once; not before there is something to show, so that an error stands alone
-            bars.reset(bar, description=name, total=total)
-            shown = name
-        if done % 20 == 0 or done == total:
-            bars.update(bar, completed=done, total=total)
-
-    try:
-        yield show
-    finally:
-        if bars.live.is_started:
-            bars.stop()
-
-
-@contextmanager
-def _trajectory_bars(total: int) -> "Iterator[Progress]":
-    """Progress bars over trajectories, and over the steps of what is being made."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:>12}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=Console(stderr=True))
-    trajectories = bars.add_task("trajectories", total=total)
-    piece = bars.add_task("", total=1)
-
-    def show(name: str, done: int, steps: int) -> None:
-        bars.start()  # once; not before there is something to show, so that an error stands alone
-        bars.update(piece, description=name, completed=done, total=steps)
-        if name.startswith("traj_"):
-            bars.update(trajectories, completed=int(name.removeprefix("traj_")) - 1 + done / steps)
-
-    try:
-        yield show
-    finally:
-        if bars.live.is_started:
-            bars.stop()
