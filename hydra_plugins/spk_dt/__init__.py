@@ -7,9 +7,11 @@ files of SchNetPack with the same name win.
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 #: Where a SchNetPack program looks for its own configs -> our folder below ``configs/`` with the same groups.
 _CONFIGS_OF = {"schnetpack.configs": ".", "schnetpack.md.md_configs": "md"}
@@ -22,8 +24,15 @@ def _config_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+def _pretrained(model_file: str, what: str) -> Any:
+    """What a stored model tells, a field of `spk_dt.training.pretrained.Pretrained`; imported only where it is asked for."""
+    from spk_dt.training.pretrained import describe
+
+    return getattr(describe(model_file), what)
+
+
 class SpkDtSearchPathPlugin(SearchPathPlugin):
-    """Appends our config folder to the search path of SchNetPack's programs."""
+    """Appends our config folder to the search path of SchNetPack's programs, and the resolver that it needs."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append our configs if the main entry of the search path is SchNetPack's; do nothing otherwise."""
@@ -32,6 +41,7 @@ class SpkDtSearchPathPlugin(SearchPathPlugin):
             return
         package = main.removeprefix("pkg://").replace("/", ".")
         if package in _CONFIGS_OF:
+            OmegaConf.register_new_resolver("spk_dt.pretrained", _pretrained, replace=True)
             folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
             search_path.append(
                 provider="spk_dt", path=f"file://{folder.as_posix()}"
