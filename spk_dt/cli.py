@@ -291,6 +291,10 @@ def evaluate(
     energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
     position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
     every: Annotated[int, typer.Option(min=1, help="Keep every so many steps; for long simulations.")] = 1,
+    precision: Annotated[
+        int, typer.Option(help="Bits of the numbers in simulations: 64, or 32 for half the time.")
+    ] = 64,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the models; for long simulations.")] = False,
     tolerance: Annotated[float, typer.Option(help="Deviation at which a bond counts as broken, in Å.")] = 0.5,
     reference: Annotated[
         str | None,
@@ -325,6 +329,8 @@ def evaluate(
         energy_unit=energy_unit,
         position_unit=position_unit,
         every=every,
+        precision=precision,
+        compile=compile,
         tolerance=tolerance,
         command=sys.argv,
         progress=sys.stderr.isatty(),

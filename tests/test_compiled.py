@@ -165,3 +165,12 @@ def test_with_machine_code():
     for batch in (batch_of(molecule(0), crystal(1)), batch_of(crystal(2, 7), molecule(3), molecule(4, 9))):
         compare(model, compiled, batch)
     assert compiled.compiled
+
+
+def test_a_task_with_a_compiled_model_is_stored_as_the_model(tmp_path):
+    """As SchNetPack does at the end of a training."""
+    trained = task(potential(painn()), paper_outputs(), compile=True)
+    torch.save(trained, tmp_path / "task")
+    again = torch.load(tmp_path / "task", weights_only=False)
+    assert isinstance(again._predict, CompiledPotential)
+    assert again._predict.model is again.model

@@ -11,11 +11,12 @@ import fasteners
 import numpy as np
 import torch
 from hydra.utils import to_absolute_path
-from schnetpack.data import AtomsDataModule, SplittingStrategy, load_dataset
+from schnetpack.data import AtomsDataModule, AtomsLoader, SplittingStrategy, load_dataset
 
 from spk_dt import units
 from spk_dt.data.checks import check_frames
 from spk_dt.data.frames import Frames, load_frames
+from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
 
@@ -97,6 +98,7 @@ class TrajectoryDataModule(AtomsDataModule):
         self.check_data = check_data
         self.replay_kicks = replay_kicks
         self.frames: Frames | None = None
+        self._growing: GrowingDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the frames, check them, partition them and cut windows; once, whatever the stage."""
@@ -134,6 +136,51 @@ class TrajectoryDataModule(AtomsDataModule):
             len(self.frames),
             *(n for name in _PARTITIONS for n in (len(getattr(self, f"_{name}_dataset")), self.window[name])),
         )
+
+    def mix_in(self, share: float) -> None:
+        """Let a share of the training batches be of frames that are added while the training runs.
+
+        Call it before the training loader is made; `add_training_frames` adds.
+
+        Args:
+            share: expected share of the batches.
+
+        Raises:
+            ValueError: if it is not a share, or the loader is there already.
+        """
+        if not 0.0 < share < 1.0:
+            raise ValueError(f"share={share}: a share of the training batches lies between 0 and 1.")
+        if self._train_dataloader is not None or self.train_sampler_cls is not None:
+            raise ValueError("frames cannot be mixed in: the training data have a sampler or a loader of their own.")
+        self._growing = GrowingDataset(self._train_dataset)
+        self._train_dataloader = AtomsLoader(
+            self._growing,
+            batch_sampler=MixedBatches(self._growing, self.batch_size, share),
+            num_workers=self.num_workers,
+            pin_memory=self._pin_memory,
+        )
+
+    def add_training_frames(self, datapath: str | Path) -> int:
+        """Add all frames of a trajectory database to the training data, as single frames; see `mix_in`.
+
+        Args:
+            datapath: the database.
+
+        Returns:
+            number of frames added.
+        """
+        dataset = load_dataset(
+            str(datapath),
+            self.format,
+            property_units=self.property_units,
+            distance_unit=self.distance_unit,
+            load_properties=self.load_properties,
+        )
+        frames = load_frames(dataset, self.max_memory_gb)
+        windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, self.dataset.atomrefs)
+        windows.transforms = self._train_dataset.transforms
+        self._growing.append(windows)
+        return len(frames)
 
     def _windows(self, name: str, partition: Sequence[int]) -> TrajectoryWindows:
         """The windows of a partition."""

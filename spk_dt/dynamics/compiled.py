@@ -39,6 +39,10 @@ class CompiledPotential:
         self._function = torch.compile(self._predict, dynamic=True, fullgraph=True)
         self._ready: set[tuple] = set()
 
+    def __reduce__(self) -> tuple:
+        """Stored, or copied, is the model; it is compiled anew."""
+        return CompiledPotential, (self.model,)
+
     @property
     def compiled(self) -> bool:
         """Whether the model is compiled, as far as is known."""

@@ -9,7 +9,8 @@ The folder that is written:
     force_error_by_start.csv the same for each start frame
     metrics.json             numbers for each model, see `all_metrics`
     distributions.json       h(r) and g(r) of each model and of the reference, `spk_dt.evaluation.distributions`
-    true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`)
+    true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`),
+                             and true_error_by_start.csv
 """
 
 import json
@@ -46,7 +47,7 @@ __all__ = ["Evaluation", "all_metrics", "evaluate", "named_models"]
 
 _RESERVED = {
     *("start.traj", "settings.json", "metrics.json", "distributions.json", "report.html", "figures"),
-    *("force_error.csv", "force_error_by_start.csv", "true_error.csv", "reference"),
+    *("force_error.csv", "force_error_by_start.csv", "true_error.csv", "true_error_by_start.csv", "reference"),
 }
 
 
@@ -166,6 +167,8 @@ def evaluate(
     energy_unit: str = "eV",
     position_unit: str = "Angstrom",
     every: int = 1,
+    precision: int = 64,
+    compile: bool = False,
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
     progress: bool = False,
@@ -184,6 +187,8 @@ def evaluate(
         energy_unit: unit of the energies of all models, a name of ase.units or a number in eV.
         position_unit: unit of length of all models, a name of ase.units or a number in Å.
         every: keep every so many steps.
+        precision: bits of the floating-point numbers in simulations, 32 or 64; half as many take half the time.
+        compile: compile the models, which takes a minute or so each and makes long simulations about twice as fast.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
         progress: show bars.
@@ -202,6 +207,8 @@ def evaluate(
         raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
     if steps < 1 or every < 1:
         raise ValueError(f"steps={steps} and every={every} must be positive.")
+    if precision not in (32, 64):
+        raise ValueError(f"precision={precision}: floating-point numbers have 32 or 64 bits.")
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
     _check_device(device)
     with trajectory_database(data) as database:
@@ -221,6 +228,8 @@ def evaluate(
         "split": split,
         "steps": steps,
         "every": every,
+        "precision": precision,
+        "compile": compile,
         "energy_unit": energy_unit,
         "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
         "device": device,
@@ -231,7 +240,9 @@ def evaluate(
     (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
     ase.io.write(out / "start.traj", [one.start for one in starts])
     found = [
-        _evaluate_model(name, file, out, starts, groups, units, steps, every, tolerance, device, progress)
+        _evaluate_model(
+            name, file, out, starts, groups, units, steps, every, precision, compile, tolerance, device, progress
+        )
         for name, file in models.items()
     ]
     write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
@@ -294,6 +305,8 @@ def _evaluate_model(
     units: tuple[Unit, Unit],
     steps: int,
     every: int,
+    precision: int,
+    compile: bool,
     tolerance: float,
     device: str,
     progress: bool,
@@ -306,10 +319,10 @@ def _evaluate_model(
     curves: dict[int, ErrorCurve] = {}
     exploded_step = np.full(len(starts), -1)
     for g, group in enumerate(groups):
-        calculator = ModelCalculator(file, *units)
+        calculator = ModelCalculator(file, *units, compile)
         path = folder / f"simulation_{g}.hdf5"
         members = list(group.members)
-        exploded_step[members] = simulate(calculator, starts, group, path, steps, every, device, progress)
+        exploded_step[members] = simulate(calculator, starts, group, path, steps, every, device, progress, precision)
         curves.update(_curves(path, starts, group, exploded_step[members], every, force_unit))
     ordered = [curves[index] for index in range(len(starts))]
     comparable: dict[float, list[ErrorCurve]] = {}

@@ -21,7 +21,7 @@ from schnetpack.md.integrators import VelocityVerlet
 from schnetpack.md.simulation_hooks import FileLogger, PropertyStream, SimulationHook
 
 from spk_dt.data.continuation import Continuation
-from spk_dt.dynamics import ExplosionGuard
+from spk_dt.dynamics import CompiledPotential, ExplosionGuard
 from spk_dt.evaluation.unit_check import Unit
 from spk_dt.md import FramesInit, MoleculeStream, VerletNeighborList
 
@@ -74,12 +74,22 @@ class ModelCalculator(SchNetPackCalculator):
         model_file: stored SchNetPack model.
         energy_unit: unit of the energies of the model.
         position_unit: unit of the positions that the model takes.
+        compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
     """
 
-    def __init__(self, model_file: str | Path, energy_unit: Unit, position_unit: Unit) -> None:
+    def __init__(self, model_file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool = False) -> None:
         neighbors = VerletNeighborList(model_file=str(model_file))
         energy_key, force_key = _output_keys(torch.load(model_file, map_location="cpu", weights_only=False))
         super().__init__(str(model_file), force_key, energy_unit, position_unit, neighbors, energy_key=energy_key)
+        self._compiled = CompiledPotential(self.model) if compile else None
+
+    def calculate(self, system: System) -> None:
+        """Energy and forces of the system."""
+        if self._compiled is None:
+            super().calculate(system)
+            return
+        self.results = self._compiled(self._generate_input(system))
+        self._update_system(system)
 
     def _update_system(self, system: System) -> None:
         super()._update_system(system)
@@ -155,6 +165,7 @@ def simulate(
     every: int = 1,
     device: str = "cpu",
     progress: bool = False,
+    precision: int = 64,
 ) -> np.ndarray:
     """Simulate a group of start frames at constant energy.
 
@@ -169,6 +180,7 @@ def simulate(
         every: how many steps are between two entries.
         device: where to compute.
         progress: show a bar.
+        precision: bits of the floating-point numbers, 32 or 64.
 
     Returns:
         [n_molecules] first step that a molecule could not make since it has exploded, -1 for those that have not.
@@ -184,7 +196,7 @@ def simulate(
     )
     integrator, start = FreezingVerlet(group.timestep_fs), _StartState()
     simulator = Simulator(system, integrator, calculator, [start, logger], progress=progress)
-    simulator.to(device).to(torch.float64).simulate(steps)
+    simulator.to(device).to(getattr(torch, f"float{precision}")).simulate(steps)
     exploded = integrator.exploded_step.cpu().numpy()
     with h5py.File(file, "a") as database:
         database.attrs["exploded_step"] = exploded

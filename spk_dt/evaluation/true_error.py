@@ -36,7 +36,9 @@ def true_errors(
     n_processes: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Relabel the geometries that all models of an evaluation have visited, and write ``true_error.csv``.
+    """Relabel the geometries that all models of an evaluation have visited, and write what their forces are off by.
+
+    ``true_error.csv`` has means and deviations over the start frames, ``true_error_by_start.csv`` the error of each.
 
     Labels are kept in ``<model>/labels.jsonl``; a call that was interrupted is continued by the same call.
 
@@ -59,23 +61,30 @@ def true_errors(
         raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
     directory = Path(directory)
     results = read_results(directory)
-    rows, found = [], {}
+    rows, by_start, found = [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
         frames = [atoms for _, _, atoms, _ in visited]
         ids = [f"{start}:{step}" for start, step, _, _ in visited]
         done = None if progress is None else partial(_report, progress, model, len(frames))
         labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done)
-        errors = _errors(results, visited, labels)
+        each = list(_rows_by_start(results, visited, labels))
+        errors = _errors(each)
         rows += [{"model": model, **row} for row in _rows(errors)]
+        by_start += [{"model": model, **row} for row in each]
         found[model] = {"reference": reference, "every": every, **_summary(errors), "labels": labels.as_dict()}
-    with (directory / "true_error.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["model", "step", "time_fs", "element", "mae", "std"])
-        writer.writeheader()
-        writer.writerows(rows)
+    _write(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
+    _write(directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start)
     metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return found
+
+
+def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _report(progress: Progress, model: str, total: int, done: int) -> None:
@@ -115,17 +124,24 @@ def _starts(results: Results) -> list[Continuation]:
     ]
 
 
-def _errors(
-    results: Results, visited: list[tuple[int, int, Atoms, np.ndarray]], labels: Labels
-) -> dict[tuple[int, float], dict[str, list[float]]]:
+def _errors(rows: list[dict[str, Any]]) -> dict[tuple[int, float], dict[str, list[float]]]:
     """Errors of the start frames, by step and time, and by element; geometries that could not be labelled are left out."""
     errors: dict[tuple[int, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["mae"] is not None:
+            errors[row["step"], row["time_fs"]][row["element"]].append(row["mae"])
+    return dict(sorted(errors.items()))
+
+
+def _rows_by_start(
+    results: Results, visited: list[tuple[int, int, Atoms, np.ndarray]], labels: Labels
+) -> Iterator[dict[str, Any]]:
+    """One row for each geometry and element; an error that could not be had is empty."""
     for (start, step, atoms, forces), reference in zip(visited, labels.forces, strict=True):
+        time_fs = step * results.starts[start].timestep_fs
         found = true_force_error(forces[None], reference[None], atoms.numbers)["mae_ev_per_ang"]
         for element, error in found.items():
-            if error is not None:
-                errors[step, step * results.starts[start].timestep_fs][element].append(error)
-    return dict(sorted(errors.items()))
+            yield {"start": start, "step": step, "time_fs": time_fs, "element": element, "mae": error}
 
 
 def _rows(errors: dict[tuple[int, float], dict[str, list[float]]]) -> Iterator[dict[str, Any]]:

@@ -1,15 +1,20 @@
-from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Stage
+from spk_dt.training.budget import ComputeBudget
+from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Scheduled, Stage
 from spk_dt.training.losses import ElementwiseOutput, PerAtomOutput
 from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.task import DynamicTrainingTask
+from spk_dt.training.visits import VisitedStates
 
 __all__ = [
+    "ComputeBudget",
     "Converged",
     "Curriculum",
     "DynamicTrainingTask",
     "Elapsed",
     "ElementwiseOutput",
     "PerAtomOutput",
+    "Scheduled",
     "Stage",
     "StepwiseElementMAE",
+    "VisitedStates",
 ]

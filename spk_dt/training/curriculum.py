@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.task import DynamicTrainingTask
 
-__all__ = ["Converged", "Curriculum", "Elapsed", "Rule", "Stage"]
+__all__ = ["Converged", "Curriculum", "Elapsed", "Rule", "Scheduled", "Stage"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Stage:
         epochs: finished epochs of the stage.
         learning_rate: current learning rate.
         floor: learning rate below which the scheduler does not go.
+        budget_used: share of the computing budget that is used, 0 to 1; None without `spk_dt.training.ComputeBudget`.
     """
 
     length: int
     epochs: int
     learning_rate: float
     floor: float
+    budget_used: float | None = None
 
 
 class Rule(Protocol):
@@ -64,8 +67,39 @@ class Elapsed:
         return stage.epochs >= self.epochs
 
 
+@dataclass(frozen=True)
+class Scheduled:
+    """S grows in proportion to the computing that is used, whatever the errors are; needs a `ComputeBudget`.
+
+    Args:
+        max_length: S at the end of the growth.
+        begin: share of the budget at which the growth begins.
+        end: share of the budget at which it has ended.
+    """
+
+    max_length: int
+    begin: float = 0.0
+    end: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.begin < self.end <= 1.0:
+            raise ValueError(
+                f"Scheduled(begin={self.begin}, end={self.end}): shares of the budget, 0 <= begin < end <= 1"
+            )
+
+    def over(self, stage: Stage) -> bool:
+        """Whether a longer rollout is due; the last stage ends with the budget."""
+        if stage.budget_used is None:
+            raise ValueError(
+                "spk_dt.training.Scheduled lets S grow with the computing budget, but there is none: add "
+                "callbacks=[...,budget] and callbacks.budget.seconds."
+            )
+        share = min(1.0, (stage.budget_used - self.begin) / (self.end - self.begin))
+        return stage.length < 1 + share * (self.max_length - 1) - 1e-6 and share > 0.0
+
+
 class Curriculum(Callback):
-    """Lets the rollouts grow by one step whenever a stage is over, up to a largest length, and then ends the training.
+    """Lets the rollouts grow step by step, whenever a stage is over, up to a largest length, and then ends the training.
 
     At each growth the learning rate and the plateau state of the scheduler are reset. Early stopping, if there is any,
     is held back until the last stage. The current length is logged as ``S``.
@@ -132,12 +166,11 @@ class Curriculum(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Grow or end, if the stage is over; the scheduler has made its step for the last epoch by now."""
         warming_up = trainer.global_step < pl_module.warmup_steps
-        if not warming_up and self.rule.over(self._stage(trainer, pl_module)):
-            if pl_module.rollout_length < self.max_length:
-                self._grow(trainer, pl_module)
-            else:
+        while not warming_up and self.rule.over(self._stage(trainer, pl_module)):
+            if pl_module.rollout_length == self.max_length:
                 trainer.should_stop = True  # Lightning leaves this epoch before its first batch
                 return
+            self._grow(trainer, pl_module)
         if pl_module.rollout_length < self.max_length:
             self._hold_back_early_stopping(trainer)
         pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
@@ -152,6 +185,7 @@ class Curriculum(Callback):
             epochs=trainer.current_epoch - self._start,
             learning_rate=max(group["lr"] for group in trainer.optimizers[0].param_groups),
             floor=self._floor(trainer),
+            budget_used=next((c.fraction for c in trainer.callbacks if isinstance(c, ComputeBudget)), None),
         )
 
     def _grow(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:

@@ -66,7 +66,9 @@ class DynamicTrainingTask(AtomisticTask):
         rollout_length: S to begin with.
         gradient: how far gradients flow back in time; default `Detached`, as in the paper.
         first_step_weight: w_0, weight of the first frame, whose forces the reference knows exactly. Applies for S > 1.
-        step_weight: w_k of the later steps.
+        step_weight: w_1, weight of the next step.
+        step_weight_ratio: w_{k+1} / w_k of the later steps: above one the end of the window counts most, below one its
+            beginning.
         rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces.
         force_key: name of the forces among the outputs of the model.
         skin: by how much the neighbour lists of rollouts reach beyond the cutoff, in the length unit of the data.
@@ -88,6 +90,7 @@ class DynamicTrainingTask(AtomisticTask):
         gradient: GradientMode | None = None,
         first_step_weight: float = 50.0,
         step_weight: float = 1.0,
+        step_weight_ratio: float = 1.0,
         rollout_outputs: Sequence[str] | None = None,
         force_key: str = spk_properties.forces,
         skin: float = 0.5,
@@ -100,6 +103,7 @@ class DynamicTrainingTask(AtomisticTask):
         self.gradient = gradient if gradient is not None else Detached()
         self.first_step_weight = first_step_weight
         self.step_weight = step_weight
+        self.step_weight_ratio = step_weight_ratio
         self.force_key = force_key
         self.skin = skin
         self.cutoff = float(model.representation.cutoff)
@@ -113,6 +117,7 @@ class DynamicTrainingTask(AtomisticTask):
         if rollout_length < 1:
             raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
         self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
+        self._force_target = next((o.target_property for o in self.outputs if o.name == force_key), force_key)
         self._predict = CompiledPotential(model) if compile else self.predict_without_postprocessing
         self._batch_radius: float | None = None
         self._force_errors: dict[str, StepwiseElementMAE] = {}
@@ -121,22 +126,29 @@ class DynamicTrainingTask(AtomisticTask):
         """Initialise transforms, and learn how far the neighbour list in the batches reaches."""
         super().setup(stage)
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
+        available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
+        if stage == "fit" and self.rollout_length > available:
+            raise ValueError(
+                f"a rollout of S = {self.rollout_length} steps needs windows of as many frames, but "
+                f"data.train_window={available}"
+            )
 
     # one step of training, validation or test
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a batch; for S > 1 of rollouts of S steps."""
-        n_steps = self.rollout_length
+        """Loss of a batch; for S > 1 of rollouts of S steps. Single frames among windows are trained on as for S = 1."""
+        single = self._window_length(batch) == 1
+        n_steps = 1 if single else self.rollout_length
         total = PartwiseLoss(list(self.parameters()), all_take_part=self.trainer.world_size > 1)
-        errors = self._force_errors_of("train", n_steps)
+        errors = None if single and self.rollout_length > 1 else self._force_errors_of("train", n_steps)
         part: torch.Tensor | float = 0.0
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
             if n_steps == 1:
                 part = self.loss_fn(predicted, targets)
             else:
-                weight = self.first_step_weight if visited.step == 0 else self.step_weight
-                part = part + weight * self._rollout_loss(predicted, targets)
-            self._add_force_errors(errors, batch, visited)
+                part = part + self._weight(visited.step) * self._rollout_loss(predicted, targets)
+            if errors is not None:
+                self._add_force_errors(errors, batch, visited)
             if visited.step == 0:
                 self.log_metrics(predicted, targets, "train")
             if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
@@ -170,7 +182,7 @@ class DynamicTrainingTask(AtomisticTask):
         n_steps = self._window_length(batch)
         errors = self._force_errors_of(subset, n_steps)
         loss = torch.zeros((), device=self.device)
-        guard = self._guard(batch)
+        guard = self.guard(batch)
         with torch.no_grad():
             for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
                 loss = loss + self._rollout_loss(predicted, targets)
@@ -191,28 +203,31 @@ class DynamicTrainingTask(AtomisticTask):
         guard: ExplosionGuard | None = None,
     ) -> Iterator[tuple[Visited, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
         """States of a rollout, with predictions and targets after constraints."""
-        available = self._window_length(batch)
-        if n_steps > available:
-            raise ValueError(
-                f"a rollout of S = {n_steps} steps needs windows of as many frames, but data.train_window={available}"
-            )
-        neighbors = VerletList(self.cutoff, self.skin)
-        if self._batch_radius is not None:
-            neighbors.adopt(batch, batch.get(properties.pair_skin, (self._batch_radius - self.cutoff) / 2.0))
-        force_fn = ModelForces(self._predict, self._model_inputs(batch), neighbors, self.force_key)
-        for visited in self._rollout(force_fn, batch, n_steps, gradient, guard or self._guard(batch)):
+        for visited in self.rollout(batch, n_steps, gradient, guard):
             targets = self._targets(batch, visited.step)
             predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
             yield visited, predicted, targets
 
-    def _rollout(
+    def rollout(
         self,
-        force_fn: ModelForces,
-        batch: dict[str, torch.Tensor],
+        batch: Mapping[str, torch.Tensor],
         n_steps: int,
-        gradient: GradientMode,
-        guard: ExplosionGuard,
+        gradient: GradientMode | None = None,
+        guard: ExplosionGuard | None = None,
     ) -> Iterator[Visited]:
+        """Run the model from the first frames of a batch; more steps than the windows have frames are allowed.
+
+        Args:
+            batch: windows, or frames with velocities, masses and time step.
+            n_steps: number of states, S; if the batch holds the kicks of a thermostat, one more than kicks at most.
+            gradient: how far gradients flow back; default `Detached`.
+            guard: stops systems that explode; default one with the `max_displacement` of the task.
+        """
+        gradient, guard = gradient or Detached(), guard or self.guard(batch)
+        neighbors = VerletList(self.cutoff, self.skin)
+        if self._batch_radius is not None and spk_properties.idx_i in batch:
+            neighbors.adopt(batch, batch.get(properties.pair_skin, (self._batch_radius - self.cutoff) / 2.0))
+        force_fn = ModelForces(self._predict, self._model_inputs(batch), neighbors, self.force_key)
         positions = batch[spk_properties.R]
         if n_steps == 1:  # any SchNetPack data will do: velocities are not needed
             zeros = torch.zeros_like(positions)
@@ -234,6 +249,10 @@ class DynamicTrainingTask(AtomisticTask):
             inner_steps[idx_m],
             kicks,
         )
+
+    def _weight(self, step: int) -> float:
+        """w_k."""
+        return self.step_weight * self.step_weight_ratio ** (step - 1) if step > 0 else self.first_step_weight
 
     def _rollout_loss(self, predicted: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Loss of the outputs that count in rollouts."""
@@ -263,7 +282,8 @@ class DynamicTrainingTask(AtomisticTask):
         left_out = {*_NOT_FOR_THE_MODEL, *names, *(properties.window(name) for name in names)}
         return {key: value for key, value in batch.items() if key not in left_out}
 
-    def _guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
+    def guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
+        """A new guard for a rollout from a batch."""
         idx_m = batch[spk_properties.idx_m]
         return ExplosionGuard(idx_m, len(batch[spk_properties.n_atoms]), self.max_displacement)
 
@@ -278,7 +298,7 @@ class DynamicTrainingTask(AtomisticTask):
     def _add_force_errors(
         self, errors: StepwiseElementMAE, batch: Mapping[str, torch.Tensor], visited: Visited
     ) -> None:
-        expected = _at_step(batch, self.force_key, visited.step)
+        expected = _at_step(batch, self._force_target, visited.step)
         errors.update(visited.state.forces.detach(), expected, batch[spk_properties.Z], visited.step)
 
     def on_train_epoch_end(self) -> None:

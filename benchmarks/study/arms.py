@@ -1,0 +1,64 @@
+"""What is compared. An arm is a way to spend the second half of the training compute, from one and the same model.
+
+All arms share data, model, loss at S = 1, optimiser, learning rate as a function of the compute used, validation, and the
+number of seconds. So a step that costs more leaves fewer updates.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["ARMS", "MODELS", "Arm"]
+
+#: model of the study -> experiment in which S = 1 is trained
+MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schnet"}
+
+_FULL = ("task/gradient=full", "task.first_step_weight=1")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Args:
+        title: for the tables.
+        length: S at the end; it grows linearly from 2 with the compute used, until 80 % of it are.
+        overrides: of the training config.
+        labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
+            (`spk_dt.training.VisitedStates`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
+        constant: S is `length` from the beginning.
+    """
+
+    title: str
+    length: int = 1
+    overrides: tuple[str, ...] = ()
+    labels: str | None = None
+    constant: bool = False
+
+
+#: by name; ``control`` is conventional training
+ARMS: dict[str, Arm] = {
+    "control": Arm("S = 1 continued (control)"),
+    "paper": Arm(
+        "detached, S to 8, step 0 x 50 (the paper)", 8, ("task/gradient=detached", "task.first_step_weight=50")
+    ),
+    "detached": Arm("detached, S to 8, equal weights", 8, ("task/gradient=detached", "task.first_step_weight=1")),
+    "truncated": Arm(
+        "truncated(4), S to 16, equal weights",
+        16,
+        ("task/gradient=truncated", "task.gradient.k=4", "task.first_step_weight=1"),
+    ),
+    "full2": Arm("full, S = 2, equal weights", 2, _FULL),
+    "full4": Arm("full, S to 4, equal weights", 4, _FULL),
+    "full8": Arm("full, S to 8, equal weights", 8, _FULL),
+    "full16": Arm("full, S to 16, equal weights", 16, _FULL),
+    "full32": Arm("full, S to 32, equal weights", 32, _FULL),
+    "full16_50": Arm("full, S to 16, step 0 x 50", 16, ("task/gradient=full", "task.first_step_weight=50")),
+    "full16_rising": Arm("full, S to 16, weights rising by 1.15 a step", 16, (*_FULL, "task.step_weight_ratio=1.15")),
+    "full16_falling": Arm("full, S to 16, weights falling by 1.15 a step", 16, (*_FULL, "task.step_weight_ratio=0.87")),
+    "full16_energy": Arm(
+        "full, S to 16, equal weights, with energies", 16, (*_FULL, "task.rollout_outputs=[forces,energy]")
+    ),
+    "full16_constant": Arm("full, S = 16 at once, equal weights", 16, _FULL, constant=True),
+    "visits": Arm("S = 1 and visited states", labels="visited"),
+    "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
+    "full8_visits": Arm("full, S to 8, equal weights, and visited states", 8, _FULL, labels="visited"),
+}

@@ -1,0 +1,124 @@
+"""Numbers of a trained model, as `spktrain` and `spkdt evaluate` give them."""
+
+import csv
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks.study.train import Study
+from spk_dt.evaluation.evaluate import evaluate
+from spk_dt.evaluation.true_error import true_errors
+
+__all__ = ["LOST", "long_run", "simulate", "training"]
+
+#: eV/Å; with a true error above it, summed over elements, a simulation is lost, and larger errors count as this
+LOST = 2.0
+
+_FIRST_FS = 1000.0  # long simulations count from here on
+_STEPS_PER_PS = 2000  # of the embedded data
+
+
+def training(run: Path) -> dict[str, Any]:
+    """What a run of `spktrain` has logged: compute, validation, and errors along unseen trajectories.
+
+    Args:
+        run: folder of the run.
+    """
+    rows = _rows(next((run / "csv").glob("version_*/metrics.csv")))
+    last = {key: value for row in rows for key, value in row.items() if value != ""}
+    found = {key: float(last[f"train_{key}"]) for key in ("seconds", "updates", "frames")}
+    found["val_loss"] = min(float(row["val_loss"]) for row in rows if row["val_loss"] != "")
+    found["snapshots"] = float(last["test_forces_mae_step_0"])
+    found["along_reference"] = sum(float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd"))
+    found["elements"] = {element: float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd")}
+    found["labels"] = sum(len(file.read_text().splitlines()) - 1 for file in run.glob("visited/*.jsonl"))
+    return found
+
+
+def simulate(study: Study, run: Path, picoseconds: float, starts: int, every_ps: float) -> Path:
+    """Long simulations from unseen trajectories, relabelled by the reference method; done if not done yet.
+
+    Args:
+        study: the study.
+        run: folder of a run.
+        picoseconds: length of each simulation.
+        starts: start frames of each of the five test trajectories.
+        every_ps: time from one relabelled geometry to the next.
+
+    Returns:
+        folder of the evaluation.
+    """
+    out = study.folder / "simulations" / f"{run.name}-{picoseconds:g}ps"
+    every = round(every_ps * _STEPS_PER_PS)
+    if (out / "true_error_by_start.csv").exists():
+        return out
+    if not (out / "metrics.json").exists():  # simulations are not continued
+        shutil.rmtree(out, ignore_errors=True)
+        evaluate(
+            study.database,
+            {run.name: run / "best_model"},
+            out,
+            steps=round(picoseconds * _STEPS_PER_PS),
+            starts_per_trajectory=starts,
+            every=every // 10,
+            precision=32,
+            compile=True,
+            device=study.device,
+        )
+    true_errors(out, study.reference, every)
+    return out
+
+
+def long_run(folder: Path) -> dict[str, Any]:
+    """True errors of long simulations, in eV/Å.
+
+    Args:
+        folder: of an evaluation with ``true_error_by_start.csv``.
+
+    Returns:
+        mean: over starts and times from 1 ps on (in a shorter simulation from the middle on), summed over elements, at
+            most `LOST` for each geometry; a geometry that is not there, since the simulation exploded or the reference
+            method failed, counts as `LOST`.
+        median: of the same values.
+        lost: share of the simulations with an error of `LOST` at any time.
+        elements: mean by element of the geometries that are there, each at most `LOST`.
+        over_time: (time in fs, mean, median, share of simulations lost until then) from the start on.
+    """
+    errors: dict[tuple[int, float], dict[str, float]] = defaultdict(dict)
+    for row in _rows(folder / "true_error_by_start.csv"):
+        errors[int(row["start"]), float(row["time_fs"])][row["element"]] = float(row["mae"] or "inf")
+    settings = json.loads((folder / "settings.json").read_text())
+    starts = sorted({start for start, _ in errors})
+    times = sorted({time for _, time in errors})
+    assert len(starts) == len(settings["starts"])
+    summed = {
+        (start, time): min(LOST, sum(errors[start, time].values())) if errors.get((start, time)) else LOST
+        for start in starts
+        for time in times
+    }
+    first = min(_FIRST_FS, times[-1] / 2)
+    late = [value for (_, time), value in summed.items() if time >= first]
+    elements = {
+        element: fmean(min(LOST, one[element]) for (_, time), one in errors.items() if one and time >= first)
+        for element in next(iter(errors.values()))
+    }
+    lost, over_time = set(), []
+    for time in times:
+        values = [summed[start, time] for start in starts]
+        lost |= {start for start in starts if summed[start, time] >= LOST}
+        over_time.append((time, fmean(values), median(values), len(lost) / len(starts)))
+    return {
+        "mean": fmean(late),
+        "median": median(late),
+        "lost": len(lost) / len(starts),
+        "elements": elements,
+        "over_time": over_time,
+    }
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,235 @@
+"""Labels where the model goes: the states that it visits in its own simulations are computed anew by the reference method.
+
+The windows of a reference trajectory tell what is right near that trajectory. A model that is run for picoseconds leaves
+their neighbourhood, and nothing there has told it what is wrong, for example that two atoms must not come that close. Here
+the model that is being trained simulates, some of the states it visits are labelled by the reference method, and they are
+trained on beside the windows. The simulations go on from round to round with the model as it then is, so that they
+reach later times, and failures that are still there. Learning from what a policy visits itself, with labels of an
+expert, is known as dataset aggregation (Ross, Gordon, Bagnell, AISTATS 2011, arXiv 1011.0686).
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import ase.units
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from pytorch_lightning.callbacks import Callback
+from schnetpack import properties as spk_properties
+from schnetpack.data.loader import _atoms_collate_fn
+
+from spk_dt import properties, units
+from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.data.frames import Frames
+from spk_dt.data.trajectories import TrajectoryWriter
+from spk_dt.training.task import DynamicTrainingTask
+
+__all__ = ["VisitedStates"]
+
+log = logging.getLogger(__name__)
+
+#: what of a sample makes a system that can be simulated, and collated with others
+_STRUCTURE = (
+    spk_properties.idx,
+    spk_properties.n_atoms,
+    spk_properties.Z,
+    spk_properties.R,
+    spk_properties.cell,
+    spk_properties.pbc,
+    spk_properties.masses,
+    properties.velocities,
+    properties.time_step,
+    properties.inner_steps,
+)
+
+
+class VisitedStates(Callback):
+    """Lets the model simulate now and then, and adds visited states with labels of the reference method to the training.
+
+    The frames of round n are kept as a trajectory database ``visited/round_<n>.db`` in the run folder, each a trajectory
+    of one frame. When the run is continued they are read, not computed again, and the simulations go on.
+
+    Args:
+        reference: reference calculator, see `spk_dt.data.reference.reference_calculator`. It must be the one that the
+            data were made with.
+        n_rounds: number of rounds.
+        first_epoch: epoch before which the first round is made.
+        every_n_epochs: epochs from one round to the next.
+        n_systems: simulations side by side, from training frames drawn at random.
+        steps: steps of each simulation in a round.
+        n_labels: states of a round that are labelled, drawn at random from the simulations.
+        max_steps: steps after which a simulation begins anew, from another training frame.
+        share: expected share of the training batches that are of visited states.
+        max_force: eV/Å; a simulation that has come to a state in which a reference force is larger begins anew, and the
+            state is left out.
+        n_processes: processes that run the reference method.
+        folder: where the databases are written, in the run folder.
+
+    Raises:
+        ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, or training runs in
+            several processes.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        n_rounds: int = 4,
+        first_epoch: int = 0,
+        every_n_epochs: int = 5,
+        n_systems: int = 4,
+        steps: int = 500,
+        n_labels: int = 40,
+        max_steps: int = 4000,
+        share: float = 0.25,
+        max_force: float = 30.0,
+        n_processes: int = 1,
+        folder: str = "visited",
+    ) -> None:
+        counts = {"n_rounds": n_rounds, "every_n_epochs": every_n_epochs, "n_systems": n_systems, "n_labels": n_labels}
+        for name, value in {**counts, "steps": steps, "max_steps": max_steps, "n_processes": n_processes}.items():
+            if value < 1:
+                raise ValueError(f"callbacks.visits.{name}={value}: it takes one at least.")
+        if n_labels > n_systems * steps:
+            raise ValueError(
+                f"callbacks.visits.n_labels={n_labels}: {n_systems} simulations of {steps} steps have fewer states."
+            )
+        if not max_force > 0.0:
+            raise ValueError(f"callbacks.visits.max_force={max_force} eV/Å must be positive.")
+        self.reference = reference
+        self.n_rounds, self.first_epoch, self.every_n_epochs = n_rounds, first_epoch, every_n_epochs
+        self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
+        self.share, self.max_force, self.n_processes = share, max_force, n_processes
+        self.folder = Path(folder)
+        self._done = 0  # rounds
+        self._systems: list[dict[str, torch.Tensor]] = []  # samples of one frame, where the simulations are
+        self._age: list[int] = []  # steps they have made
+
+    def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
+        """Refuse what could not work, and prepare the training data for more frames."""
+        from spk_dt.data.reference import reference_calculator
+
+        if stage != "fit":
+            return
+        reference_calculator(self.reference)
+        if trainer.world_size > 1:
+            raise ValueError("callbacks.visits works in one process only; set trainer.devices=1.")
+        trainer.datamodule.mix_in(self.share)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Read the rounds that are done."""
+        for path in filter(Path.exists, map(self._file, range(self._done))):
+            trainer.datamodule.add_training_frames(path)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Make a round, if it is time."""
+        due = 1 + (trainer.current_epoch - self.first_epoch) // self.every_n_epochs
+        if self._done < min(due, self.n_rounds) and trainer.current_epoch >= self.first_epoch:
+            self._round(trainer.datamodule, pl_module)
+            self._done += 1
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"round_{number:03d}.db"
+
+    # a round
+
+    def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> None:
+        """Simulate, label, and add to the training; what an interrupted round has left is used."""
+        from spk_dt.evaluation.relabel import relabel  # imports much that others do not need
+
+        database = self._file(self._done)
+        if database.exists():  # made after the checkpoint from which the run goes on
+            datamodule.add_training_frames(database)
+            return
+        self._begin(datamodule)
+        states = database.with_suffix(".traj")
+        if not states.exists():
+            self.folder.mkdir(exist_ok=True)
+            part = states.with_suffix(".part")
+            ase.io.write(part, self._simulate(task, datamodule.frames), format="traj")
+            part.rename(states)
+        frames = ase.io.read(states, ":")
+        labels = relabel(frames, self.reference, states.with_suffix(".jsonl"), self.n_processes)
+        kept = []
+        for atoms, energy, forces in zip(frames, labels.energy, labels.forces, strict=True):
+            if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force:
+                atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+                kept.append(atoms)
+            else:
+                self._age[atoms.info["system"]] = self.max_steps  # begins anew
+        if kept:
+            with TrajectoryWriter(database) as writer:
+                for i, atoms in enumerate(kept):
+                    writer.add(f"round_{self._done}_{i}", [atoms], atoms.info["timestep_fs"])
+            datamodule.add_training_frames(database)
+        log.info(
+            "visited states, round %d: %d labelled, %d left out (no label, or a force above %g eV/Å)",
+            *(self._done, len(kept), len(frames) - len(kept), self.max_force),
+        )
+
+    def _begin(self, datamodule: TrajectoryDataModule) -> None:
+        """Put systems that are not there yet, or have run their time, at training frames drawn at random."""
+        windows = datamodule.train_dataset
+        for i in range(self.n_systems):
+            if i < len(self._systems) and self._age[i] < self.max_steps:
+                continue
+            sample = windows[int(torch.randint(len(windows), ()))]
+            system = {key: value for key, value in sample.items() if key in _STRUCTURE}
+            self._systems[i : i + 1] = [system]
+            self._age[i : i + 1] = [0]
+
+    def _simulate(self, task: DynamicTrainingTask, frames: Frames) -> list[Atoms]:
+        """Run the model from where the systems are, and return states of it as drawn, in the units of ASE."""
+        batch = task.transfer_batch_to_device(_atoms_collate_fn(self._systems), task.device, 0)
+        drawn = torch.randperm(self.n_systems * self.steps)[: self.n_labels].tolist()
+        wanted: dict[int, list[int]] = {}
+        for number in drawn:
+            wanted.setdefault(1 + number // self.n_systems, []).append(number % self.n_systems)
+        guard, found = task.guard(batch), []
+        sizes = batch[spk_properties.n_atoms].tolist()
+        training = task.training
+        task.eval()
+        with torch.no_grad():
+            for visited in task.rollout(batch, self.steps + 1, guard=guard):
+                state = visited.state
+                for i in sorted(wanted.get(visited.step, [])):
+                    if not guard.exploded[i]:
+                        found.append(
+                            self._atoms(i, state.positions.split(sizes)[i], state.velocities.split(sizes)[i], frames)
+                        )
+        task.train(training)
+        for i, system in enumerate(self._systems):
+            system[spk_properties.R] = state.positions.split(sizes)[i].cpu()
+            system[properties.velocities] = state.velocities.split(sizes)[i].cpu()
+            self._age[i] = self.max_steps if guard.exploded[i] else self._age[i] + self.steps
+        return found
+
+    def _atoms(self, i: int, positions: torch.Tensor, velocities: torch.Tensor, frames: Frames) -> Atoms:
+        """A state of system i, in the units of ASE."""
+        system = self._systems[i]
+        length = units.conversion(frames.distance_unit, "Ang", "distance")
+        time_unit = units.time_unit_in_fs(frames.units[spk_properties.energy], frames.distance_unit)
+        atoms = Atoms(
+            system[spk_properties.Z].numpy(),
+            length * positions.double().cpu().numpy(),
+            cell=length * system[spk_properties.cell][0].double().numpy(),
+            pbc=system[spk_properties.pbc].numpy(),
+            info={"system": i, "timestep_fs": time_unit * float(system[properties.time_step])},
+        )
+        atoms.set_masses(system[spk_properties.masses].double().numpy())
+        atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
+        return atoms
+
+    # state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rounds that are done, and where the simulations are."""
+        return {"done": self._done, "systems": self._systems, "age": list(self._age)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._done, self._systems, self._age = state_dict["done"], state_dict["systems"], list(state_dict["age"])

@@ -1,0 +1,183 @@
+"""States that the model visits get labels of the reference method and join the training."""
+
+import logging
+
+import ase.io
+import ase.units
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from ase.calculators.emt import EMT
+from models import CUTOFF, potential
+from pytorch_lightning.callbacks import ModelCheckpoint
+from schnetpack import properties as p
+from schnetpack.data import ASEAtomsData
+from schnetpack.transform import MatScipyNeighborList
+from test_task import data_module, paper_outputs, trainer
+
+from spk_dt import properties
+from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
+from spk_dt.training import DynamicTrainingTask, VisitedStates
+
+EMT_NAME = "ase.calculators.emt:EMT"
+
+
+class Batches(pl.Callback):
+    """The batches that were trained on."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(batch)
+
+
+def visits(folder, **kwargs):
+    defaults = {"n_rounds": 2, "every_n_epochs": 1, "first_epoch": 1, "n_systems": 2, "steps": 6, "n_labels": 5}
+    return VisitedStates(EMT_NAME, **(defaults | {"share": 0.5, "folder": str(folder / "visited")} | kwargs))
+
+
+def fit(database, folder, *callbacks, rollout_length=2, ckpt_path=None, units=None, **kwargs):
+    pl.seed_everything(0)
+    model = DynamicTrainingTask(
+        potential().double(), paper_outputs(), rollout_length=rollout_length, optimizer_cls=torch.optim.Adam,
+        optimizer_args={"lr": 1e-4},
+    )  # fmt: skip
+    batches = Batches()
+    options = {"max_epochs": 4, "limit_train_batches": 6, "limit_val_batches": 1, **kwargs}
+    run = trainer(folder, callbacks=[*callbacks, batches], gradient_clip_val=1.0, **options)
+    run.fit(model, data_module(database, folder, **(units or {})), ckpt_path=ckpt_path)
+    return run, batches.seen
+
+
+def is_window(batch):
+    return batch[properties.window("forces")].shape[1] > 1
+
+
+KCAL = {"property_units": {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}, "distance_unit": "Ang"}
+
+
+@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
+def test_labels_are_those_of_the_reference_and_are_trained_on(database, tmp_path, units):
+    callback = visits(tmp_path)
+    _, batches = fit(database, tmp_path, callback, units=units)
+    assert all(is_window(batch) for batch in batches[:6])  # before the first round
+    joined = [batch for batch in batches if not is_window(batch)]
+    assert 0 < len(joined) < len(batches)
+    assert sorted(file.name for file in (tmp_path / "visited").glob("*.db")) == ["round_000.db", "round_001.db"]
+    kcal = ase.units.kcal / ase.units.mol if units else 1.0
+    known = {}
+    for file in (tmp_path / "visited").glob("*.db"):
+        for row in ASEAtomsData(str(file)).conn.select():
+            atoms = row.toatoms()
+            atoms.calc = EMT()
+            known[atoms.positions.round(6).tobytes()] = atoms
+            np.testing.assert_allclose(row.data["forces"], atoms.get_forces(), atol=1e-9)
+    assert len(known) == 10
+    for batch in joined:
+        for m in range(len(batch[p.n_atoms])):
+            rows = batch[p.idx_m] == m
+            atoms = known[batch[p.R][rows].numpy().round(6).tobytes()]
+            np.testing.assert_allclose(batch["forces"][rows] * kcal, atoms.get_forces(), atol=1e-6)
+
+
+def test_the_states_are_the_models_own(database, tmp_path):
+    """One step of velocity Verlet with the model's forces leads from a training frame to each state of the first step."""
+    task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4})
+    module = data_module(database, tmp_path)
+    module.setup()
+    callback = visits(tmp_path, steps=1, n_labels=2)
+    callback._begin(module)
+    before = [dict(system) for system in callback._systems]
+    states = callback._simulate(task, module.frames)
+    assert len(states) == 2
+    for atoms in states:
+        start = before[atoms.info["system"]]
+        fresh = {key: start[key] for key in (p.Z, p.R, p.cell, p.pbc, p.n_atoms, p.idx)}
+        inputs = MatScipyNeighborList(CUTOFF)(fresh) | {p.idx_m: torch.zeros_like(start[p.Z])}
+        forces = task.predict_without_postprocessing(inputs)["forces"].detach()
+        dt, masses = start[properties.time_step], start[p.masses][:, None]
+        expected = start[p.R] + start[properties.velocities] * dt + forces / (2 * masses) * dt**2
+        np.testing.assert_allclose(atoms.positions, expected.detach(), atol=1e-10)
+        assert np.abs(atoms.positions - start[p.R].numpy()).max() > 1e-4
+        assert atoms.info["timestep_fs"] == pytest.approx(0.5)
+
+
+def test_an_interrupted_run_goes_on(database, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    fit(database, tmp_path, visits(tmp_path), checkpoint, max_epochs=2, enable_checkpointing=True)
+    first = tmp_path / "visited" / "round_000.db"
+    written = first.stat().st_mtime_ns
+    again = visits(tmp_path)
+    _, batches = fit(database, tmp_path, again, ckpt_path=tmp_path / "last.ckpt")
+    assert first.stat().st_mtime_ns == written  # nothing is computed twice
+    assert again._done == 2
+    assert again._age == [12, 12]  # the simulations went on
+    assert any(not is_window(batch) for batch in batches)
+
+
+def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch):
+    """The process ends among the reference calculations: the states are not drawn anew, the labels not computed again."""
+    import spk_dt.evaluation.relabel as module
+
+    original, calls = module._record, []
+
+    def dies(name, *args):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(name)
+        return original(name, *args)
+
+    monkeypatch.setattr(module, "_record", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(database, tmp_path, visits(tmp_path, first_epoch=0))
+    states = ase.io.read(tmp_path / "visited" / "round_000.traj", ":")
+    monkeypatch.setattr(module, "_record", lambda name, *args: calls.append(name) or original(name, *args))
+    fit(database, tmp_path, visits(tmp_path, first_epoch=0, n_rounds=1))
+    assert sorted(calls) == ["0", "1", "2", "3", "4"]
+    rows = list(ASEAtomsData(str(tmp_path / "visited" / "round_000.db")).conn.select(sort="id"))
+    np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
+
+
+def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):
+    callback = visits(tmp_path, max_force=1e-6)
+    with caplog.at_level(logging.INFO, "spk_dt"):
+        _, batches = fit(database, tmp_path, callback)
+    assert "0 labelled, 5 left out" in caplog.text
+    assert all(is_window(batch) for batch in batches)
+    assert not list((tmp_path / "visited").glob("*.db"))
+    assert max(callback._age) == callback.max_steps
+
+
+def test_refusals(database, tmp_path):
+    for name in ("n_rounds", "n_labels", "steps", "n_systems", "every_n_epochs", "n_processes", "max_steps"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            visits(tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):
+        visits(tmp_path, n_labels=13)
+    with pytest.raises(ValueError, match="max_force=-1"):
+        visits(tmp_path, max_force=-1)
+    with pytest.raises(ValueError, match=r"share=1\.0"):
+        fit(database, tmp_path, visits(tmp_path, share=1.0))
+    with pytest.raises(ImportError, match="nowhere"):
+        fit(database, tmp_path, VisitedStates("nowhere:Calculator", folder=str(tmp_path / "visited")))
+
+
+def test_batches_are_of_one_kind():
+    growing = GrowingDataset(torch.utils.data.TensorDataset(torch.arange(100)))
+    sampler = MixedBatches(growing, 8, 0.5)
+    assert sorted(i for batch in sampler for i in batch) == list(range(100))
+    growing.append(torch.utils.data.TensorDataset(torch.arange(100, 110)))
+    growing.append(torch.utils.data.TensorDataset(torch.arange(110, 113)))
+    assert (len(growing), growing.n_added, growing[109][0], growing[112][0], growing[5][0]) == (113, 13, 109, 112, 5)
+    torch.manual_seed(0)
+    counts = [0, 0]
+    for _ in range(40):
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 13
+        for batch in batches:
+            assert len({i < 100 for i in batch}) == 1
+            assert len(set(batch)) == len(batch)
+            counts[batch[0] >= 100] += 1
+    assert 0.4 < counts[1] / sum(counts) < 0.6
