@@ -254,6 +254,36 @@ def test_every(data, exact, tmp_path):
     assert curve(tmp_path / "out" / "force_error.csv", "exact", "H").max() < 1e-9
 
 
+def test_single_precision(data, exact, tmp_path):
+    """Follows the reference as far as single precision can, and is not the same as double."""
+    evaluated(data, exact, "--steps", 20, "--precision", 32, "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["precision"] == 32
+    largest = curve(tmp_path / "out" / "force_error.csv", "exact", "H").max()
+    assert 1e-9 < largest < 1e-3
+    assert "precision=16: floating-point numbers have 32 or 64 bits" in refused(
+        data, exact, "--precision", 16, "--out", tmp_path / "new"
+    )
+
+
+def test_compiled(data, exact, tmp_path, monkeypatch):
+    """What is compiled is what simulates; here it is traced and differentiated as always, but run as it is."""
+    evaluations = []
+
+    def compile(function, **kwargs):
+        def counted(*args):
+            evaluations.append(1)
+            return function(*args)
+
+        return counted
+
+    monkeypatch.setattr("torch.compile", compile)
+    evaluated(data, exact, "--steps", 20, "--out", tmp_path / "plain")
+    assert not evaluations
+    evaluated(data, exact, "--steps", 20, "--compile", "--out", tmp_path / "compiled")
+    assert len(evaluations) >= 20
+    assert curve(tmp_path / "compiled" / "force_error.csv", "exact", "Pd").max() < 1e-9
+
+
 @pytest.mark.gpu
 def test_on_a_gpu(mixed, exact, tmp_path):
     evaluated(mixed, exact, "--steps", 10, "--device", "cuda", "--out", tmp_path / "out")

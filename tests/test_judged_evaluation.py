@@ -60,6 +60,7 @@ def test_true_error(result):
     atoms = tetrahedron()
     atoms.calc = Reference()
     rows = list(csv.DictReader((result / "true_error.csv").open(newline="")))
+    by_start = list(csv.DictReader((result / "true_error_by_start.csv").open(newline="")))
     for name in NAMES:
         x, _, f, _ = simulation(result, name)
         for step in range(0, STEPS + 1, EVERY):
@@ -73,6 +74,9 @@ def test_true_error(result):
                 assert float(row["time_fs"]) == 0.5 * step
                 assert float(row["mae"]) == pytest.approx(expected.mean(), abs=1e-12)
                 assert float(row["std"]) == pytest.approx(expected.std(), abs=1e-12)
+                each = [r for r in by_start if (r["model"], r["element"], int(r["step"])) == (name, element, step)]
+                assert [int(r["start"]) for r in each] == [0, 1]
+                np.testing.assert_allclose([float(r["mae"]) for r in each], expected, atol=1e-12)
     largest = {name: max(float(row["mae"]) for row in rows if row["model"] == name) for name in NAMES}
     assert largest["exact"] < 1e-9
     assert largest["off"] > 1e-2  # the control

@@ -100,7 +100,7 @@ def test_the_states_are_the_models_own(database, tmp_path):
         dt, masses = start[properties.time_step], start[p.masses][:, None]
         expected = start[p.R] + start[properties.velocities] * dt + forces / (2 * masses) * dt**2
         np.testing.assert_allclose(atoms.positions, expected.detach(), atol=1e-10)
-        assert np.abs(atoms.positions - start[p.R].numpy()).max() > 1e-4
+        assert np.abs(atoms.positions - start[p.R].detach().numpy()).max() > 1e-4
         assert atoms.info["timestep_fs"] == pytest.approx(0.5)
 
 

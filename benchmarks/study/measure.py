@@ -32,6 +32,9 @@ def training(run: Path) -> dict[str, Any]:
     found = {key: float(last[f"train_{key}"]) for key in ("seconds", "updates", "frames")}
     found["val_loss"] = min(float(row["val_loss"]) for row in rows if row["val_loss"] != "")
     found["snapshots"] = float(last["test_forces_mae_step_0"])
+    prefix = "test_forces_mae_step_"
+    steps = sorted(int(key.removeprefix(prefix)) for key in last if key.startswith(prefix))
+    found["along_by_step"] = [(step, float(last[f"{prefix}{step}"])) for step in steps]
     found["along_reference"] = sum(float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd"))
     found["elements"] = {element: float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd")}
     found["labels"] = sum(len(file.read_text().splitlines()) - 1 for file in run.glob("visited/*.jsonl"))

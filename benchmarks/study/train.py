@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.study.arms import ARMS, MODELS, Arm
 
-__all__ = ["Study", "train"]
+__all__ = ["Study", "overrides", "train"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,40 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
         folder of the run.
     """
     folder = study.run(model, arm, seed)
-    if (folder / "best_model").exists():
+    if (
+        folder / "best_model.task"
+    ).exists():  # the last that spktrain writes; best_model is there from the first epoch on
         return folder
-    common = [
+    if arm != "start":
+        train(study, model, "start", seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".log").open("a") as log:
+        subprocess.run(
+            [Path(sys.executable).with_name("spktrain"), *overrides(study, model, arm, seed)],
+            check=True,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    return folder
+
+
+def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
+    """The arguments of `spktrain` of a run; see `train`."""
+    folder = study.run(model, arm, seed)
+    callbacks = ["checkpoint", "lrmonitor", "ema", "curriculum", "budget"]
+    if arm == "start":
+        own = [
+            f"experiment={MODELS[model]}",
+            "callbacks.budget.final_lr=5e-4",
+            "+callbacks.curriculum.rule.max_length=1",
+        ]
+    else:
+        own = _branch(study, ARMS[arm], study.run(model, "start", seed))
+        callbacks += ["visits"] if ARMS[arm].labels else []
+    return [
+        *own,
+        f"callbacks=[{','.join(callbacks)}]",
         f"run.path={folder.parent.resolve()}",
         f"run.id={folder.name}",
         f"+seed={seed}",
@@ -71,29 +102,13 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
         "print_config=false",
         "+trainer.enable_progress_bar=false",
     ]
-    names = "checkpoint,lrmonitor,ema,curriculum,budget"
-    if arm == "start":
-        own = [f"experiment={MODELS[model]}", f"callbacks=[{names}]", "callbacks.budget.final_lr=5e-4"]
-        own += ["+callbacks.curriculum.rule.max_length=1"]
-    else:
-        own = [*_branch(study, ARMS[arm], names), f"model_file={train(study, model, 'start', seed).resolve()}"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".log").open("a") as log:
-        subprocess.run(
-            [Path(sys.executable).with_name("spktrain"), *own, *common],
-            check=True,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-    return folder
 
 
-def _branch(study: Study, arm: Arm, names: str) -> list[str]:
-    """Overrides of an arm."""
+def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
+    """What an arm has of its own."""
     own = [
         "experiment=dt_finetune",
-        f"callbacks=[{names}{',visits' if arm.labels else ''}]",
+        f"model_file={start.resolve()}",
         "globals.lr=1e-3",
         "callbacks.budget.final_lr=5e-5",
         f"globals.max_rollout_length={arm.length}",

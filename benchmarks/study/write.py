@@ -1,1 +1,193 @@
-"""RESULTS.md and its two figures."""
+"""RESULTS.md and its two figures, from the rows of a study."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from benchmarks.study.arms import ARMS
+from benchmarks.study.measure import LOST
+
+__all__ = ["write_results"]
+
+Row = dict[str, Any]
+
+_HEAD = f"""# Does dynamic training help?
+
+Models are trained conventionally (S = 1) for a number of seconds of computing, and from there on for as many seconds in
+different ways, the arms. All arms share data, loss at S = 1, optimiser, learning rate as a function of the seconds used, and
+validation; seconds are those of the processor in training, simulations and reference calculations of an arm included,
+validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 fs each.
+
+- *snapshots*: force MAE on frames of unseen trajectories, summed over H, C, Pd.
+- *along the reference*: the same, of 40 free simulations of 300 steps (150 fs), against the reference at the same time, mean
+  over the steps. It measures how fast trajectories part.
+- *true error*: NVE simulations from unseen starts; force MAE against the reference method at the geometries that the model
+  visits, summed over elements, from 1 ps on. A simulation is *lost* when it exceeds {LOST:g} eV/Å, and no geometry counts
+  more than that. It measures the quality of the potential where the simulation goes.
+
+Numbers are means over seeds, with the smallest and the largest in brackets. eV/Å throughout.
+"""
+
+
+def write_results(rows: Path, out: Path, commands: Iterable[str] = ()) -> None:
+    """Write the report.
+
+    Args:
+        rows: ``results.jsonl`` of a study.
+        out: Markdown file; the figures ``true_error.png`` and ``along_reference.png`` go beside it.
+        commands: that made the rows.
+
+    Raises:
+        FileNotFoundError: if there are no results.
+    """
+    if not rows.exists():
+        raise FileNotFoundError(f"there is no '{rows}'; make results with: python -m benchmarks.study run")
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    parts = [_HEAD]
+    if commands:
+        parts.append("```bash\n" + "\n".join(commands) + "\n```\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for model, of_model in _grouped(found, "model").items():
+        for (budget, ps), same in _grouped(of_model, "budget", "picoseconds").items():
+            parts.append(
+                f"## {model}, {budget:g} s and {budget:g} s" + (f", simulations of {ps:g} ps" if ps else "") + "\n"
+            )
+            parts += [_training_table(same), _error_table(same), _element_table(same)]
+    if any("long_run" in row for row in found):
+        _save(_plot_true_error(found), out.with_name("true_error.png"))
+        parts.append("![true error against time](true_error.png)\n")
+    _save(_plot_along(found), out.with_name("along_reference.png"))
+    parts.append("![error along the reference](along_reference.png)\n")
+    out.write_text("\n".join(parts))
+
+
+def _training_table(rows: list[Row]) -> str:
+    lines = ["| arm | seeds | updates | force evaluations of systems | labels | seconds |", "|---|---|---|---|---|---|"]
+    for arm, same in _by_arm(rows).items():
+        means = (f"{fmean(row[key] for row in same):,.0f}" for key in ("updates", "frames", "labels", "seconds"))
+        lines.append(f"| {ARMS[arm].title} | {len(same)} | {' | '.join(means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _error_table(rows: list[Row]) -> str:
+    columns: list[tuple[str, Callable[[Row], float]]] = [
+        ("snapshots", lambda row: row["snapshots"]),
+        ("along the reference", lambda row: row["along_reference"]),
+    ]
+    long_runs = all("long_run" in row for row in rows)
+    if long_runs:
+        columns += [
+            ("true error, mean", lambda row: row["long_run"]["mean"]),
+            ("median", lambda row: row["long_run"]["median"]),
+            ("lost, %", lambda row: 100.0 * row["long_run"]["lost"]),
+        ]
+    arms = _by_arm(rows)
+    compared = long_runs and "control" in arms
+    names = [name for name, _ in columns] + ["against the control", "seeds below its mean"] * compared
+    lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for arm, same in arms.items():
+        cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
+        if compared:
+            control = fmean(row["long_run"]["mean"] for row in arms["control"])
+            errors = [row["long_run"]["mean"] for row in same]
+            change = f"{100.0 * (fmean(errors) / control - 1.0):+.0f} %"
+            below = f"{sum(error < control for error in errors)} of {len(errors)}"
+            cells += ["", ""] if arm == "control" else [change, below]
+        lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _element_table(rows: list[Row]) -> str:
+    """By element: along the reference, and the true error where there is one."""
+    lines = ["| arm | along the reference: H, C, Pd | true error from 1 ps on: H, C, Pd |", "|---|---|---|"]
+    for arm, same in _by_arm(rows).items():
+        along = ", ".join(f"{fmean(row['elements'][e] for row in same):.3f}" for e in ("H", "C", "Pd"))
+        long_runs = [row["long_run"]["elements"] for row in same if "long_run" in row]
+        true = ", ".join(f"{fmean(one[e] for one in long_runs):.3f}" for e in ("H", "C", "Pd")) if long_runs else "-"
+        lines.append(f"| {ARMS[arm].title} | {along} | {true} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plot_true_error(rows: list[Row]) -> Figure:
+    """True error against simulated time, and how many simulations are lost, a column for each model."""
+    models = _grouped([row for row in rows if "long_run" in row], "model")
+    figure, grid = plt.subplots(
+        2, len(models), figsize=(4.6 * len(models) + 2.4, 5.2), layout="constrained", squeeze=False, sharex="col"
+    )
+    for column, (model, of_model) in zip(grid.T, models.items(), strict=True):
+        for (arm, same), style in zip(_by_arm(of_model).items(), _styles(), strict=False):
+            curves = [row["long_run"]["over_time"] for row in same]
+            times = [point[0] / 1000.0 for point in curves[0]]
+            values = [[curve[i][1] for curve in curves] for i in range(len(times))]
+            column[0].plot(times, [fmean(v) for v in values], label=ARMS[arm].title, **style)
+            column[0].fill_between(
+                times, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style["color"], lw=0
+            )
+            lost = [100.0 * fmean(curve[i][3] for curve in curves) for i in range(len(times))]
+            column[1].plot(times, lost, **style)
+        column[0].set_title(model)
+        column[0].set_yscale("log")
+        column[1].set_xlabel("simulated time (ps)")
+        column[1].set_ylim(-3, 103)
+    grid[0, 0].set_ylabel(f"true force error (eV/Å,\nat most {LOST:g}), mean over starts")
+    grid[1, 0].set_ylabel("simulations lost (%)")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def _plot_along(rows: list[Row]) -> Figure:
+    """Force error along the reference against the step, a panel for each model."""
+    models = _grouped(rows, "model")
+    figure, grid = plt.subplots(
+        1, len(models), figsize=(4.6 * len(models) + 2.4, 3.2), layout="constrained", squeeze=False
+    )
+    for axes, (model, of_model) in zip(grid[0], models.items(), strict=True):
+        for (arm, same), style in zip(_by_arm(of_model).items(), _styles(), strict=False):
+            curves = [row["along_by_step"] for row in same]
+            steps = [point[0] for point in curves[0]]
+            values = [[curve[i][1] for curve in curves] for i in range(len(steps))]
+            axes.plot(steps, [fmean(v) for v in values], label=ARMS[arm].title, **style)
+            axes.fill_between(steps, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style["color"], lw=0)
+        axes.set_title(model)
+        axes.set_xlabel("simulation step")
+    grid[0, 0].set_ylabel("force error along\nthe reference (eV/Å)")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def _styles() -> list[dict[str, Any]]:
+    """The control in black, then the colours of the style."""
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    marks = ("-", "--", "-.")
+    return [{"color": "black", "ls": "-", "lw": 1.6}] + [
+        {"color": colour, "ls": mark, "lw": 1.3} for mark in marks for colour in colours
+    ]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _by_arm(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows of each arm, in the order of `ARMS`."""
+    groups = _grouped(rows, "arm")
+    return {arm: groups[arm] for arm in ARMS if arm in groups}
+
+
+def _grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys)].append(row)
+    return dict(groups)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
