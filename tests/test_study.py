@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from models import potential, tiny_egnn
 from test_experiments import composed
 
 pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
-from benchmarks.study.arms import ARMS, MODELS
+from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.measure import LOST, long_run, training
 from benchmarks.study.train import Study, overrides
@@ -52,6 +53,40 @@ def test_arms_differ_from_the_control_in_what_they_say(study):
         assert config.task.optimizer_args == control.task.optimizer_args
         differing = {key for key in config.data if config.data[key] != control.data[key]}
         assert differing <= {"train_window"}
+
+
+def test_few_windows(tmp_path, database):
+    """The control on all frames of the windows sees what the rollouts are compared with, and nothing else."""
+    study = Study(tmp_path / "study", windows=3)
+    study.folder.mkdir()
+    study.database.write_bytes(database.read_bytes())
+    study.prepare()
+    frames = np.load(study.split_file)["train_idx"]
+    with_windows = instantiate(composed(*_data(study, "full16")).data)
+    with_windows.setup()
+    starts = with_windows.train_dataset.starts
+    assert len(starts) == 3
+    assert set(frames) == {start + k for start in starts for k in range(FEW_LENGTH)}
+    on_frames = instantiate(composed(*_data(study, "frames")).data)
+    on_frames.setup()
+    assert sorted(on_frames.train_dataset.starts) == sorted(frames)
+    assert on_frames.val_idx == with_windows.val_idx
+    assert not study.takes(ARMS["full32"])
+    assert not Study(tmp_path).takes(ARMS["frames"])
+
+
+def _data(study, arm):
+    folder = study.run("egnn", "start", 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(potential(tiny_egnn()), folder / "best_model")
+    return [*overrides(study, "egnn", arm, 0), "data.val_window=5", "data.test_window=5", "data.train_sampler_cls=null"]
+
+
+def test_a_folder_is_of_one_study(tmp_path):
+    Study(tmp_path, seconds=60.0).prepare()
+    Study(tmp_path, seconds=60.0).prepare()
+    with pytest.raises(ValueError, match="other settings"):
+        Study(tmp_path, seconds=61.0).prepare()
 
 
 def simulation(folder, errors, every_fs=500.0):

@@ -207,6 +207,23 @@ def test_weights_of_steps_and_outputs(model, batch):
     torch.testing.assert_close(with_energy, only_first + energy)
 
 
+def test_weights_that_rise_or_fall(model, batch):
+    def later(n_steps, ratio):
+        weights = {"first_step_weight": 0.0, "step_weight": 2.0, "step_weight_ratio": ratio}
+        return loss_and_gradient(task(model, paper_outputs(), rollout_length=n_steps, **weights), batch)[0]
+
+    up_to = [later(n, 1.0) for n in (2, 3, 4)]
+    steps = [up_to[0], up_to[1] - up_to[0], up_to[2] - up_to[1]]
+    for ratio in (0.5, 3.0):
+        expected = sum(ratio**k * step for k, step in enumerate(steps))
+        torch.testing.assert_close(later(4, ratio), expected)
+
+
+def test_a_rollout_longer_than_the_windows_is_refused(model, database, tmp_path):
+    with pytest.raises(ValueError, match=r"S = 5 steps needs windows of as many frames, but data\.train_window=4"):
+        trainer(tmp_path).fit(task(model, paper_outputs(), rollout_length=5), data_module(database, tmp_path))
+
+
 def test_other_representations(batch):
     torch.manual_seed(0)
     model = potential(painn()).double()

@@ -6,7 +6,7 @@ number of seconds. So a step that costs more leaves fewer updates.
 
 from dataclasses import dataclass
 
-__all__ = ["ARMS", "MODELS", "Arm"]
+__all__ = ["ARMS", "FEW_LENGTH", "MODELS", "Arm"]
 
 #: model of the study -> experiment in which S = 1 is trained
 MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schnet"}
@@ -25,6 +25,7 @@ class Arm:
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
             (`spk_dt.training.VisitedStates`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
         constant: S is `length` from the beginning.
+        frames: where there are few windows, train on all frames of the windows instead of the first ones.
     """
 
     title: str
@@ -32,11 +33,16 @@ class Arm:
     overrides: tuple[str, ...] = ()
     labels: str | None = None
     constant: bool = False
+    frames: bool = False
 
+
+#: frames of a window where there are few; no arm of such a study may roll out further
+FEW_LENGTH = 16
 
 #: by name; ``control`` is conventional training
 ARMS: dict[str, Arm] = {
     "control": Arm("S = 1 continued (control)"),
+    "frames": Arm("S = 1 on all frames of the windows", frames=True),
     "paper": Arm(
         "detached, S to 8, step 0 x 50 (the paper)", 8, ("task/gradient=detached", "task.first_step_weight=50")
     ),

@@ -14,7 +14,6 @@ import typer
 from benchmarks.study.arms import ARMS, MODELS
 from benchmarks.study.measure import long_run, simulate, training
 from benchmarks.study.train import Study, train
-from spk_dt.data.embedded import unpack
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,32 +24,33 @@ Folder = Annotated[Path, typer.Option(help="Folder of the study.")]
 def run(
     out: Folder = Path("study"),
     model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
-    arm: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ARMS)}; repeatable; default all.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(ARMS)}; repeatable; default all that fit.")
+    ] = None,
     seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0, 1, 2],  # noqa: B006
     seconds: Annotated[float, typer.Option(help="Compute of the first model, and again of each arm.")] = 300.0,
     picoseconds: Annotated[float, typer.Option(help="Length of long simulations; 0 makes none.")] = 10.0,
     starts: Annotated[int, typer.Option(help="Starts of them from each of five test trajectories.")] = 4,
     every_ps: Annotated[float, typer.Option(help="Time between relabelled geometries.")] = 0.5,
     processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+    windows: Annotated[int | None, typer.Option(help="Train on so few windows only.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train and measure. What is there is not made again; results are appended to OUT/results.jsonl as they come."""
-    for name, known in [(m, MODELS) for m in model] + [(a, ARMS) for a in arm or ()]:
+    study = Study(out.resolve(), seconds, windows=windows, device=device)
+    arms = arm or [name for name, one in ARMS.items() if study.takes(one)]
+    for name, known in [(m, MODELS) for m in model] + [(a, ARMS) for a in arms]:
         if name not in known:
             raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}")
-    study = Study(out.resolve(), seconds, device=device)
-    out.mkdir(parents=True, exist_ok=True)
-    if not study.database.exists():
-        unpack(study.database)
+        if known is ARMS and not study.takes(ARMS[name]):
+            raise typer.BadParameter(f"'{name}' does not fit --windows {windows}")
+    study.prepare()
     results = out / "results.jsonl"
     done = {_key(json.loads(line)) for line in results.read_text().splitlines()} if results.exists() else set()
 
     def todo(m: str) -> list[dict[str, Any]]:
-        rows = [
-            {"model": m, "seed": s, "arm": a, "budget": seconds, "picoseconds": picoseconds}
-            for a in arm or ARMS
-            for s in seed
-        ]
+        settings = {"model": m, "budget": seconds, "windows": windows, "picoseconds": picoseconds}
+        rows = [{**settings, "arm": a, "seed": s} for a in arms for s in seed]
         return [row for row in rows if _key(row) not in done]
 
     with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
@@ -92,7 +92,7 @@ def _work(study: Study, row: dict[str, Any], starts: int, every_ps: float) -> di
 
 
 def _key(row: dict) -> tuple:
-    return tuple(row[key] for key in ("model", "seed", "arm", "budget", "picoseconds"))
+    return tuple(row[key] for key in ("model", "seed", "arm", "picoseconds"))
 
 
 def _told(row: dict) -> str:

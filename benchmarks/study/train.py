@@ -1,12 +1,17 @@
 """Runs of `spktrain`, each with one thread. A run that is interrupted continues; one that is done is not made again."""
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.study.arms import ARMS, MODELS, Arm
+import numpy as np
+
+from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS, Arm
+from spk_dt.data import TrajectoryDataModule
+from spk_dt.data.embedded import unpack
 
 __all__ = ["Study", "overrides", "train"]
 
@@ -19,20 +24,47 @@ class Study:
         folder: of the study.
         seconds: training compute of the first model of a seed, and again of each arm.
         reference: reference calculator of visited states and of true errors.
-        max_train_windows: number of training windows; None takes all.
+        windows: number of training windows, of `FEW_LENGTH` frames in all arms; None takes all there are, as long as an arm
+            needs them.
         device: cpu or cuda.
     """
 
     folder: Path
     seconds: float = 300.0
     reference: str = "tblite:GFN1-xTB"
-    max_train_windows: int | None = None
+    windows: int | None = None
     device: str = "cpu"
 
     @property
     def database(self) -> Path:
-        """The data, written when they are first needed."""
+        """The data."""
         return self.folder / "h2_pd6_graphene.db"
+
+    @property
+    def split_file(self) -> Path:
+        """The frames of few windows as a split of the data."""
+        return self.folder / f"frames-of-{self.windows}-windows.npz"
+
+    def prepare(self) -> None:
+        """Write the data; refuse a folder in which a study with other settings was begun.
+
+        Raises:
+            ValueError: if there is such a study.
+        """
+        settings = {key: value for key, value in asdict(self).items() if key != "folder"}
+        file = self.folder / "study.json"
+        if file.exists() and json.loads(file.read_text()) != settings:
+            raise ValueError(f"'{file}' is of a study with other settings, {file.read_text()}; choose another folder.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings))
+        if not self.database.exists():
+            unpack(self.database)
+        if self.windows is not None and not self.split_file.exists():
+            _write_split(self)
+
+    def takes(self, arm: Arm) -> bool:
+        """Whether an arm makes sense here."""
+        return not arm.frames if self.windows is None else arm.length <= FEW_LENGTH
 
     def run(self, model: str, arm: str, seed: int) -> Path:
         """Folder of a run."""
@@ -92,7 +124,7 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         f"data.datapath={study.database.resolve()}",
         "data.test_window=300",
         "data.max_test_windows=40",
-        f"data.max_train_windows={study.max_train_windows or 'null'}",
+        *_windows(study, arm),
         "task.scheduler_cls=null",
         "callbacks.curriculum.rule._target_=spk_dt.training.Scheduled",
         "callbacks.curriculum.reset_lr=null",
@@ -102,6 +134,27 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         "print_config=false",
         "+trainer.enable_progress_bar=false",
     ]
+
+
+def _windows(study: Study, arm: str) -> list[str]:
+    """Which windows of the data an arm trains on."""
+    if study.windows is None:
+        return []
+    if arm != "start" and ARMS[arm].frames:
+        return [f"++data.split_file={study.split_file.resolve()}", "data.train_window=1"]
+    return [f"data.train_window={FEW_LENGTH}", f"data.max_train_windows={study.windows}"]
+
+
+def _write_split(study: Study) -> None:
+    """The frames of the windows, as a split whose training frames they are."""
+    module = TrajectoryDataModule(
+        str(study.database), 1, train_window=FEW_LENGTH, max_train_windows=study.windows, split_file=None
+    )
+    module.setup()
+    frames = np.unique(module.train_dataset.starts[:, None] + np.arange(FEW_LENGTH))
+    part = study.split_file.with_suffix(".part.npz")
+    np.savez(part, train_idx=frames, val_idx=module.val_idx, test_idx=module.test_idx)
+    part.rename(study.split_file)
 
 
 def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
