@@ -1,4 +1,5 @@
-"""What is compared. An arm is a way to spend the second half of the training compute, from one and the same model.
+"""What is compared. An arm is a way to spend the second half of the training compute, from one and the same model (but for
+those that begin from scratch and spend both halves).
 
 All arms share data, model, loss at S = 1, optimiser, learning rate as a function of the compute used, validation, and the
 number of seconds. So a step that costs more leaves fewer updates.
@@ -20,11 +21,13 @@ class Arm:
 
     Args:
         title: for the tables.
-        length: S at the end; it grows linearly from 2 with the compute used, until 80 % of it are.
+        length: S at the end; it grows linearly with the compute used.
+        begin: share of the compute at which the growth begins; S is 1 until then, or 2 if it begins at once.
         overrides: of the training config.
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
             (`spk_dt.training.VisitedStates`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
         constant: S is `length` from the beginning.
+        scratch: begins with a new model, for the seconds of both halves, with one learning rate that falls all the time.
         frames: where there are few windows, train on all frames of the windows instead of the first ones.
     """
 
@@ -32,7 +35,9 @@ class Arm:
     length: int = 1
     overrides: tuple[str, ...] = ()
     labels: str | None = None
+    begin: float = 0.0
     constant: bool = False
+    scratch: bool = False
     frames: bool = False
 
 
@@ -64,6 +69,9 @@ ARMS: dict[str, Arm] = {
         "full, S to 16, equal weights, with energies", 16, (*_FULL, "task.rollout_outputs=[forces,energy]")
     ),
     "full16_constant": Arm("full, S = 16 at once, equal weights", 16, _FULL, constant=True),
+    "full16_late": Arm("full, S to 16 in the last half of the seconds, equal weights", 16, _FULL, begin=0.5),
+    "scratch": Arm("S = 1 from scratch, learning rate not reset", scratch=True),
+    "scratch_full16": Arm("full, S to 16 from scratch, equal weights", 16, _FULL, scratch=True),
     "visits": Arm("S = 1 and visited states", labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
     "full8_visits": Arm("full, S to 8, equal weights, and visited states", 8, _FULL, labels="visited"),

@@ -15,6 +15,8 @@ from spk_dt.data.embedded import unpack
 
 __all__ = ["Study", "overrides", "train"]
 
+_CALLBACKS = ("checkpoint", "lrmonitor", "ema", "curriculum", "budget")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -88,7 +90,7 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
         folder / "best_model.task"
     ).exists():  # the last that spktrain writes; best_model is there from the first epoch on
         return folder
-    if arm != "start":
+    if arm != "start" and not ARMS[arm].scratch:
         train(study, model, "start", seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".log").open("a") as log:
@@ -105,19 +107,17 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
 def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
     """The arguments of `spktrain` of a run; see `train`."""
     folder = study.run(model, arm, seed)
-    callbacks = ["checkpoint", "lrmonitor", "ema", "curriculum", "budget"]
     if arm == "start":
-        own = [
-            f"experiment={MODELS[model]}",
-            "callbacks.budget.final_lr=5e-4",
-            "+callbacks.curriculum.rule.max_length=1",
-        ]
+        chosen, own = Arm("start"), [f"experiment={MODELS[model]}", "callbacks.budget.final_lr=5e-4"]
+    elif ARMS[arm].scratch:
+        chosen, own = ARMS[arm], [f"experiment={MODELS[model]}", "callbacks.budget.final_lr=5e-5"]
     else:
-        own = _branch(study, ARMS[arm], study.run(model, "start", seed))
-        callbacks += ["visits"] if ARMS[arm].labels else []
+        chosen, own = ARMS[arm], _branch(study, ARMS[arm], study.run(model, "start", seed))
     return [
         *own,
-        f"callbacks=[{','.join(callbacks)}]",
+        *chosen.overrides,
+        f"callbacks=[{','.join([*_CALLBACKS, *(['visits'] if chosen.labels else [])])}]",
+        f"globals.max_rollout_length={chosen.length}",
         f"run.path={folder.parent.resolve()}",
         f"run.id={folder.name}",
         f"+seed={seed}",
@@ -127,8 +127,11 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         *_windows(study, arm),
         "task.scheduler_cls=null",
         "callbacks.curriculum.rule._target_=spk_dt.training.Scheduled",
+        f"+callbacks.curriculum.rule.max_length={chosen.length}",
+        f"+callbacks.curriculum.rule.begin={chosen.begin}",
+        f"+callbacks.curriculum.rule.end={chosen.begin + 0.8 * (1.0 - chosen.begin)}",
         "callbacks.curriculum.reset_lr=null",
-        f"callbacks.budget.seconds={study.seconds}",
+        f"callbacks.budget.seconds={(2.0 if chosen.scratch else 1.0) * study.seconds}",
         f"trainer.accelerator={'gpu' if study.device == 'cuda' else 'cpu'}",
         "trainer.max_epochs=-1",
         "print_config=false",
@@ -164,10 +167,7 @@ def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
         f"model_file={start.resolve()}",
         "globals.lr=1e-3",
         "callbacks.budget.final_lr=5e-5",
-        f"globals.max_rollout_length={arm.length}",
-        f"+callbacks.curriculum.rule.max_length={arm.length}",
-        f"task.rollout_length={arm.length if arm.constant else min(2, arm.length)}",
-        *arm.overrides,
+        f"task.rollout_length={arm.length if arm.constant else 1 if arm.begin else min(2, arm.length)}",
     ]
     if arm.labels:
         own += [

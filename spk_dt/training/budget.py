@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from schnetpack import properties
 
 __all__ = ["ComputeBudget"]
 
@@ -69,7 +70,7 @@ class ComputeBudget(Callback):
         """Count, and end the training if the budget is used up."""
         self._read(pl_module)
         self.updates += 1
-        self.frames += len(batch["_idx"]) * getattr(pl_module, "rollout_length", 1)
+        self.frames += len(batch[properties.idx]) * (pl_module.steps_of(batch) if hasattr(pl_module, "steps_of") else 1)
         if self.used >= self.seconds:
             trainer.should_stop = True
 

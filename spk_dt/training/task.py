@@ -136,11 +136,10 @@ class DynamicTrainingTask(AtomisticTask):
     # one step of training, validation or test
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a batch; for S > 1 of rollouts of S steps. Single frames among windows are trained on as for S = 1."""
-        single = self._window_length(batch) == 1
-        n_steps = 1 if single else self.rollout_length
+        """Loss of a batch; for S > 1 of rollouts of S steps."""
+        n_steps = self.steps_of(batch)
         total = PartwiseLoss(list(self.parameters()), all_take_part=self.trainer.world_size > 1)
-        errors = None if single and self.rollout_length > 1 else self._force_errors_of("train", n_steps)
+        errors = self._force_errors_of("train", n_steps) if n_steps == self.rollout_length else None
         part: torch.Tensor | float = 0.0
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
             if n_steps == 1:
@@ -162,6 +161,10 @@ class DynamicTrainingTask(AtomisticTask):
             )
         self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=False)
         return loss
+
+    def steps_of(self, batch: Mapping[str, torch.Tensor]) -> int:
+        """S of a training batch: single frames among windows are trained on as for S = 1."""
+        return 1 if self._window_length(batch) == 1 else self.rollout_length
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the parameters; those of the positions, which took part in the forces, are not computed."""
