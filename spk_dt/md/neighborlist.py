@@ -9,6 +9,7 @@ from schnetpack.transform import MatScipyNeighborList, NeighborListTransform
 from schnetpack.utils import load_model
 
 from spk_dt.dynamics import VerletList
+from spk_dt.representation.cutoff import cutoff_of
 
 __all__ = ["VerletNeighborList"]
 
@@ -84,7 +85,7 @@ def model_cutoff(model_file: str) -> float:
             f"there is no model file '{model_file}'; spktrain writes 'best_model' into its run folder."
         )
     try:
-        return float(load_model(model_file).representation.cutoff)
+        return cutoff_of(load_model(model_file))
     except Exception as error:
         raise ValueError(
             f"'{model_file}' is not a SchNetPack model ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Give "

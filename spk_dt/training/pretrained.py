@@ -13,6 +13,7 @@ from schnetpack.transform import ScaleProperty
 from schnetpack.utils import load_model
 
 from spk_dt.evaluation.unit_check import Unit
+from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.run_config import RunConfig, read_run_config
 
 __all__ = ["Pretrained", "describe", "model_path", "read_model"]
@@ -84,7 +85,7 @@ def read_model(path: str | Path) -> AtomisticModel:
     file = model_path(path)
     try:
         model = load_model(str(file))
-        float(model.representation.cutoff)
+        cutoff_of(model)
         model.output_modules  # noqa: B018 - a model of SchNetPack has them
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:200]
@@ -123,7 +124,7 @@ def describe(path: str | Path) -> Pretrained:
 def _describe(file: Path, *written: int | None) -> Pretrained:
     """The same for one state of the files."""
     model = read_model(file)
-    cutoff = float(f"{float(model.representation.cutoff):.7g}")  # 3.3, not what single precision makes of it
+    cutoff = float(f"{cutoff_of(model):.7g}")  # 3.3, not what single precision makes of it
     energy_key, forces_key = _keys(model, file)
     return Pretrained(
         file=file,

@@ -21,6 +21,7 @@ from spk_dt.dynamics import (
     Visited,
     rollout,
 )
+from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accumulate import PartwiseLoss
 from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
@@ -106,7 +107,7 @@ class DynamicTrainingTask(AtomisticTask):
         self.step_weight_ratio = step_weight_ratio
         self.force_key = force_key
         self.skin = skin
-        self.cutoff = float(model.representation.cutoff)
+        self.cutoff = cutoff_of(model)
         self.max_displacement = self.cutoff / 10.0 if max_displacement is None else max_displacement
         rollout_outputs = [force_key] if rollout_outputs is None else list(rollout_outputs)
         names = [output.name for output in self.outputs]
