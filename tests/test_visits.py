@@ -150,6 +150,19 @@ def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):
     assert max(callback._age) == callback.max_steps
 
 
+def test_when_all_simulations_explode(database, tmp_path, caplog):
+    callback = visits(tmp_path, n_labels=1)
+    with caplog.at_level(logging.WARNING, "spk_dt"):
+        pl.seed_everything(0)
+        model = DynamicTrainingTask(
+            potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4}, max_displacement=1e-9
+        )
+        options = {"max_epochs": 3, "limit_train_batches": 2, "limit_val_batches": 0}
+        trainer(tmp_path, callbacks=[callback], **options).fit(model, data_module(database, tmp_path))
+    assert "all simulations exploded" in caplog.text
+    assert callback._done == 2
+
+
 def test_refusals(database, tmp_path):
     for name in ("n_rounds", "n_labels", "steps", "n_systems", "every_n_epochs", "n_processes", "max_steps"):
         with pytest.raises(ValueError, match=f"{name}=0"):

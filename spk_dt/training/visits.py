@@ -148,9 +148,13 @@ class VisitedStates(Callback):
         self._begin(datamodule)
         states = database.with_suffix(".traj")
         if not states.exists():
+            visited = self._simulate(task, datamodule.frames)
+            if not visited:
+                log.warning("visited states, round %d: all simulations exploded before a state was taken", self._done)
+                return
             self.folder.mkdir(exist_ok=True)
             part = states.with_suffix(".part")
-            ase.io.write(part, self._simulate(task, datamodule.frames), format="traj")
+            ase.io.write(part, visited, format="traj")
             part.rename(states)
         frames = ase.io.read(states, ":")
         labels = relabel(frames, self.reference, states.with_suffix(".jsonl"), self.n_processes)
