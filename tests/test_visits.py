@@ -82,12 +82,13 @@ def test_labels_are_those_of_the_reference_and_are_trained_on(database, tmp_path
             np.testing.assert_allclose(batch["forces"][rows] * kcal, atoms.get_forces(), atol=1e-6)
 
 
-def test_the_states_are_the_models_own(database, tmp_path):
+@pytest.mark.parametrize("faster", [{}, {"time_step": 2.0, "kinetic_energy": 4.0}], ids=["as the data", "faster"])
+def test_the_states_are_the_models_own(database, tmp_path, faster):
     """One step of velocity Verlet with the model's forces leads from a training frame to each state of the first step."""
     task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4})
     module = data_module(database, tmp_path)
     module.setup()
-    callback = visits(tmp_path, steps=1, n_labels=2)
+    callback = visits(tmp_path, steps=1, n_labels=2, **faster)
     callback._begin(module)
     before = [dict(system) for system in callback._systems]
     states = callback._simulate(task, module.frames)
@@ -101,7 +102,12 @@ def test_the_states_are_the_models_own(database, tmp_path):
         expected = start[p.R] + start[properties.velocities] * dt + forces / (2 * masses) * dt**2
         np.testing.assert_allclose(atoms.positions, expected.detach(), atol=1e-10)
         assert np.abs(atoms.positions - start[p.R].detach().numpy()).max() > 1e-4
-        assert atoms.info["timestep_fs"] == pytest.approx(0.5)
+        assert atoms.info["timestep_fs"] == pytest.approx(1.0 if faster else 0.5)
+        frame = next(
+            i for i in module.train_idx if np.allclose(module.frames.window(p.R, i, 1)[0], start[p.R].detach())
+        )
+        velocities = module.frames.window(properties.velocities, frame, 1)[0]
+        np.testing.assert_allclose(start[properties.velocities], velocities * (2.0 if faster else 1.0))
 
 
 def test_an_interrupted_run_goes_on(database, tmp_path):
@@ -169,7 +175,7 @@ def test_refusals(database, tmp_path):
             visits(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):
         visits(tmp_path, n_labels=13)
-    with pytest.raises(ValueError, match="max_force=-1"):
+    with pytest.raises(ValueError, match="max_force=-1 must be positive"):
         visits(tmp_path, max_force=-1)
     with pytest.raises(ValueError, match=r"share=1\.0"):
         fit(database, tmp_path, visits(tmp_path, share=1.0))

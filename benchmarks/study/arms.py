@@ -12,6 +12,7 @@ __all__ = ["ARMS", "FEW_LENGTH", "MODELS", "Arm"]
 #: model of the study -> experiment in which S = 1 is trained
 MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schnet"}
 
+_HOT = ("callbacks.visits.kinetic_energy=1.5", "callbacks.visits.time_step=2")
 _FULL = ("task/gradient=full", "task.first_step_weight=1")
 
 
@@ -73,6 +74,7 @@ ARMS: dict[str, Arm] = {
     "scratch": Arm("S = 1 from scratch, learning rate not reset", scratch=True),
     "scratch_full16": Arm("full, S to 16 from scratch, equal weights", 16, _FULL, scratch=True),
     "visits": Arm("S = 1 and visited states", labels="visited"),
+    "visits_hot": Arm("S = 1 and visited states, hotter and further", 1, _HOT, labels="visited"),
+    "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
-    "full8_visits": Arm("full, S to 8, equal weights, and visited states", 8, _FULL, labels="visited"),
 }

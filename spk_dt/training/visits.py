@@ -64,6 +64,9 @@ class VisitedStates(Callback):
         steps: steps of each simulation in a round.
         n_labels: states of a round that are labelled, drawn at random from the simulations.
         max_steps: steps after which a simulation begins anew, from another training frame.
+        time_step: time step of the simulations in units of that of the data; above one they come further in as many steps.
+        kinetic_energy: of a simulation at its beginning, in units of that of the training frame; above one rare events come
+            sooner, and labels reach to higher energies.
         share: expected share of the training batches that are of visited states.
         max_force: eV/Å; a simulation that has come to a state in which a reference force is larger begins anew, and the
             state is left out.
@@ -85,6 +88,8 @@ class VisitedStates(Callback):
         steps: int = 500,
         n_labels: int = 40,
         max_steps: int = 4000,
+        time_step: float = 1.0,
+        kinetic_energy: float = 1.0,
         share: float = 0.25,
         max_force: float = 30.0,
         n_processes: int = 1,
@@ -98,11 +103,13 @@ class VisitedStates(Callback):
             raise ValueError(
                 f"callbacks.visits.n_labels={n_labels}: {n_systems} simulations of {steps} steps have fewer states."
             )
-        if not max_force > 0.0:
-            raise ValueError(f"callbacks.visits.max_force={max_force} eV/Å must be positive.")
+        for name, value in {"max_force": max_force, "time_step": time_step, "kinetic_energy": kinetic_energy}.items():
+            if not value > 0.0:
+                raise ValueError(f"callbacks.visits.{name}={value} must be positive.")
         self.reference = reference
         self.n_rounds, self.first_epoch, self.every_n_epochs = n_rounds, first_epoch, every_n_epochs
         self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
+        self.time_step, self.kinetic_energy = time_step, kinetic_energy
         self.share, self.max_force, self.n_processes = share, max_force, n_processes
         self.folder = Path(folder)
         self._done = 0  # rounds
@@ -183,6 +190,8 @@ class VisitedStates(Callback):
                 continue
             sample = windows[int(torch.randint(len(windows), ()))]
             system = {key: value for key, value in sample.items() if key in _STRUCTURE}
+            system[properties.velocities] = system[properties.velocities] * self.kinetic_energy**0.5
+            system[properties.time_step] = system[properties.time_step] * self.time_step
             self._systems[i : i + 1] = [system]
             self._age[i : i + 1] = [0]
 
