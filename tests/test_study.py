@@ -132,7 +132,9 @@ def row(arm, seed, mean, model="egnn"):
             "arm": arm,
             "seed": seed,
             "budget": 60.0,
+            "windows": None,
             "picoseconds": 1.0,
+            "starts": 2,
             "updates": 1000.0,
             "labels": 0,
         },
@@ -144,13 +146,16 @@ def row(arm, seed, mean, model="egnn"):
 def test_report(tmp_path):
     rows = [row("control", 0, 1.0), row("control", 1, 0.6), row("visits", 0, 0.4), row("visits", 1, 0.9)]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    write_results(tmp_path / "results.jsonl", tmp_path / "RESULTS.md", ["python -m benchmarks.study run"])
+    write_results(tmp_path / "results.jsonl", tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
     assert "0.650 (0.400 to 0.900)" in line
     assert "-19 %" in line  # 0.65 against 0.8
     assert "1 of 2" in line
-    assert "python -m benchmarks.study run" in text
+    command = text.split("```bash\n")[1].split("\n")[0]
+    assert command.endswith(
+        "--model egnn --seconds 60 --picoseconds 1 --starts 2 --seed 0 --seed 1 --arm control --arm visits"
+    )
     for name in ("true_error.png", "along_reference.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 

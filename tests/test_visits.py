@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData
 from schnetpack.transform import MatScipyNeighborList
+from test_experiments import spktrain
 from test_task import data_module, paper_outputs, trainer
 
 from spk_dt import properties
@@ -181,6 +182,25 @@ def test_refusals(database, tmp_path):
         fit(database, tmp_path, visits(tmp_path, share=1.0))
     with pytest.raises(ImportError, match="nowhere"):
         fit(database, tmp_path, VisitedStates("nowhere:Calculator", folder=str(tmp_path / "visited")))
+
+
+def test_the_experiment(database, tmp_path, monkeypatch):
+    """Through `spktrain`, from a stored model."""
+    (tmp_path / "model").mkdir()
+    torch.save(potential(), tmp_path / "model" / "best_model")
+    run = tmp_path / "run"
+    run.mkdir()
+    spktrain(
+        run, monkeypatch, "experiment=dt_visits", f"model_file={tmp_path / 'model'}",
+        f"callbacks.visits.reference={EMT_NAME}",
+        "callbacks.visits.n_rounds=1", "callbacks.visits.steps=5", "callbacks.visits.n_labels=6", "data=trajectory",
+        f"data.datapath={database}", "data.max_train_windows=24", "data.val_window=5", "data.max_val_windows=2",
+        "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+        "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
+        "+trainer.enable_progress_bar=false", "print_config=false",
+    )  # fmt: skip
+    assert len(ASEAtomsData(str(run / "visited" / "round_000.db"))) == 6
+    assert torch.load(run / "best_model", weights_only=False).do_postprocessing
 
 
 def test_batches_are_of_one_kind():

@@ -49,7 +49,7 @@ def run(
     done = {_key(json.loads(line)) for line in results.read_text().splitlines()} if results.exists() else set()
 
     def todo(m: str) -> list[dict[str, Any]]:
-        settings = {"model": m, "budget": seconds, "windows": windows, "picoseconds": picoseconds}
+        settings = {"model": m, "budget": seconds, "windows": windows, "picoseconds": picoseconds, "starts": starts}
         rows = [{**settings, "arm": a, "seed": s} for a in arms for s in seed]
         return [row for row in rows if _key(row) not in done]
 
@@ -57,7 +57,7 @@ def run(
         for m in model:
             for begun in [pool.submit(train, study, m, "start", s) for s in seed]:  # the arms begin with it
                 begun.result()
-            futures = [pool.submit(_work, study, row, starts, every_ps) for row in todo(m)]
+            futures = [pool.submit(_work, study, row, every_ps) for row in todo(m)]
             for future in as_completed(futures):
                 row = future.result()
                 with results.open("a") as file:
@@ -82,17 +82,17 @@ def _one_thread() -> None:
     warnings.filterwarnings("ignore")
 
 
-def _work(study: Study, row: dict[str, Any], starts: int, every_ps: float) -> dict[str, Any]:
+def _work(study: Study, row: dict[str, Any], every_ps: float) -> dict[str, Any]:
     """Train one arm and measure it."""
     folder = train(study, row["model"], row["arm"], row["seed"])
     row |= training(folder)
     if row["picoseconds"]:
-        row["long_run"] = long_run(simulate(study, folder, row["picoseconds"], starts, every_ps))
+        row["long_run"] = long_run(simulate(study, folder, row["picoseconds"], row["starts"], every_ps))
     return row
 
 
 def _key(row: dict) -> tuple:
-    return tuple(row[key] for key in ("model", "seed", "arm", "picoseconds"))
+    return tuple(row[key] for key in ("model", "seed", "arm", "picoseconds", "starts"))
 
 
 def _told(row: dict) -> str:

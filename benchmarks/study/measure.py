@@ -54,7 +54,7 @@ def simulate(study: Study, run: Path, picoseconds: float, starts: int, every_ps:
     Returns:
         folder of the evaluation.
     """
-    out = study.folder / "simulations" / f"{run.name}-{picoseconds:g}ps"
+    out = study.folder / "simulations" / f"{run.name}-{picoseconds:g}ps-{starts}"
     every = round(every_ps * _STEPS_PER_PS)
     if (out / "true_error_by_start.csv").exists():
         return out

@@ -35,13 +35,12 @@ Numbers are means over seeds, with the smallest and the largest in brackets. eV/
 """
 
 
-def write_results(rows: Path, out: Path, commands: Iterable[str] = ()) -> None:
+def write_results(rows: Path, out: Path) -> None:
     """Write the report.
 
     Args:
         rows: ``results.jsonl`` of a study.
         out: Markdown file; the figures ``true_error.png`` and ``along_reference.png`` go beside it.
-        commands: that made the rows.
 
     Raises:
         FileNotFoundError: if there are no results.
@@ -50,21 +49,32 @@ def write_results(rows: Path, out: Path, commands: Iterable[str] = ()) -> None:
         raise FileNotFoundError(f"there is no '{rows}'; make results with: python -m benchmarks.study run")
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     parts = [_HEAD]
-    if commands:
-        parts.append("```bash\n" + "\n".join(commands) + "\n```\n")
     out.parent.mkdir(parents=True, exist_ok=True)
-    for model, of_model in _grouped(found, "model").items():
-        for (budget, ps), same in _grouped(of_model, "budget", "picoseconds").items():
-            parts.append(
-                f"## {model}, {budget:g} s and {budget:g} s" + (f", simulations of {ps:g} ps" if ps else "") + "\n"
-            )
-            parts += [_training_table(same), _error_table(same), _element_table(same)]
+    for setting, same in _grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
+        parts += [_heading(*setting), _command(same), _training_table(same), _error_table(same), _element_table(same)]
     if any("long_run" in row for row in found):
         _save(_plot_true_error(found), out.with_name("true_error.png"))
         parts.append("![true error against time](true_error.png)\n")
     _save(_plot_along(found), out.with_name("along_reference.png"))
     parts.append("![error along the reference](along_reference.png)\n")
     out.write_text("\n".join(parts))
+
+
+def _heading(model: str, budget: float, windows: int | None, picoseconds: float, starts: int) -> str:
+    some = f", {windows} windows" if windows else ""
+    long = f", {5 * starts} simulations of {picoseconds:g} ps" if picoseconds else ""
+    return f"## {model}, {budget:g} s and {budget:g} s{some}{long}\n"
+
+
+def _command(rows: list[Row]) -> str:
+    """What makes these rows."""
+    first = rows[0]
+    words = ["python -m benchmarks.study run", f"--model {first['model']}", f"--seconds {first['budget']:g}"]
+    words += [f"--windows {first['windows']}"] if first["windows"] else []
+    words += [f"--picoseconds {first['picoseconds']:g} --starts {first['starts']}"]
+    words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in rows})]
+    words += [f"--arm {arm}" for arm in _by_arm(rows)]
+    return f"```bash\n{' '.join(words)}\n```\n"
 
 
 def _training_table(rows: list[Row]) -> str:
