@@ -10,7 +10,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
-from models import potential
 from pair_potential import CUTOFF, Reference, pair_model, tetrahedron
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData
@@ -22,7 +21,7 @@ from spk_dt import properties
 from spk_dt.data import TrajectoryWindows, TrajectoryWriter, load_frames
 from spk_dt.data.continuation import continuation
 from spk_dt.data.windows import window_starts
-from spk_dt.dynamics import Detached, Full, Kicks, ModelForces, Truncated, VerletList, rollout
+from spk_dt.dynamics import Detached, Full, Kicks, Truncated, rollout
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.report import write_report
 
@@ -76,12 +75,10 @@ def force_errors(path, tmp_path, replay_kicks=False, **kwargs):
     """Largest force error at each frame, of rollouts with the forces of the reference method, as the task makes them."""
     one = batch(path, replay_kicks)
     model = torch.load(pair_model(tmp_path / "model"), weights_only=False).double()
-    dt_task = task(potential().double(), paper_outputs(), **kwargs)
-    inputs = dt_task._model_inputs(one)
-    force_fn = ModelForces(model.eval(), inputs, VerletList(CUTOFF, 0.5))
+    dt_task = task(model, paper_outputs(), **kwargs).eval()
     errors = []
     with torch.no_grad():
-        for visited in dt_task._rollout(force_fn, one, S, Detached(), dt_task._guard(one)):
+        for visited in dt_task.rollout(one, S):
             reference = one[properties.window(p.forces)][:, visited.step]
             errors.append(float((visited.state.forces - reference).abs().max()))
     return np.array(errors)
