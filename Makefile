@@ -22,7 +22,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 test: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: env
 	$(BIN)/python -m pytest -m slow
@@ -33,16 +33,20 @@ bench: env
 demo: env
 	mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0
-	cd $(DEMO) && $(BIN)/spktrain experiment=static_egnn run.id=static_egnn +seed=0
 	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
 	cd $(DEMO) && rm -f start.traj && $(BIN)/spkdt frames start.traj --split test
 	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
 		system/initializer=frames dynamics.n_steps=400 simulation_dir=md overwrite=true
 	cd $(DEMO) && $(BIN)/python $(CURDIR)/tutorials/look_at_a_simulation.py md/simulation.hdf5
-	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate embedded static=runs/static_egnn dt=runs/dt_egnn \
-		--steps 300 --reference tblite:GFN1-xTB --relabel-every 100 --processes 2 --out evaluation
+	$(BIN)/python -m benchmarks.study run --out $(DEMO)/study --seed 0 --seed 1 --arm control --arm visits_hot \
+		--seconds 240 --picoseconds 5 --starts 2
+	$(BIN)/python -m benchmarks.study write --out $(DEMO)/study --results $(DEMO)/RESULTS.md
+	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate study/h2_pd6_graphene.db static=study/runs/egnn-control-0 \
+		visits=study/runs/egnn-visits_hot-0 --steps 300 --reference tblite:GFN1-xTB --relabel-every 100 --processes 2 \
+		--out evaluation
 	cd $(DEMO) && $(BIN)/spkdt report evaluation
 	@echo "Figures: $(DEMO)/runs/dt_egnn/validation.png, $(DEMO)/md/simulation.png"
+	@echo "Does it help, at equal compute: $(DEMO)/RESULTS.md, $(DEMO)/true_error.png"
 	@echo "Report:  $(DEMO)/evaluation/report.html"
 
 clean:

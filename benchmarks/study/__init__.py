@@ -3,8 +3,9 @@
     arms.py     what is compared: overrides of the training, by name
     train.py    runs of `spktrain`: one to begin with for each seed, and branches from it
     measure.py  numbers of a trained model: along unseen trajectories, and true errors in long simulations
-    collect.py  from the folders of a study to one table
+    displaced.py  control of visited states: labels at displaced training frames
     write.py    RESULTS.md and its figures
+    results.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it
 
 `python -m benchmarks.study run` makes the runs, `python -m benchmarks.study write` the report.
 """

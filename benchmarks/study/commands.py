@@ -69,11 +69,12 @@ def run(
 def write(
     out: Folder = Path("study"),
     results: Annotated[Path, typer.Option(help="Markdown file to write; figures go beside it.")] = Path("RESULTS.md"),
+    findings: Annotated[bool, typer.Option(help="With findings.md, for the rows in this repository.")] = False,
 ) -> None:
-    """Write tables and figures of what there is."""
+    """Write tables and figures of what there is. Of the rows in this repository: --out benchmarks/study --findings."""
     from benchmarks.study.write import write_results
 
-    write_results(out / "results.jsonl", results)
+    write_results(out / "results.jsonl", results, findings)
 
 
 def _one_thread() -> None:

@@ -17,6 +17,8 @@ __all__ = ["write_results"]
 
 Row = dict[str, Any]
 
+_FINDINGS = Path(__file__).with_name("findings.md")
+
 _HEAD = f"""# Does dynamic training help?
 
 Models are trained conventionally (S = 1) for a number of seconds of computing, and from there on for as many seconds in
@@ -35,12 +37,13 @@ Numbers are means over seeds, with the smallest and the largest in brackets. eV/
 """
 
 
-def write_results(rows: Path, out: Path) -> None:
+def write_results(rows: Path, out: Path, findings: bool = False) -> None:
     """Write the report.
 
     Args:
         rows: ``results.jsonl`` of a study.
         out: Markdown file; the figures ``true_error.png`` and ``along_reference.png`` go beside it.
+        findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
         FileNotFoundError: if there are no results.
@@ -48,7 +51,7 @@ def write_results(rows: Path, out: Path) -> None:
     if not rows.exists():
         raise FileNotFoundError(f"there is no '{rows}'; make results with: python -m benchmarks.study run")
     found = [json.loads(line) for line in rows.read_text().splitlines()]
-    parts = [_HEAD]
+    parts = [_HEAD, *((_FINDINGS.read_text(),) if findings else ())]
     out.parent.mkdir(parents=True, exist_ok=True)
     for setting, same in _grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), _training_table(same), _error_table(same), _element_table(same)]
