@@ -178,8 +178,11 @@ def test_what_training_logs(tmp_path):
     ]
     names += [f"test_forces_mae_{element}" for element in ("H", "C", "Pd")]
     rows = [names, ["0.5", "10", "100", "800", *[""] * 5], ["0.4", "20", "200", "1600", *[""] * 5]]
-    rows.append([*[""] * 4, "0.1", "0.3", "0.1", "0.2", "0.4"])
     (folder / "metrics.csv").write_text("\n".join(",".join(one) for one in rows) + "\n")
+    again = folder.with_name("version_10")  # the run was interrupted
+    again.mkdir()
+    last = [*[""] * 4, "0.1", "0.3", "0.1", "0.2", "0.4"]
+    (again / "metrics.csv").write_text("\n".join(",".join(one) for one in (names, last)) + "\n")
     found = training(tmp_path / "run")
     assert (found["seconds"], found["updates"], found["val_loss"], found["labels"]) == (20.0, 200.0, 0.4, 0)
     assert found["along_by_step"] == [(0, 0.1), (50, 0.3)]

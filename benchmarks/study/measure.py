@@ -27,10 +27,11 @@ def training(run: Path) -> dict[str, Any]:
     Args:
         run: folder of the run.
     """
-    rows = _rows(next((run / "csv").glob("version_*/metrics.csv")))
-    last = {key: value for row in rows for key, value in row.items() if value != ""}
+    files = sorted((run / "csv").glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    rows = [row for file in files for row in _rows(file)]  # one file for each time that the run was begun
+    last = {key: value for row in rows for key, value in row.items() if value not in ("", None)}
     found = {key: float(last[f"train_{key}"]) for key in ("seconds", "updates", "frames")}
-    found["val_loss"] = min(float(row["val_loss"]) for row in rows if row["val_loss"] != "")
+    found["val_loss"] = min(float(row["val_loss"]) for row in rows if row.get("val_loss"))
     found["snapshots"] = float(last["test_forces_mae_step_0"])
     prefix = "test_forces_mae_step_"
     steps = sorted(int(key.removeprefix(prefix)) for key in last if key.startswith(prefix))
