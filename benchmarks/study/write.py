@@ -102,14 +102,19 @@ def _error_table(rows: list[Row]) -> str:
         ]
     arms = _by_arm(rows)
     compared = long_runs and "control" in arms
-    names = [name for name, _ in columns] + ["against the control", "seeds below its mean"] * compared
+    names = [name for name, _ in columns] + [
+        "against the control of the same seeds",
+        "seeds below the mean of the controls",
+    ] * compared
     lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm, same in arms.items():
         cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
         if compared:
-            control = fmean(row["long_run"]["mean"] for row in arms["control"])
+            controls = {row["seed"]: row["long_run"]["mean"] for row in arms["control"]}
+            control = fmean(controls.values())
             errors = [row["long_run"]["mean"] for row in same]
-            change = f"{100.0 * (fmean(errors) / control - 1.0):+.0f} %"
+            of_seeds = fmean(controls.get(row["seed"], control) for row in same)
+            change = f"{100.0 * (fmean(errors) / of_seeds - 1.0):+.0f} %"
             below = f"{sum(error < control for error in errors)} of {len(errors)}"
             cells += ["", ""] if arm == "control" else [change, below]
         lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
@@ -146,6 +151,9 @@ def _plot_true_error(rows: list[Row]) -> Figure:
             column[1].plot(times, lost, **style)
         column[0].set_title(model)
         column[0].set_yscale("log")
+        column[0].set_yticks([0.1, 0.2, 0.5, 1.0, 2.0], ["0.1", "0.2", "0.5", "1", "2"], minor=False)
+        column[0].set_yticks([], minor=True)
+        column[0].set_ylim(0.1, LOST)
         column[1].set_xlabel("simulated time (ps)")
         column[1].set_ylim(-3, 103)
     grid[0, 0].set_ylabel(f"true force error (eV/Å,\nat most {LOST:g}), mean over starts")
