@@ -119,12 +119,14 @@ def test_true_errors_of_long_runs(tmp_path):
     assert found["mean"] == pytest.approx(np.mean(late))
     assert found["median"] == pytest.approx(np.median(late))
     assert found["lost"] == 0.5
+    assert found["uncapped"] == pytest.approx(np.mean([0.3, 0.4, 0.5, 0.3, 900.0]))
+    assert found["missing"] == 1
     assert [point[3] for point in found["over_time"]] == [0.0, 0.0, 0.0, 0.5, 0.5]
     assert found["over_time"][1][1] == pytest.approx(0.2)
 
 
 def row(arm, seed, mean, model="egnn"):
-    long = {"mean": mean, "median": mean, "lost": 0.1, "elements": {"H": 0.1, "C": 0.2, "Pd": 0.3}}
+    long = {"mean": mean, "uncapped": mean, "median": mean, "lost": 0.1, "elements": {"H": 0.1, "C": 0.2, "Pd": 0.3}}
     long["over_time"] = [(0.0, 0.1, 0.1, 0.0), (1000.0, mean, mean, 0.1)]
     return {
         **{

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -86,7 +87,9 @@ def long_run(folder: Path) -> dict[str, Any]:
         mean: over starts and times from 1 ps on (in a shorter simulation from the middle on), summed over elements, at
             most `LOST` for each geometry; a geometry that is not there, since the simulation exploded or the reference
             method failed, counts as `LOST`.
-        median: of the same values.
+        uncapped: mean of the errors as they are, of the geometries that are there.
+        missing: number of those that are not.
+        median: of the same values as the mean.
         lost: share of the simulations with an error of `LOST` at any time.
         elements: mean by element of the geometries that are there, each at most `LOST`.
         over_time: (time in fs, mean, median, share of simulations lost until then) from the start on.
@@ -105,6 +108,7 @@ def long_run(folder: Path) -> dict[str, Any]:
     }
     first = min(_FIRST_FS, times[-1] / 2)
     late = [value for (_, time), value in summed.items() if time >= first]
+    there = [value for (_, time), one in errors.items() if time >= first and isfinite(value := sum(one.values()))]
     elements = {
         element: fmean(min(LOST, one[element]) for (_, time), one in errors.items() if one and time >= first)
         for element in next(iter(errors.values()))
@@ -116,6 +120,8 @@ def long_run(folder: Path) -> dict[str, Any]:
         over_time.append((time, fmean(values), median(values), len(lost) / len(starts)))
     return {
         "mean": fmean(late),
+        "uncapped": fmean(there),
+        "missing": len(late) - len(there),
         "median": median(late),
         "lost": len(lost) / len(starts),
         "elements": elements,
