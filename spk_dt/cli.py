@@ -291,6 +291,11 @@ def evaluate(
     energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
     position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
     every: Annotated[int, typer.Option(min=1, help="Keep every so many steps; for long simulations.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of a Langevin thermostat, in K; without it the energy is constant.")
+    ] = None,
+    friction: Annotated[float, typer.Option(help="Of the thermostat, in 1/fs.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of the random forces of the thermostat.")] = 0,
     precision: Annotated[
         int, typer.Option(help="Bits of the numbers in simulations: 64, or 32 for half the time.")
     ] = 64,
@@ -311,7 +316,8 @@ def evaluate(
     --reference, at the visited geometries (CSV), metrics.json and figures to DIR. `spkdt report DIR` makes a page of it.
     """
     from spk_dt.evaluation.evaluate import evaluate as run
-    from spk_dt.evaluation.evaluate import named_models
+    from spk_dt.evaluation.named_models import named_models
+    from spk_dt.evaluation.simulate import Protocol
 
     if reference is not None:
         from spk_dt.data.reference import reference_calculator
@@ -321,26 +327,24 @@ def evaluate(
         data=data,
         models=named_models(models),
         out=out,
-        steps=steps,
+        protocol=Protocol(
+            steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
+        ),
         split=split,
         number=number,
         starts_per_trajectory=starts_per_trajectory,
-        device=device,
         energy_unit=energy_unit,
         position_unit=position_unit,
-        every=every,
-        precision=precision,
-        compile=compile,
         tolerance=tolerance,
         command=sys.argv,
-        progress=sys.stderr.isatty(),
     )
+    where = "along the reference" if temperature is None else "at the start frames"
     for name, one in metrics.items():
         errors = ", ".join(
             f"{element} {error:.4f}" for element, error in one["along_reference"]["mean_over_steps"].items()
         )
         exploded = f"; {len(one['exploded'])} exploded" if one["exploded"] else ""
-        typer.echo(f"{name}: force error along the reference {errors} eV/Å{exploded}")
+        typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
     if reference is not None:
         relabel(out, reference, relabel_every, processes)
     _draw(out)

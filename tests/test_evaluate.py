@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from spk_dt.cli import app
 from spk_dt.data import TrajectoryWriter
 from spk_dt.data.continuation import continuation
-from spk_dt.evaluation.evaluate import named_models
 from spk_dt.evaluation.force_error import ErrorCurve, average_curves, element_errors, summary
+from spk_dt.evaluation.named_models import named_models
 from spk_dt.evaluation.unit_check import check_units
 
 STEPS = 120

@@ -24,6 +24,7 @@ from spk_dt.data.windows import window_starts
 from spk_dt.dynamics import Detached, Full, Kicks, Truncated, rollout
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.report import write_report
+from spk_dt.evaluation.simulate import Protocol
 
 S = 6
 
@@ -225,7 +226,7 @@ def thinned(tmp_path):
 def test_evaluation_of_thinned_trajectories(thinned, tmp_path):
     out = tmp_path / "out"
     model = pair_model(tmp_path / "model", depth=1.02)
-    metrics = evaluate(thinned, {"pair": model}, out, steps=30)["pair"]
+    metrics = evaluate(thinned, {"pair": model}, out, Protocol(30))["pair"]
     with (out / "force_error_by_start.csv").open() as file:
         rows = list(csv.DictReader(file))
     full, some = ({int(r["step"]): r for r in rows if r["start"] == s and r["element"] == "H"} for s in "01")
@@ -238,7 +239,7 @@ def test_evaluation_of_thinned_trajectories(thinned, tmp_path):
     assert metrics["along_reference"]["step_0"]["H"] > 0.0
     write_report(out)
     with pytest.raises(ValueError, match=r"every=3: .*'thinned'.*every=1"):
-        evaluate(thinned, {"pair": model}, tmp_path / "other", steps=30, every=3)
+        evaluate(thinned, {"pair": model}, tmp_path / "other", Protocol(30, every=3))
 
 
 def test_a_run_is_compared_at_the_frames_that_there_are(thinned):

@@ -24,7 +24,7 @@ from spk_dt.data.continuation import Continuation
 from spk_dt.data.convert import convert
 from spk_dt.data.readers import schnetpack_hdf5
 from spk_dt.data.verlet_residual import verlet_residual
-from spk_dt.evaluation.simulate import ModelCalculator, group_starts, simulate
+from spk_dt.evaluation.simulate import ModelCalculator, Protocol, group_starts, simulate
 from spk_dt.md import FramesInit, MoleculeStream
 
 KJ_PER_MOL = 1000.0 / 6.02214076e23 / 1.602176634e-19  # eV
@@ -211,7 +211,7 @@ def test_an_evaluation_in_which_a_molecule_explodes(tmp_path):
         ]
         starts.append(Continuation("t", 0, 0.5, frames[0], *values, following=1))
     (group,) = group_starts(starts)
-    exploded = simulate(ModelCalculator(model, "eV", "Ang"), starts, group, tmp_path / "a.hdf5", 120)
+    exploded = simulate(ModelCalculator(model, "eV", "Ang"), starts, group, tmp_path / "a.hdf5", Protocol(120))
     assert (exploded > 3).any()
     raws = schnetpack_hdf5.read(tmp_path / "a.hdf5")
     assert [raw.n_frames for raw in raws] == [120 if step < 0 else step - 1 for step in exploded]

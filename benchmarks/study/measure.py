@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.study.train import Study
 from spk_dt.evaluation.evaluate import evaluate
+from spk_dt.evaluation.simulate import Protocol
 from spk_dt.evaluation.true_error import true_errors
 
 __all__ = ["LOST", "long_run", "simulate", "training"]
@@ -66,12 +67,8 @@ def simulate(study: Study, run: Path, picoseconds: float, starts: int, every_ps:
             study.database,
             {run.name: run / "best_model"},
             out,
-            steps=round(picoseconds * _STEPS_PER_PS),
+            Protocol(round(picoseconds * _STEPS_PER_PS), every // 10, device=study.device, precision=32, compile=True),
             starts_per_trajectory=starts,
-            every=every // 10,
-            precision=32,
-            compile=True,
-            device=study.device,
         )
     true_errors(out, study.reference, every)
     return out

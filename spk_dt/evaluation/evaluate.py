@@ -14,15 +14,14 @@ The folder that is written:
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
-import torch
 from schnetpack import properties
 from schnetpack.md.data import HDF5Loader
 
@@ -36,6 +35,7 @@ from spk_dt.evaluation.simulate import (
     MAX_DISPLACEMENT,
     Group,
     ModelCalculator,
+    Protocol,
     forces_at_start,
     group_starts,
     simulate,
@@ -43,12 +43,7 @@ from spk_dt.evaluation.simulate import (
 from spk_dt.evaluation.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
 
-__all__ = ["Evaluation", "all_metrics", "evaluate", "named_models"]
-
-_RESERVED = {
-    *("start.traj", "settings.json", "metrics.json", "distributions.json", "report.html", "figures"),
-    *("force_error.csv", "force_error_by_start.csv", "true_error.csv", "true_error_by_start.csv", "reference"),
-}
+__all__ = ["Evaluation", "all_metrics", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,8 @@ class Evaluation:
         energy_unit: the unit of energies in the files, in eV.
         force_unit: the unit of forces in the files, in eV/Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
+        thermostat: whether there was one; then nothing is compared with the reference trajectories, and energy is no
+            constant.
     """
 
     name: str
@@ -78,6 +75,7 @@ class Evaluation:
     energy_unit: float
     force_unit: float
     tolerance: float
+    thermostat: bool = False
 
     @property
     def members(self) -> list[tuple[int, ...]]:
@@ -102,6 +100,7 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
         evaluation.energy_unit,
         evaluation.force_unit,
         evaluation.tolerance,
+        evaluation.thermostat,
     )
     return {
         "along_reference": force_error.summary(evaluation.averages),
@@ -120,78 +119,36 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def named_models(arguments: Iterable[str]) -> dict[str, Path]:
-    """Models under the names that results carry.
-
-    Args:
-        arguments: ``NAME=MODEL`` or ``MODEL``, a file, or the folder of a run with a ``best_model``. Without a name, a
-            file ``best_model`` has that of its folder, and any other its own without ending.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if two models have one name, a name is no name for a folder, or there is no model.
-    """
-    models: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, file = argument.partition("=")
-        if not equals or Path(argument).exists():
-            name, file = "", argument
-        path = Path(file) / "best_model" if Path(file).is_dir() else Path(file)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no model file '{path}'; spktrain writes 'best_model' into its run folder."
-            )
-        path = path.resolve()
-        name = name or (path.parent.name if path.name == "best_model" else path.stem)
-        if not name or name in {".", ".."} or name in _RESERVED or set(name) & set("/\\\0"):
-            raise ValueError(
-                f"'{name}' cannot be the name of a model, since results are written to a folder of this name."
-            )
-        if name in models:
-            raise ValueError(f"two models are called '{name}': {models[name]} and {path}. Give names: {name}_2={path}.")
-        models[name] = path
-    if not models:
-        raise ValueError("give at least one model.")
-    return models
-
-
 def evaluate(
     data: str | Path,
     models: Mapping[str, str | Path],
     out: str | Path,
-    steps: int = 300,
+    protocol: Protocol | None = None,
     split: str = "test",
     number: int | None = None,
     starts_per_trajectory: int = 1,
-    device: str = "cpu",
     energy_unit: str = "eV",
     position_unit: str = "Angstrom",
-    every: int = 1,
-    precision: int = 64,
-    compile: bool = False,
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
-    progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
+
+    With a thermostat, simulations do not follow the reference trajectories, and nothing but the start frames is compared
+    with them; relabelled, they are judged as others are (`spk_dt.evaluation.true_error`).
 
     Args:
         data: trajectory database, or the word ``embedded``.
         models: name and file of each model.
         out: folder to write; it must not exist, or be empty.
-        steps: steps of each simulation.
+        protocol: how simulations are made; default 300 steps at constant energy.
         split: partition to take trajectories from.
         number: number of trajectories; None takes all.
         starts_per_trajectory: start frames of each trajectory, evenly spaced.
-        device: where to compute.
         energy_unit: unit of the energies of all models, a name of ase.units or a number in eV.
         position_unit: unit of length of all models, a name of ase.units or a number in Å.
-        every: keep every so many steps.
-        precision: bits of the floating-point numbers in simulations, 32 or 64; half as many take half the time.
-        compile: compile the models, which takes a minute or so each and makes long simulations about twice as fast.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
-        progress: show bars.
 
     Returns:
         metrics of each model, as in ``metrics.json``.
@@ -202,37 +159,33 @@ def evaluate(
         ValueError: if a model does not agree with the reference at the start frames, most likely because of its units, or
             an option does not fit the data.
     """
-    out = Path(out)
+    out, protocol = Path(out), protocol or Protocol()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
-    if steps < 1 or every < 1:
-        raise ValueError(f"steps={steps} and every={every} must be positive.")
-    if precision not in (32, 64):
-        raise ValueError(f"precision={precision}: floating-point numbers have 32 or 64 bits.")
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
-    _check_device(device)
+    thermostat = protocol.temperature is not None
     with trajectory_database(data) as database:
-        starts = spread_continuations(database, split, number, starts_per_trajectory, steps)
+        starts = spread_continuations(
+            database, split, number, starts_per_trajectory, 0 if thermostat else protocol.steps
+        )
+    if thermostat:
+        starts = [replace(one, following=0) for one in starts]
     for one in starts:
-        if gcd(every, one.inner_steps) > 1:
+        if gcd(protocol.every, one.inner_steps) > 1:
             raise ValueError(
-                f"every={every}: of each simulation the steps 1, 1 + {every}, ... are kept, none of which is one of every "
-                f"{one.inner_steps} steps of which trajectory '{one.trajectory}' has frames. Take every=1."
+                f"every={protocol.every}: of each simulation the steps 1, 1 + {protocol.every}, ... are kept, none of which "
+                f"is one of every {one.inner_steps} steps of which trajectory '{one.trajectory}' has frames. Take every=1."
             )
     groups = group_starts(starts)
     for name, file in models.items():
-        _check_model(name, file, starts, groups, units, device)
+        _check_model(name, file, starts, groups, units, protocol.device)
 
     out.mkdir(parents=True, exist_ok=True)
     done = settings(data, models, starts, groups) | {
         "split": split,
-        "steps": steps,
-        "every": every,
-        "precision": precision,
-        "compile": compile,
+        **{key: value for key, value in asdict(protocol).items() if key != "progress"},
         "energy_unit": energy_unit,
         "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
-        "device": device,
         "max_displacement_Ang": MAX_DISPLACEMENT,
         "bond_tolerance_Ang": tolerance,
         "command": list(command),
@@ -240,10 +193,7 @@ def evaluate(
     (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
     ase.io.write(out / "start.traj", [one.start for one in starts])
     found = [
-        _evaluate_model(
-            name, file, out, starts, groups, units, steps, every, precision, compile, tolerance, device, progress
-        )
-        for name, file in models.items()
+        _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance) for name, file in models.items()
     ]
     write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
     metrics = {one.name: all_metrics(one) for one in found}
@@ -253,30 +203,26 @@ def evaluate(
 
 
 def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """h(r) and g(r) of models and reference, over the time that the reference lasts, by pair of elements and by name."""
-    starts = evaluations[0].starts
-    curves = {"reference": mean_distributions([(one.positions, one) for one in starts])}
+    """h(r) and g(r) of models and reference, over the time that the reference lasts, by pair of elements and by name.
+
+    With a thermostat of the models alone, over the whole time.
+    """
+    starts, thermostat = evaluations[0].starts, evaluations[0].thermostat
+    curves = {} if thermostat else {"reference": mean_distributions([(one.positions, one) for one in starts])}
     for model in evaluations:
         simulations = simulated_trajectories(model.folder, starts, model.members, model.energy_unit, model.force_unit)
         followed = [
-            (simulation.positions[steps <= starts[index].steps], starts[index])
+            (simulation.positions[thermostat | (steps <= starts[index].steps)], starts[index])
             for index, simulation, steps in simulations
         ]
         curves[model.name] = mean_distributions(followed)
-    pairs = curves["reference"]["rdf"]
+    pairs = dict.fromkeys(pair for curve in curves.values() for pair in curve["rdf"])
     return {
         "h_of_r": {name: curve["h_of_r"] for name, curve in curves.items() if "h_of_r" in curve},
         "rdf": {
             pair: {name: curve["rdf"][pair] for name, curve in curves.items() if pair in curve["rdf"]} for pair in pairs
         },
     }
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _check_model(
@@ -303,13 +249,8 @@ def _evaluate_model(
     starts: Sequence[Continuation],
     groups: Sequence[Group],
     units: tuple[Unit, Unit],
-    steps: int,
-    every: int,
-    precision: int,
-    compile: bool,
+    protocol: Protocol,
     tolerance: float,
-    device: str,
-    progress: bool,
 ) -> Evaluation:
     """Simulations of one model, and their force errors."""
     folder = out / name
@@ -319,18 +260,19 @@ def _evaluate_model(
     curves: dict[int, ErrorCurve] = {}
     exploded_step = np.full(len(starts), -1)
     for g, group in enumerate(groups):
-        calculator = ModelCalculator(file, *units, compile)
+        calculator = ModelCalculator(file, *units, protocol.compile)
         path = folder / f"simulation_{g}.hdf5"
         members = list(group.members)
-        exploded_step[members] = simulate(calculator, starts, group, path, steps, every, device, progress, precision)
-        curves.update(_curves(path, starts, group, exploded_step[members], every, force_unit))
+        exploded_step[members] = simulate(calculator, starts, group, path, protocol)
+        curves.update(_curves(path, starts, group, exploded_step[members], protocol.every, force_unit))
     ordered = [curves[index] for index in range(len(starts))]
     comparable: dict[float, list[ErrorCurve]] = {}
     for curve, one in zip(ordered, starts, strict=True):
         comparable.setdefault(one.timestep_fs, []).append(curve)
     averages = [force_error.average_curves(same) for same in comparable.values()]
     return Evaluation(
-        name, folder, starts, groups, ordered, averages, exploded_step, energy_unit, force_unit, tolerance
+        *(name, folder, starts, groups, ordered, averages, exploded_step, energy_unit, force_unit, tolerance),
+        thermostat=protocol.temperature is not None,
     )
 
 

@@ -49,7 +49,8 @@ def plot_along_reference(results: Results) -> Figure:
 def plot_error_pairs(results: Results) -> Figure:
     """Error along the reference beside the true error of visited geometries, a row for each element.
 
-    Each panel has its own scale: the two errors may differ by an order of magnitude.
+    Each panel has its own scale: the two errors may differ by an order of magnitude. With a thermostat there is only the
+    true error.
 
     Raises:
         ValueError: if there are no true errors.
@@ -60,6 +61,8 @@ def plot_error_pairs(results: Results) -> Figure:
         ("divergence of trajectories", "error along the reference", results.along_reference),
         ("quality of the potential", "true error where the model goes", results.true_errors),
     )
+    if results.thermostat:
+        pairs = pairs[1:]
     elements = results.elements
     figure, grid = plt.subplots(
         len(elements),
@@ -83,21 +86,9 @@ def plot_error_pairs(results: Results) -> Figure:
             axes.grid(axis="y", color="0.9", linewidth=0.6)
         grid[0, column].set_title(f"{name}:\n{meaning}", fontsize=10)
         grid[-1, column].set_xlabel(f"simulated time ({unit})")
-    last = max(start.reference_steps * start.timestep_fs for start in results.starts)
-    for axes in grid[:, 1]:
-        axes.axvline(last * factor, color="0.4", linestyle=":", linewidth=1.0)
-    on_the_right = last * factor > np.mean(grid[0, 1].get_xlim())
-    grid[0, 1].annotate(
-        "end of reference",
-        (last * factor, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3 if on_the_right else 3, -3),
-        textcoords="offset points",
-        ha="right" if on_the_right else "left",
-        va="top",
-        fontsize=7,
-        color="0.3",
-    )
+    if not results.thermostat:
+        last = max(start.reference_steps * start.timestep_fs for start in results.starts)
+        _mark_end_of_reference(grid[:, -1], last * factor)
     for axes in grid.flat:
         _error_axis(axes)
     for row, element in enumerate(elements):
@@ -167,6 +158,24 @@ def plot_energy_change(results: Results) -> Figure | None:
     axes.set_ylabel("change of total energy\n(meV per atom)")
     _legend(figure, axes)
     return figure
+
+
+def _mark_end_of_reference(panels: Sequence[Axes], time: float) -> None:
+    """A dotted line at a time, named in the first panel."""
+    for axes in panels:
+        axes.axvline(time, color="0.4", linestyle=":", linewidth=1.0)
+    on_the_right = time > np.mean(panels[0].get_xlim())
+    panels[0].annotate(
+        "end of reference",
+        (time, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-3 if on_the_right else 3, -3),
+        textcoords="offset points",
+        ha="right" if on_the_right else "left",
+        va="top",
+        fontsize=7,
+        color="0.3",
+    )
 
 
 def _line(axes: Axes, x: np.ndarray, errors: Errors, style: Mapping[str, Any], label: str) -> None:

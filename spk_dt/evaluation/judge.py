@@ -102,8 +102,12 @@ def judge(
     energy_unit: float,
     force_unit: float,
     tolerance: float,
+    thermostat: bool = False,
 ) -> dict[str, Any]:
     """Stability, structure and conservation of energy of all simulations of a model.
+
+    With a thermostat bonds are those of the start frames, structure is not compared, and of the energy the temperature
+    and the largest force remain.
 
     Args:
         folder: its folder with ``simulation_<g>.hdf5``.
@@ -112,6 +116,7 @@ def judge(
         energy_unit: unit of the energies of the model, in eV.
         force_unit: unit of the forces of the model, in eV/Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
+        thermostat: whether the simulations had one, so that they do not follow the reference.
 
     Returns:
         ``stability``, ``structure`` and ``conservation``, means over start frames (a mean over those for which a number is
@@ -120,17 +125,27 @@ def judge(
     single: dict[int, dict[str, Any]] = {}
     for index, trajectory, _ in simulated_trajectories(folder, starts, members, energy_unit, force_unit):
         one = starts[index]
-        single[index] = stability_metrics(trajectory, one.positions, tolerance, reference_time_fs=one.time_fs)
+        reference = None if thermostat else one.positions
+        single[index] = stability_metrics(trajectory, reference, tolerance, None if thermostat else one.time_fs)
     found = [single[index] for index in range(len(starts))]
-    kept = [one["stability_of_kept_bonds"] for one in found]
     conservation = [one["conservation"] for one in found]
+    stability = {
+        "tolerance_ang": tolerance,
+        "mean_stable_fs": _mean(one["stability"]["stable_fs"] for one in found),
+        "part_stable": _mean(float(one["stability"]["stable"]) for one in found),
+    }
+    energy = {
+        "mean_temperature_k": _mean(one["mean_temperature_k"] for one in conservation),
+        "largest_force_ev_per_ang": max((one["largest_force_ev_per_ang"] or 0.0 for one in conservation), default=None),
+    }
+    if thermostat:
+        return {"stability": stability, "conservation": energy, "by_start": found}
+    kept = [one["stability_of_kept_bonds"] for one in found]
     pairs = sorted({pair for one in found for pair in one.get("rdf_mae_ang", {})})
     return {
         "stability": {
-            "tolerance_ang": tolerance,
-            "mean_stable_fs": _mean(one["stability"]["stable_fs"] for one in found),
+            **stability,
             "mean_stable_fs_of_bonds_that_the_reference_keeps": _mean(one["stable_fs"] for one in kept),
-            "part_stable": _mean(float(one["stability"]["stable"]) for one in found),
             "part_that_keeps_the_bonds_that_the_reference_keeps": _mean(float(one["stable"]) for one in kept),
             "part_stable_of_the_reference": _mean(float(one["stability_of_reference"]["stable"]) for one in found),
         },
@@ -147,10 +162,7 @@ def judge(
                 (abs(one["drift_mev_per_atom_per_ps"] or 0.0) for one in conservation), default=None
             ),
             "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
-            "mean_temperature_k": _mean(one["mean_temperature_k"] for one in conservation),
-            "largest_force_ev_per_ang": max(
-                (one["largest_force_ev_per_ang"] or 0.0 for one in conservation), default=None
-            ),
+            **energy,
         },
         "by_start": found,
     }

@@ -33,6 +33,12 @@ _CAPTIONS = {
     "jump shows a potential that is not smooth, or a time step that is too long.",
 }
 
+_CAPTIONS_WITH_THERMOSTAT = {
+    "error_pairs": "True force error of the geometries that the models visit, relabelled with the reference method, mean "
+    "over starting points, with one standard deviation as band.",
+    "distances": "Distances between atoms in the simulations.",
+}
+
 
 def write_report(directory: str | Path) -> Path:
     """Write the report of an evaluation, and its figures as files.
@@ -79,13 +85,14 @@ def write_figures(results: Results) -> list[tuple[str, str, Path]]:
     figures: dict[str, Figure] = {}
     if results.true_errors:
         figures["error_pairs"] = plot_error_pairs(results)
-    figures["error_along_reference"] = plot_along_reference(results)
+    if not results.thermostat:
+        figures["error_along_reference"] = plot_along_reference(results)
     if any(results.distributions.values()):
         figures["distances"] = plot_distributions(results.distributions, list(results.models))
-    energy = plot_energy_change(results)
+    energy = None if results.thermostat else plot_energy_change(results)
     if energy is not None:
         figures["total_energy"] = energy
-    captions = dict(_CAPTIONS)
+    captions = _CAPTIONS | (_CAPTIONS_WITH_THERMOSTAT if results.thermostat else {})
     for model, path in results.models.items():
         try:
             curve = read_training_curve(Path(path).parent)

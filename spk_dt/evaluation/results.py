@@ -88,6 +88,11 @@ class Results:
     metrics: dict[str, Any]
     distributions: dict[str, Any]
 
+    @property
+    def thermostat(self) -> bool:
+        """Whether simulations had a thermostat; then they follow no reference."""
+        return self.settings.get("temperature") is not None
+
 
 @dataclass(frozen=True)
 class Simulation:

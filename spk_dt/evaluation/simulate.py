@@ -6,6 +6,7 @@ of its own in it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ from schnetpack.atomistic import Forces
 from schnetpack.md import Simulator, System
 from schnetpack.md.calculators import SchNetPackCalculator
 from schnetpack.md.integrators import VelocityVerlet
-from schnetpack.md.simulation_hooks import FileLogger, PropertyStream, SimulationHook
+from schnetpack.md.simulation_hooks import FileLogger, LangevinThermostat, PropertyStream, SimulationHook
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.dynamics import CompiledPotential, ExplosionGuard
@@ -30,6 +31,7 @@ __all__ = [
     "FreezingVerlet",
     "Group",
     "ModelCalculator",
+    "Protocol",
     "forces_at_start",
     "group_starts",
     "simulate",
@@ -39,6 +41,51 @@ __all__ = [
 MAX_DISPLACEMENT = 0.5
 
 _BUFFER_BYTES = 2**26  # of the rows of a simulation that are kept in memory between writes
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How simulations are made.
+
+    Args:
+        steps: steps of each simulation.
+        every: steps from one stored state to the next; the states after the steps 1, 1 + every, ... are stored.
+        temperature: of a Langevin thermostat, K; None keeps the energy constant.
+        friction: of the thermostat, 1/fs.
+        seed: of the random forces of the thermostat.
+        device: where to compute.
+        precision: bits of the floating-point numbers, 32 or 64; half as many take half the time.
+        compile: compile the models, which takes a minute or so each and makes long simulations about twice as fast.
+        progress: show bars.
+
+    Raises:
+        ValueError: if a value makes no sense, or the device is not there.
+    """
+
+    steps: int = 300
+    every: int = 1
+    temperature: float | None = None
+    friction: float = 0.01
+    seed: int = 0
+    device: str = "cpu"
+    precision: int = 64
+    compile: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.steps < 1 or self.every < 1:
+            raise ValueError(f"steps={self.steps} and every={self.every} must be positive.")
+        if self.precision not in (32, 64):
+            raise ValueError(f"precision={self.precision}: floating-point numbers have 32 or 64 bits.")
+        if self.temperature is not None and not 0.0 <= self.temperature < inf:
+            raise ValueError(f"temperature={self.temperature} K must not be negative.")
+        if not 0.0 < self.friction < inf:
+            raise ValueError(f"friction={self.friction} per fs must be positive; without a thermostat leave it out.")
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device '{self.device}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -157,17 +204,9 @@ class _StartState(SimulationHook):
 
 
 def simulate(
-    calculator: ModelCalculator,
-    starts: Sequence[Continuation],
-    group: Group,
-    file: Path,
-    steps: int,
-    every: int = 1,
-    device: str = "cpu",
-    progress: bool = False,
-    precision: int = 64,
+    calculator: ModelCalculator, starts: Sequence[Continuation], group: Group, file: Path, protocol: Protocol
 ) -> np.ndarray:
-    """Simulate a group of start frames at constant energy.
+    """Simulate a group of start frames.
 
     Args:
         calculator: the model; a new one for each simulation, since its neighbour list serves one batch.
@@ -176,11 +215,7 @@ def simulate(
         file: HDF5 file to write, for `schnetpack.md.data.HDF5Loader`. Its entries are the states after the steps 1,
             1 + every, ...; in a further group ``start`` are ``energy`` [n_molecules] and ``forces`` [n_atoms, 3] of the
             start frames, and in the attribute ``exploded_step`` what is returned.
-        steps: number of steps.
-        every: how many steps are between two entries.
-        device: where to compute.
-        progress: show a bar.
-        precision: bits of the floating-point numbers, 32 or 64.
+        protocol: how.
 
     Returns:
         [n_molecules] first step that a molecule could not make since it has exploded, -1 for those that have not.
@@ -189,14 +224,18 @@ def simulate(
     width = 8 * (6 * system.total_n_atoms + 19 * system.n_molecules)
     logger = FileLogger(
         str(file),
-        buffer_size=int(max(1, min(100, 1 + (steps - 1) // every, _BUFFER_BYTES // width))),
+        buffer_size=int(max(1, min(100, 1 + (protocol.steps - 1) // protocol.every, _BUFFER_BYTES // width))),
         data_streams=[MoleculeStream(store_velocities=True), PropertyStream([properties.energy, properties.forces])],
-        every_n_steps=every,
+        every_n_steps=protocol.every,
         precision=64,
     )
     integrator, start = FreezingVerlet(group.timestep_fs), _StartState()
-    simulator = Simulator(system, integrator, calculator, [start, logger], progress=progress)
-    simulator.to(device).to(getattr(torch, f"float{precision}")).simulate(steps)
+    hooks: list[SimulationHook] = [start, logger]
+    if protocol.temperature is not None:
+        torch.manual_seed(protocol.seed)
+        hooks.insert(0, LangevinThermostat(protocol.temperature, 1.0 / protocol.friction))
+    simulator = Simulator(system, integrator, calculator, hooks, progress=protocol.progress)
+    simulator.to(protocol.device).to(getattr(torch, f"float{protocol.precision}")).simulate(protocol.steps)
     exploded = integrator.exploded_step.cpu().numpy()
     with h5py.File(file, "a") as database:
         database.attrs["exploded_step"] = exploded

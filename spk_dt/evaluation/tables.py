@@ -42,9 +42,10 @@ class Table:
 def verdict(results: Results) -> Table:
     """The quantities that decide, with the best value marked; no mark where a model has none."""
     rows: list[tuple[str, list[str], list[bool]]] = []
+    where = "at the start frames" if results.thermostat else "along the reference"
     for name, errors in (
         ("true force error of visited geometries", results.true_errors),
-        ("force error along the reference", results.along_reference),
+        (f"force error {where}", results.along_reference),
     ):
         means = {m: {e: _mean(c) for e, c in errors[m].items()} for m in results.models if m in errors}
         for element in results.elements if errors else ():
