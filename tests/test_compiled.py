@@ -59,8 +59,20 @@ def test_same_outputs_and_gradients_for_all_sizes_and_constants(traced, represen
             model.representation.radial_basis.frequencies *= 0.7
         compare(model, compiled, batch_of(crystal(2, 7), molecule(3)))
     assert compiled.compiled
-    if representation is with_series:  # nothing was compiled for a third size
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before  # nothing for a third size
+
+
+def test_three_dimensional_layers_are_compiled_once(traced):
+    """Those of PaiNN; in simulations, where there is no training, the number of pairs changes all the time."""
+    model = potential(painn()).double().eval()
+    compiled = CompiledPotential(model)
+    graphs = []
+    for batch in (batch_of(molecule(0), crystal(1)), batch_of(crystal(2, 7), molecule(3)), batch_of(molecule(4, 9))):
+        torch.testing.assert_close(compiled(batch)["forces"], model(dict(batch))["forces"], atol=1e-10, rtol=1e-10)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled.compiled
+    assert graphs[1] == graphs[0]
+    assert torch.nn.functional.linear.__name__ == "linear"  # what is exchanged while it is traced is put back
 
 
 def test_in_evaluation_there_is_no_graph(traced):

@@ -28,6 +28,8 @@ class Arm:
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
             (`spk_dt.training.VisitedStates`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
         constant: S is `length` from the beginning.
+        converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
+            up to `length` if there is time.
         scratch: begins with a new model, for the seconds of both halves, with one learning rate that falls all the time.
         frames: where there are few windows, train on all frames of the windows instead of the first ones.
     """
@@ -38,6 +40,7 @@ class Arm:
     labels: str | None = None
     begin: float = 0.0
     constant: bool = False
+    converged: bool = False
     scratch: bool = False
     frames: bool = False
 
@@ -66,11 +69,15 @@ ARMS: dict[str, Arm] = {
     "full16_50": Arm("full, S to 16, step 0 x 50", 16, ("task/gradient=full", "task.first_step_weight=50")),
     "full16_rising": Arm("full, S to 16, weights rising by 1.15 a step", 16, (*_FULL, "task.step_weight_ratio=1.15")),
     "full16_falling": Arm("full, S to 16, weights falling by 1.15 a step", 16, (*_FULL, "task.step_weight_ratio=0.87")),
+    "full32_last": Arm(
+        "full, S to 32, weights doubling (the last counts half)", 32, (*_FULL, "task.step_weight_ratio=2")
+    ),
     "full16_energy": Arm(
         "full, S to 16, equal weights, with energies", 16, (*_FULL, "task.rollout_outputs=[forces,energy]")
     ),
     "full16_constant": Arm("full, S = 16 at once, equal weights", 16, _FULL, constant=True),
     "full16_late": Arm("full, S to 16 in the last half of the seconds, equal weights", 16, _FULL, begin=0.5),
+    "full16_converged": Arm("full, S grows when converged, equal weights", 16, _FULL, converged=True),
     "scratch": Arm("S = 1 from scratch, learning rate not reset", scratch=True),
     "scratch_full16": Arm("full, S to 16 from scratch, equal weights", 16, _FULL, scratch=True),
     "visits": Arm("S = 1 and visited states", labels="visited"),

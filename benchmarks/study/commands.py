@@ -3,7 +3,10 @@
 import json
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +15,8 @@ import torch
 import typer
 
 from benchmarks.study.arms import ARMS, MODELS
-from benchmarks.study.measure import long_run, simulate, training
+from benchmarks.study.hydrogen import share_of_states
+from benchmarks.study.measure import STEPS_PER_PS, follow, long_run, simulate, training
 from benchmarks.study.train import Study, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -39,30 +43,37 @@ def run(
     """Train and measure. What is there is not made again; results are appended to OUT/results.jsonl as they come."""
     study = Study(out.resolve(), seconds, windows=windows, device=device)
     arms = arm or [name for name, one in ARMS.items() if study.takes(one)]
-    for name, known in [(m, MODELS) for m in model] + [(a, ARMS) for a in arms]:
-        if name not in known:
-            raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}")
-        if known is ARMS and not study.takes(ARMS[name]):
-            raise typer.BadParameter(f"'{name}' does not fit --windows {windows}")
+    _check(study, model, arms)
     study.prepare()
-    results = out / "results.jsonl"
-    done = {_key(json.loads(line)) for line in results.read_text().splitlines()} if results.exists() else set()
-
-    def todo(m: str) -> list[dict[str, Any]]:
-        settings = {"model": m, "budget": seconds, "windows": windows, "picoseconds": picoseconds, "starts": starts}
-        rows = [{**settings, "arm": a, "seed": s} for a in arms for s in seed]
-        return [row for row in rows if _key(row) not in done]
-
-    with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
+    settings = {"budget": seconds, "windows": windows, "picoseconds": picoseconds, "starts": starts}
+    with _pool(processes) as pool:
         for m in model:
             for begun in [pool.submit(train, study, m, "start", s) for s in seed]:  # the arms begin with it
                 begun.result()
-            futures = [pool.submit(_work, study, row, every_ps) for row in todo(m)]
-            for future in as_completed(futures):
-                row = future.result()
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                typer.echo(f"{row['model']} {row['arm']} {row['seed']}: {_told(row)}")
+            rows = [{"model": m, **settings, "arm": a, "seed": s} for a in arms for s in seed]
+            _append(pool, partial(_work, study, every_ps), rows, out / "results.jsonl")
+
+
+@app.command()
+def ensembles(
+    out: Folder = Path("study"),
+    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
+    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control", "visits_hot"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0],  # noqa: B006
+    temperature: Annotated[float | None, typer.Option(help="Of a Langevin thermostat, K; without it NVE.")] = None,
+    picoseconds: Annotated[float, typer.Option(help="Length of the simulations.")] = 100.0,
+    starts: Annotated[int, typer.Option(help="Starts of them from each of five test trajectories.")] = 4,
+    every_ps: Annotated[float, typer.Option(help="Time between relabelled geometries.")] = 5.0,
+    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+) -> None:
+    """Long simulations of models that `run` has trained; results are appended to OUT/ensembles.jsonl as they come."""
+    study = Study.of(out)
+    _check(study, model, arm)
+    settings = {"budget": study.seconds, "windows": study.windows, "picoseconds": picoseconds, "starts": starts}
+    settings["temperature"] = temperature
+    rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
+    with _pool(processes) as pool:
+        _append(pool, partial(_ensemble, study, every_ps), rows, out / "ensembles.jsonl")
 
 
 @app.command()
@@ -74,7 +85,7 @@ def write(
     """Write tables and figures of what there is. Of the rows in this repository: --out benchmarks/study --findings."""
     from benchmarks.study.write import write_results
 
-    write_results(out / "results.jsonl", results, findings)
+    write_results(out, results, findings)
 
 
 def _one_thread() -> None:
@@ -83,22 +94,59 @@ def _one_thread() -> None:
     warnings.filterwarnings("ignore")
 
 
-def _work(study: Study, row: dict[str, Any], every_ps: float) -> dict[str, Any]:
+def _pool(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, get_context("spawn"), _one_thread)
+
+
+def _check(study: Study, models: list[str], arms: list[str]) -> None:
+    """Refuse names that are not known."""
+    for name, known in [(m, MODELS) for m in models] + [(a, ARMS) for a in arms]:
+        if name not in known:
+            raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}")
+        if known is ARMS and not study.takes(ARMS[name]):
+            raise typer.BadParameter(f"'{name}' does not fit --windows {study.windows}")
+
+
+def _append(
+    pool: ProcessPoolExecutor, work: Callable[[dict[str, Any]], dict[str, Any]], rows: list[dict[str, Any]], file: Path
+) -> None:
+    """Do the work for the rows that are not in a file yet, and append what comes of it."""
+    done = {_key(json.loads(line)) for line in file.read_text().splitlines()} if file.exists() else set()
+    for future in as_completed([pool.submit(work, row) for row in rows if _key(row) not in done]):
+        row = future.result()
+        with file.open("a") as opened:
+            opened.write(json.dumps(row) + "\n")
+        typer.echo(f"{row['model']} {row['arm']} {row['seed']}: {_told(row)}")
+
+
+def _work(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, Any]:
     """Train one arm and measure it."""
     folder = train(study, row["model"], row["arm"], row["seed"])
     row |= training(folder)
+    row["follow"] = follow(study, folder)
     if row["picoseconds"]:
         row["long_run"] = long_run(simulate(study, folder, row["picoseconds"], row["starts"], every_ps))
     return row
 
 
+def _ensemble(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, Any]:
+    """Simulate one arm for long."""
+    run = study.run(row["model"], row["arm"], row["seed"])
+    folder = simulate(study, run, row["picoseconds"], row["starts"], every_ps, row["temperature"])
+    row["long_run"] = long_run(folder)
+    lost_fs = [inf if time is None else time for time in row["long_run"]["lost_fs"]]
+    row["states"] = share_of_states(folder, run.name, lost_fs, round(every_ps * STEPS_PER_PS))
+    row["conservation"] = json.loads((folder / "metrics.json").read_text())[run.name]["conservation"]
+    return row
+
+
 def _key(row: dict) -> tuple:
-    return tuple(row[key] for key in ("model", "seed", "arm", "picoseconds", "starts"))
+    return tuple(row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature"))
 
 
 def _told(row: dict) -> str:
-    told = f"along reference {row['along_reference']:.3f}"
-    if "long_run" not in row:
-        return told
-    one = row["long_run"]
-    return f"{told}, true error from 1 ps on {one['mean']:.3f} (median {one['median']:.3f}), {one['lost']:.0%} lost"
+    told = [f"along reference {row['along_reference']:.3f}"] if "along_reference" in row else []
+    if "long_run" in row:
+        one = row["long_run"]
+        told.append(f"true error from 1 ps on {one['mean']:.3f} (median {one['median']:.3f}), {one['lost']:.0%} lost")
+    return ", ".join(told)

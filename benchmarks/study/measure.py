@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from benchmarks.study.hydrogen import hydrogen_beside_reference
 from benchmarks.study.train import Study
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.simulate import Protocol
@@ -20,7 +21,7 @@ __all__ = ["LOST", "long_run", "simulate", "training"]
 LOST = 2.0
 
 _FIRST_FS = 1000.0  # long simulations count from here on
-_STEPS_PER_PS = 2000  # of the embedded data
+STEPS_PER_PS = 2000  # of the embedded data
 
 
 def training(run: Path) -> dict[str, Any]:
@@ -44,7 +45,33 @@ def training(run: Path) -> dict[str, Any]:
     return found
 
 
-def simulate(study: Study, run: Path, picoseconds: float, starts: int, every_ps: float) -> Path:
+def follow(study: Study, run: Path) -> dict[str, Any]:
+    """Simulations of 300 steps beside the whole unseen trajectories and from their middle, relabelled every 100 steps.
+
+    Args:
+        study: the study.
+        run: folder of a run.
+
+    Returns:
+        true_error: at the visited geometries, mean over starts and times, summed over elements, eV/Å.
+        h_of_r: MAE of the distribution of distances against that of the reference, without unit.
+        drift: largest of the total energy, meV/atom/ps.
+        phase, same_state: see `benchmarks.study.hydrogen.hydrogen_beside_reference`.
+    """
+    out = study.folder / "simulations" / f"{run.name}-150fs"
+    _evaluate(study, run, out, Protocol(300, device=study.device), starts=2, every=100)
+    metrics = json.loads((out / "metrics.json").read_text())[run.name]
+    return {
+        "true_error": metrics["true_error"]["sum_over_elements"],
+        "h_of_r": metrics["structure"]["mae_of_h_of_r"],
+        "drift": metrics["conservation"]["largest_drift_mev_per_atom_per_ps"],
+        **hydrogen_beside_reference(out, run.name, times_fs=(25.0, 50.0, 75.0)),
+    }
+
+
+def simulate(
+    study: Study, run: Path, picoseconds: float, starts: int, every_ps: float, temperature: float | None = None
+) -> Path:
     """Long simulations from unseen trajectories, relabelled by the reference method; done if not done yet.
 
     Args:
@@ -53,25 +80,27 @@ def simulate(study: Study, run: Path, picoseconds: float, starts: int, every_ps:
         picoseconds: length of each simulation.
         starts: start frames of each of the five test trajectories.
         every_ps: time from one relabelled geometry to the next.
+        temperature: of a Langevin thermostat, K; None keeps the energy constant.
 
     Returns:
         folder of the evaluation.
     """
-    out = study.folder / "simulations" / f"{run.name}-{picoseconds:g}ps-{starts}"
-    every = round(every_ps * _STEPS_PER_PS)
-    if (out / "true_error_by_start.csv").exists():
-        return out
-    if not (out / "metrics.json").exists():  # simulations are not continued
-        shutil.rmtree(out, ignore_errors=True)
-        evaluate(
-            study.database,
-            {run.name: run / "best_model"},
-            out,
-            Protocol(round(picoseconds * _STEPS_PER_PS), every // 10, device=study.device, precision=32, compile=True),
-            starts_per_trajectory=starts,
-        )
-    true_errors(out, study.reference, every)
+    name = f"{run.name}-{picoseconds:g}ps-{starts}" + (f"-{temperature:g}K" if temperature is not None else "")
+    out, every = study.folder / "simulations" / name, round(every_ps * STEPS_PER_PS)
+    steps, stored = round(picoseconds * STEPS_PER_PS), max(1, every // 10)
+    protocol = Protocol(steps, stored, temperature, device=study.device, precision=32, compile=True)
+    _evaluate(study, run, out, protocol, starts, every)
     return out
+
+
+def _evaluate(study: Study, run: Path, out: Path, protocol: Protocol, starts: int, every: int) -> None:
+    """Simulations and true errors, as far as they are not there; simulations are not continued."""
+    if (out / "true_error_by_start.csv").exists():
+        return
+    if not (out / "metrics.json").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        evaluate(study.database, {run.name: run / "best_model"}, out, protocol, starts_per_trajectory=starts)
+    true_errors(out, study.reference, every)
 
 
 def long_run(folder: Path) -> dict[str, Any]:
@@ -89,6 +118,8 @@ def long_run(folder: Path) -> dict[str, Any]:
         median: of the same values as the mean.
         lost: share of the simulations with an error of `LOST` at any time.
         elements: mean by element of the geometries that are there, each at most `LOST`.
+        by_start: [n_starts] the mean of each start.
+        lost_fs: [n_starts] time at which it was found lost, None if it is not.
         over_time: (time in fs, mean, median, share of simulations lost until then) from the start on.
     """
     errors: dict[tuple[int, float], dict[str, float]] = defaultdict(dict)
@@ -110,10 +141,10 @@ def long_run(folder: Path) -> dict[str, Any]:
         element: fmean(min(LOST, one[element]) for (_, time), one in errors.items() if one and time >= first)
         for element in next(iter(errors.values()))
     }
-    lost, over_time = set(), []
+    lost, over_time = {}, []
     for time in times:
         values = [summed[start, time] for start in starts]
-        lost |= {start for start in starts if summed[start, time] >= LOST}
+        lost = {start: time for start in starts if summed[start, time] >= LOST} | lost
         over_time.append((time, fmean(values), median(values), len(lost) / len(starts)))
     return {
         "mean": fmean(late),
@@ -122,6 +153,8 @@ def long_run(folder: Path) -> dict[str, Any]:
         "median": median(late),
         "lost": len(lost) / len(starts),
         "elements": elements,
+        "by_start": [fmean(summed[start, time] for time in times if time >= first) for start in starts],
+        "lost_fs": [lost.get(start) for start in starts],
         "over_time": over_time,
     }
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -36,6 +37,18 @@ class Study:
     reference: str = "tblite:GFN1-xTB"
     windows: int | None = None
     device: str = "cpu"
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """The study in a folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        file = folder / "study.json"
+        if not file.exists():
+            raise FileNotFoundError(f"there is no '{file}'; begin with: python -m benchmarks.study run --out {folder}")
+        return cls(folder.resolve(), **json.loads(file.read_text()))
 
     @property
     def database(self) -> Path:
@@ -125,17 +138,26 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         "data.test_window=300",
         "data.max_test_windows=40",
         *_windows(study, arm),
-        "task.scheduler_cls=null",
-        "callbacks.curriculum.rule._target_=spk_dt.training.Scheduled",
-        f"+callbacks.curriculum.rule.max_length={chosen.length}",
-        f"+callbacks.curriculum.rule.begin={chosen.begin}",
-        f"+callbacks.curriculum.rule.end={chosen.begin + 0.8 * (1.0 - chosen.begin)}",
-        "callbacks.curriculum.reset_lr=null",
+        *_growth(chosen),
         f"callbacks.budget.seconds={(2.0 if chosen.scratch else 1.0) * study.seconds}",
         f"trainer.accelerator={'gpu' if study.device == 'cuda' else 'cpu'}",
         "trainer.max_epochs=-1",
         "print_config=false",
         "+trainer.enable_progress_bar=false",
+    ]
+
+
+def _growth(arm: Arm) -> list[str]:
+    """When S grows; by convergence with the learning rate that `dt_finetune` has for it."""
+    if arm.converged:
+        return ["callbacks.budget.final_lr=null", "task.scheduler_args.min_lr=1e-4"]
+    return [
+        "task.scheduler_cls=null",
+        "callbacks.curriculum.rule._target_=spk_dt.training.Scheduled",
+        f"+callbacks.curriculum.rule.max_length={arm.length}",
+        f"+callbacks.curriculum.rule.begin={arm.begin}",
+        f"+callbacks.curriculum.rule.end={arm.begin + 0.8 * (1.0 - arm.begin)}",
+        "callbacks.curriculum.reset_lr=null",
     ]
 
 

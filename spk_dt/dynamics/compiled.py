@@ -2,14 +2,15 @@
 
 `torch.compile` cannot differentiate a compiled function twice, and training on forces needs second derivatives. So the first
 derivative is taken inside of what is compiled (`torch.func.grad`), and one backward pass remains outside. Sizes are
-symbolic: batches of other numbers of systems, atoms or pairs need no new compilation (of PaiNN, those with another number of
-atoms do: PyTorch 2.15 takes the size of its three-dimensional linear layers for a constant).
+symbolic: batches of other numbers of systems, atoms or pairs need no new compilation.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from schnetpack import properties
 from schnetpack.atomistic import Forces
 from schnetpack.model import NeuralNetworkPotential
@@ -77,6 +78,7 @@ class CompiledPotential:
         before = _State()
         try:
             with (
+                _flat_linear_layers(),
                 torch._dynamo.config.patch(capture_scalar_outputs=True),  # SchNetPack reads the number of systems
                 torch.set_grad_enabled(torch.is_grad_enabled() and self.model.training),
             ):
@@ -113,6 +115,28 @@ class CompiledPotential:
             inputs = module(inputs)
         outputs = {key: inputs[key] for key in self.model.model_outputs if key != forces.force_key}
         return inputs[forces.energy_key].sum(), outputs
+
+
+@contextmanager
+def _flat_linear_layers() -> Iterator[None]:
+    """Linear layers of three-dimensional tensors, as in PaiNN, are traced as those of two.
+
+    PyTorch 2.15 takes the number of rows of the former for a constant.
+    """
+    F.linear = _flat_linear
+    try:
+        yield
+    finally:
+        F.linear = _linear
+
+
+_linear = F.linear
+
+
+def _flat_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if input.dim() < 3:
+        return _linear(input, weight, bias)
+    return _linear(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
 
 
 class _State:
