@@ -5,18 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from hydra.utils import instantiate
 from models import potential, tiny_egnn
+from pair_potential import pair_model, pair_trajectory
 from test_experiments import composed
 
 pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.displaced import DisplacedFrames
-from benchmarks.study.measure import LOST, long_run, training
+from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
+from benchmarks.study.measure import LOST, follow, long_run, training
 from benchmarks.study.train import Study, overrides
 from benchmarks.study.write import write_results
-from spk_dt.data import TrajectoryDataModule
+from spk_dt.data import TrajectoryDataModule, TrajectoryWriter
 from spk_dt.training import Stage
 
 
@@ -33,11 +36,18 @@ def study(tmp_path):
 def test_arms_compose(study, arm):
     config = composed(*overrides(study, "painn", arm, 0))
     assert config.callbacks.budget.seconds == (120.0 if arm != "start" and ARMS[arm].scratch else 60.0)
-    assert config.task.scheduler_cls is None
     length = 1 if arm == "start" else ARMS[arm].length
-    assert config.callbacks.curriculum.max_length == config.callbacks.curriculum.rule.max_length == length
+    assert config.callbacks.curriculum.max_length == length
     assert config.data.train_window == length >= config.task.rollout_length
     rule = instantiate(config.callbacks.curriculum.rule)
+    if arm == "full16_converged":
+        assert rule.over(Stage(2, 5, 1e-4, config.task.scheduler_args.min_lr))
+        assert not rule.over(Stage(2, 5, 2e-4, config.task.scheduler_args.min_lr))
+        assert config.callbacks.curriculum.reset_lr == config.globals.lr
+        assert config.callbacks.budget.final_lr is None
+        return
+    assert config.task.scheduler_cls is None
+    assert rule.max_length == length
     used = [
         share
         for share in np.linspace(0.01, 1.0, 100)
@@ -58,7 +68,8 @@ def test_arms_differ_from_the_control_in_what_they_say(study):
         config = composed(*overrides(study, "egnn", arm, 0))
         assert config.model == control.model
         assert config.trainer == control.trainer
-        assert config.callbacks.budget == control.callbacks.budget
+        assert config.callbacks.budget.seconds == control.callbacks.budget.seconds
+        assert ARMS[arm].converged or config.callbacks.budget == control.callbacks.budget
         assert config.task.optimizer_args == control.task.optimizer_args
         differing = {key for key in config.data if config.data[key] != control.data[key]}
         assert differing <= {"train_window"}
@@ -121,12 +132,16 @@ def test_true_errors_of_long_runs(tmp_path):
     assert found["lost"] == 0.5
     assert found["uncapped"] == pytest.approx(np.mean([0.3, 0.4, 0.5, 0.3, 900.0]))
     assert found["missing"] == 1
+    assert found["by_start"] == pytest.approx([0.4, (0.3 + 2 * LOST) / 3])
+    assert found["lost_fs"] == [None, 1500.0]
     assert [point[3] for point in found["over_time"]] == [0.0, 0.0, 0.0, 0.5, 0.5]
     assert found["over_time"][1][1] == pytest.approx(0.2)
 
 
 def row(arm, seed, mean, model="egnn"):
     long = {"mean": mean, "uncapped": mean, "median": mean, "lost": 0.1, "elements": {"H": 0.1, "C": 0.2, "Pd": 0.3}}
+    long |= {"by_start": [mean - 0.1, mean + 0.1], "lost_fs": [None, 1000.0]}
+    beside = {"true_error": 0.2, "h_of_r": 0.05, "drift": 0.1, "phase": [(25.0, 0.25, 8)], "same_state": 0.9}
     long["over_time"] = [(0.0, 0.1, 0.1, 0.0), (1000.0, mean, mean, 0.1)]
     return {
         **{
@@ -141,14 +156,35 @@ def row(arm, seed, mean, model="egnn"):
             "labels": 0,
         },
         **{"frames": 8000.0, "seconds": 60.0, "snapshots": 0.2, "along_reference": 0.7, "elements": long["elements"]},
-        **{"along_by_step": [(0, 0.2), (299, 0.9)], "long_run": long},
+        **{"along_by_step": [(0, 0.2), (299, 0.9)], "long_run": long, "follow": beside},
+    }
+
+
+def ensemble(arm, lost):
+    settings = {
+        "model": "egnn",
+        "arm": arm,
+        "seed": 0,
+        "budget": 60.0,
+        "windows": None,
+        "picoseconds": 4.0,
+        "starts": 2,
+    }
+    over_time = [(0.0, 0.1, 0.1, 0.0), (1000.5, 0.2, 0.2, 0.0), (2000.5, 0.3, 0.3, lost), (4000.5, 0.3, 0.3, lost)]
+    return settings | {
+        "temperature": 300.0,
+        "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time},
+        "states": [(4000.5, {"away": 3, "sticking": 2, "dissociated": 1})],
+        "conservation": {"mean_temperature_k": 301.2},
     }
 
 
 def test_report(tmp_path):
     rows = [row("control", 0, 1.0), row("control", 1, 0.6), row("visits", 0, 0.4), row("visits", 1, 0.9)]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    write_results(tmp_path / "results.jsonl", tmp_path / "RESULTS.md")
+    ensembles = [ensemble("control", 0.6), ensemble("visits", 0.1)]
+    (tmp_path / "ensembles.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ensembles))
+    write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
     assert "0.650 (0.400 to 0.900)" in line
@@ -158,13 +194,24 @@ def test_report(tmp_path):
     assert command.endswith(
         "--model egnn --seconds 60 --picoseconds 1 --starts 2 --seed 0 --seed 1 --arm control --arm visits"
     )
-    for name in ("true_error.png", "along_reference.png"):
+    lines = [line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}")]
+    assert (
+        "| 0.200 (0.200 to 0.200) | 0.050 (0.050 to 0.050) | 0.10 (0.10 to 0.10) | 0.25 | 90 (90 to 90) |" in lines[3]
+    )
+    assert "| 1 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in lines[4]
+    assert (
+        "ensembles --model egnn --temperature 300 --picoseconds 4 --starts 2 --seed 0 --arm control --arm visits"
+        in text
+    )
+    for name in ("true_error.png", "along_reference.png", "ensembles.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
 def test_report_without_results(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.study run"):
-        write_results(tmp_path / "none.jsonl", tmp_path / "RESULTS.md")
+        write_results(tmp_path, tmp_path / "RESULTS.md")
+    with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.study run"):
+        Study.of(tmp_path)
 
 
 def test_what_training_logs(tmp_path):
@@ -203,3 +250,55 @@ def test_displaced_frames(database, tmp_path):
         nearest = min(frames, key=lambda positions: np.abs(atoms.positions - positions).sum())
         moves.append(atoms.positions - nearest)
     assert np.std(moves) == pytest.approx(0.1, rel=0.2)
+
+
+def test_phase_error():
+    """That of vibrations of known frequency; none between a vibration and itself with another amplitude."""
+    time = np.arange(0.0, 160.0, 0.5)
+
+    def bond(frequency, amplitude):
+        slow = 0.02 * np.sin(time / 50.0)
+        return 0.75 + slow + amplitude * np.cos(2.0 * np.pi * frequency * time + 0.3)
+
+    for faster in (1.0, 1.01, 0.97):
+        found = phase_error(bond(faster / 8.0, 0.05), bond(1.0 / 8.0, 0.04), 0.5)
+        for moment in (50.0, 100.0, 140.0):
+            expected = 2.0 * np.pi / 8.0 * abs(faster - 1.0) * moment
+            assert found[round(2 * moment)] == pytest.approx(expected, abs=0.02, rel=0.02)
+
+
+def test_states_of_hydrogen():
+    """Across the boundary of the cell, too."""
+    atoms = Atoms("H2Pd", cell=[10.0, 10.0, 20.0], pbc=True)
+    places = [
+        [[0, 0, 5], [0, 0, 5.8]],
+        [[0, 0, 2.6], [0, 0, 1.8]],
+        [[0, 0, 19], [0, 0, 18.2]],
+        [[0, 0, 1.5], [3, 0, 1.5]],
+    ]
+    positions = np.array([[*place, [0, 0, 0]] for place in places], dtype=float)
+    assert [STATES[i] for i in states(positions, atoms)] == ["away", "sticking", "sticking", "dissociated"]
+
+
+def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
+    """A model that is the reference is in step with it; one with deeper wells is not. What is there is not made again."""
+    study = Study(tmp_path, reference="pair_potential:Reference")
+    atoms = Atoms("Pd2H2", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.3, 0.75, 2.1]])
+    with TrajectoryWriter(study.database) as writer:
+        writer.add("a", pair_trajectory(atoms, 320, 0.5, 0, kelvin=100.0), timestep_fs=0.5)
+    found = {}
+    for name, depth in (("exact", 1.0), ("off", 1.3)):
+        run = study.run("egnn", name, 0)
+        pair_model(run / "best_model", depth=depth)
+        found[name] = follow(study, run)
+    assert found["exact"]["true_error"] < 1e-6 < 0.01 < found["off"]["true_error"]
+    assert found["exact"]["h_of_r"] < 1e-6 < found["off"]["h_of_r"]
+    monkeypatch.setattr("benchmarks.study.measure.evaluate", None)
+    assert follow(study, study.run("egnn", "exact", 0)) == found["exact"]
+    shares = share_of_states(study.folder / "simulations" / "egnn-exact-0-150fs", "egnn-exact-0", [np.inf, 60.0], 100)
+    assert [(time, sum(one.values())) for time, one in shares] == [
+        (50.0, 2),
+        (100.0, 1),
+        (150.0, 1),
+    ]  # one is lost at 60 fs
+    assert shares[1][1] == {"away": 0, "sticking": 0, "dissociated": 1}

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -17,6 +17,7 @@ import typer
 from benchmarks.study.arms import ARMS, MODELS
 from benchmarks.study.hydrogen import share_of_states
 from benchmarks.study.measure import STEPS_PER_PS, follow, long_run, simulate, training
+from benchmarks.study.rows import Row, read_rows
 from benchmarks.study.train import Study, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -107,11 +108,9 @@ def _check(study: Study, models: list[str], arms: list[str]) -> None:
             raise typer.BadParameter(f"'{name}' does not fit --windows {study.windows}")
 
 
-def _append(
-    pool: ProcessPoolExecutor, work: Callable[[dict[str, Any]], dict[str, Any]], rows: list[dict[str, Any]], file: Path
-) -> None:
+def _append(pool: ProcessPoolExecutor, work: Callable[[Row], Row], rows: list[Row], file: Path) -> None:
     """Do the work for the rows that are not in a file yet, and append what comes of it."""
-    done = {_key(json.loads(line)) for line in file.read_text().splitlines()} if file.exists() else set()
+    done = {_key(row) for row in read_rows(file)}
     for future in as_completed([pool.submit(work, row) for row in rows if _key(row) not in done]):
         row = future.result()
         with file.open("a") as opened:
@@ -119,7 +118,7 @@ def _append(
         typer.echo(f"{row['model']} {row['arm']} {row['seed']}: {_told(row)}")
 
 
-def _work(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, Any]:
+def _work(study: Study, every_ps: float, row: Row) -> Row:
     """Train one arm and measure it."""
     folder = train(study, row["model"], row["arm"], row["seed"])
     row |= training(folder)
@@ -129,7 +128,7 @@ def _work(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _ensemble(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, Any]:
+def _ensemble(study: Study, every_ps: float, row: Row) -> Row:
     """Simulate one arm for long."""
     run = study.run(row["model"], row["arm"], row["seed"])
     folder = simulate(study, run, row["picoseconds"], row["starts"], every_ps, row["temperature"])
@@ -140,7 +139,7 @@ def _ensemble(study: Study, every_ps: float, row: dict[str, Any]) -> dict[str, A
     return row
 
 
-def _key(row: dict) -> tuple:
+def _key(row: Row) -> tuple:
     return tuple(row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature"))
 
 

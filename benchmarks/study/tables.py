@@ -1,0 +1,140 @@
+"""The tables of RESULTS.md."""
+
+from collections.abc import Callable
+from statistics import fmean
+
+import numpy as np
+
+from benchmarks.study.arms import ARMS
+from benchmarks.study.hydrogen import STATES
+from benchmarks.study.rows import Row, by_arm
+
+__all__ = ["beside_table", "element_table", "ensemble_table", "error_table", "training_table"]
+
+
+def training_table(rows: list[Row]) -> str:
+    lines = ["| arm | seeds | updates | force evaluations of systems | labels | seconds |", "|---|---|---|---|---|---|"]
+    for arm, same in by_arm(rows).items():
+        means = (f"{fmean(row[key] for row in same):,.0f}" for key in ("updates", "frames", "labels", "seconds"))
+        lines.append(f"| {ARMS[arm].title} | {len(same)} | {' | '.join(means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def error_table(rows: list[Row]) -> str:
+    columns: list[tuple[str, Callable[[Row], float]]] = [
+        ("snapshots", lambda row: row["snapshots"]),
+        ("along the reference", lambda row: row["along_reference"]),
+    ]
+    long_runs = all("long_run" in row for row in rows)
+    if long_runs:
+        columns += [
+            ("true error, mean", lambda row: row["long_run"]["mean"]),
+            ("without the cap", lambda row: row["long_run"]["uncapped"]),
+            ("median", lambda row: row["long_run"]["median"]),
+            ("lost, %", lambda row: 100.0 * row["long_run"]["lost"]),
+        ]
+    arms = by_arm(rows)
+    compared = long_runs and "control" in arms
+    names = (
+        [name for name, _ in columns]
+        + ["over starting points"] * long_runs
+        + [
+            "against the control of the same seeds",
+            "seeds below the mean of the controls",
+        ]
+        * compared
+    )
+    lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for arm, same in arms.items():
+        cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
+        if long_runs:
+            low, high = np.percentile([value for row in same for value in row["long_run"]["by_start"]], (16, 84))
+            cells.append(f"{low:.2f} to {high:.2f}")
+        if compared:
+            controls = {row["seed"]: row["long_run"]["mean"] for row in arms["control"]}
+            control = fmean(controls.values())
+            errors = [row["long_run"]["mean"] for row in same]
+            of_seeds = fmean(controls.get(row["seed"], control) for row in same)
+            change = f"{100.0 * (fmean(errors) / of_seeds - 1.0):+.0f} %"
+            below = f"{sum(error < control for error in errors)} of {len(errors)}"
+            cells += ["", ""] if arm == "control" else [change, below]
+        lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def element_table(rows: list[Row]) -> str:
+    """By element: along the reference, and the true error where there is one."""
+    lines = ["| arm | along the reference: H, C, Pd | true error from 1 ps on: H, C, Pd |", "|---|---|---|"]
+    for arm, same in by_arm(rows).items():
+        along = ", ".join(f"{fmean(row['elements'][e] for row in same):.3f}" for e in ("H", "C", "Pd"))
+        long_runs = [row["long_run"]["elements"] for row in same if "long_run" in row]
+        true = ", ".join(f"{fmean(one[e] for one in long_runs):.3f}" for e in ("H", "C", "Pd")) if long_runs else "-"
+        lines.append(f"| {ARMS[arm].title} | {along} | {true} |")
+    return "\n".join(lines) + "\n"
+
+
+def beside_table(rows: list[Row]) -> str:
+    """Simulations of 150 fs beside the reference; empty without them."""
+    arms = {
+        arm: found
+        for arm, same in by_arm(rows).items()
+        if (found := [row["follow"] for row in same if "follow" in row])
+    }
+    if not arms:
+        return ""
+    times = [time for time, _, _ in next(iter(arms.values()))[0]["phase"]]
+    lines = [
+        "| arm | true error over 150 fs | error of h(r) | largest drift, meV/atom/ps | phase error of H2, rad, at "
+        f"{', '.join(f'{time:g}' for time in times)} fs | the same end, % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm, found in arms.items():
+        cells = [
+            _spread([one[key] for one in found], digits)
+            for key, digits in (("true_error", 3), ("h_of_r", 3), ("drift", 2))
+        ]
+        phases = [fmean(one["phase"][i][1] for one in found if len(one["phase"]) > i) for i in range(len(times))]
+        cells += [
+            ", ".join(f"{phase:.2f}" for phase in phases),
+            _spread([100.0 * one["same_state"] for one in found], 0),
+        ]
+        lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def ensemble_table(rows: list[Row]) -> str:
+    ps = rows[0]["picoseconds"]
+    early = ", ".join(f"{share * ps:g}" for share in (0.25, 0.5, 1.0))
+    lines = [
+        f"| arm | seeds | survive {early} ps, % | true error, mean | median | temperature, K | mean drift, meV/atom/ps "
+        f"| survivors at the end: {', '.join(STATES)} |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, same in by_arm(rows).items():
+        long_runs = [row["long_run"] for row in same]
+        alive = [
+            100.0 * fmean(1.0 - _until(one["over_time"], share * 1000.0 * ps) for one in long_runs)
+            for share in (0.25, 0.5, 1.0)
+        ]
+        drifts = [row["conservation"].get("mean_drift_mev_per_atom_per_ps") for row in same]
+        cells = [
+            str(len(same)),
+            ", ".join(f"{value:.0f}" for value in alive),
+            _spread([one["mean"] for one in long_runs], 3),
+            _spread([one["median"] for one in long_runs], 3),
+            f"{fmean(row['conservation']['mean_temperature_k'] for row in same):.0f}",
+            "-" if None in drifts else f"{fmean(drifts):.2g}",
+            ", ".join(str(sum(row["states"][-1][1][state] for row in same)) for state in STATES),
+        ]
+        lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _until(over_time: list, time: float) -> float:
+    """Share of the simulations lost until a time."""
+    return max(point[3] for point in over_time if point[0] <= time + 1.0)  # states are kept one step later
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
