@@ -1,0 +1,10 @@
+"""The command ``spkdt``. Commands import what they need when they run, so that ``spkdt --help`` answers at once.
+
+A new command is a function below ``@app.command()`` in `spk_dt.cli.data` or `spk_dt.cli.evaluation`; what its user did wrong
+it says by raising one of `USER_ERRORS`.
+"""
+
+from spk_dt.cli import data, evaluation  # the commands
+from spk_dt.cli.app import USER_ERRORS, app
+
+__all__ = ["USER_ERRORS", "app", "data", "evaluation"]

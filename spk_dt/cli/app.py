@@ -1,0 +1,50 @@
+"""``spkdt`` itself: how its commands are run, and how they tell users what is wrong."""
+
+import warnings
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+__all__ = ["USER_ERRORS", "app"]
+
+#: what library functions raise for a wrong input, with a message that names the remedy
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands whose user errors are one line on stderr and exit code 1, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command named on the command line."""
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # importing SchNetPack says so
+        try:
+            return super().invoke(ctx)
+        except USER_ERRORS as error:
+            typer.echo(f"spkdt: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Dynamic Training of machine-learning interatomic potentials: trajectories and evaluation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"spk_dt {version('spk_dt')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of ``spkdt`` itself; training is ``spktrain``, simulation ``spkmd``."""

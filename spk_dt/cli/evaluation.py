@@ -1,0 +1,167 @@
+"""Commands that look at models: training curves, simulations, reports."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spk_dt.cli.app import app
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of spktrain.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="NAME", help="Name without ending; without it, RUN/validation.")
+    ] = None,
+) -> None:
+    """Draw the validation error of a training run against the epoch, with the stages of the curriculum marked.
+
+    Writes NAME.png and NAME.pdf, and prints the error at the end of each stage. Drawing again replaces the figure.
+    """
+    from spk_dt.evaluation.training_curve import plot_training_curve, read_training_curve
+
+    curve = read_training_curve(run)
+    out = run / "validation" if out is None else out
+    figure = plot_training_curve(curve)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(out.with_name(out.name + suffix), dpi=200)
+    for length, epoch, error in curve.stages():
+        typer.echo(f"S = {length}: validation error {error:.4f} after epoch {epoch}")
+    typer.echo(f"best: {curve.error.min():.4f} in epoch {curve.epochs[curve.error.argmin()]}")
+    typer.echo(f"{out.with_name(out.name + '.png')}, {out.with_name(out.name + '.pdf')}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA.db", help="Trajectory database, or the word 'embedded' for the data that come along."
+        ),
+    ],
+    models: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]MODEL...", help="Files 'best_model' of spktrain, or folders of runs.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not exist, or be empty.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each simulation.")] = 300,
+    split: Annotated[str, typer.Option(help="Partition to take trajectories from.")] = "test",
+    number: Annotated[int | None, typer.Option(min=1, help="Number of trajectories; without it, all.")] = None,
+    starts_per_trajectory: Annotated[
+        int, typer.Option(min=1, help="Start frames of each trajectory, evenly spaced; one is its first frame.")
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
+    position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
+    every: Annotated[int, typer.Option(min=1, help="Keep every so many steps; for long simulations.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of a Langevin thermostat, in K; without it the energy is constant.")
+    ] = None,
+    friction: Annotated[float, typer.Option(help="Of the thermostat, in 1/fs.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of the random forces of the thermostat.")] = 0,
+    precision: Annotated[
+        int, typer.Option(help="Bits of the numbers in simulations: 64, or 32 for half the time.")
+    ] = 64,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the models; for long simulations.")] = False,
+    tolerance: Annotated[float, typer.Option(help="Deviation at which a bond counts as broken, in Å.")] = 0.5,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CALCULATOR", help="Relabel visited geometries: tblite:METHOD, or package.module:Class (ASE)."
+        ),
+    ] = None,
+    relabel_every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that relabel.")] = 1,
+) -> None:
+    """Simulate from frames of the data with each model, and compare with the trajectories.
+
+    Works for every SchNetPack model. Writes the simulations (HDF5), the force error along the trajectories and, with
+    --reference, at the visited geometries (CSV), metrics.json and figures to DIR. `spkdt report DIR` makes a page of it.
+    """
+    from spk_dt.evaluation.evaluate import evaluate as run
+    from spk_dt.evaluation.named_models import named_models
+    from spk_dt.evaluation.simulate import Protocol
+
+    if reference is not None:
+        from spk_dt.data.reference import reference_calculator
+
+        reference_calculator(reference)  # a wrong name shall not wait for the simulations
+    metrics = run(
+        data=data,
+        models=named_models(models),
+        out=out,
+        protocol=Protocol(
+            steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
+        ),
+        split=split,
+        number=number,
+        starts_per_trajectory=starts_per_trajectory,
+        energy_unit=energy_unit,
+        position_unit=position_unit,
+        tolerance=tolerance,
+        command=sys.argv,
+    )
+    where = "along the reference" if temperature is None else "at the start frames"
+    for name, one in metrics.items():
+        errors = ", ".join(
+            f"{element} {error:.4f}" for element, error in one["along_reference"]["mean_over_steps"].items()
+        )
+        exploded = f"; {len(one['exploded'])} exploded" if one["exploded"] else ""
+        typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
+    if reference is not None:
+        relabel(out, reference, relabel_every, processes)
+    _draw(out)
+    typer.echo(f"{out}")
+
+
+@app.command()
+def relabel(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate has written.")],
+    reference: Annotated[
+        str, typer.Option(metavar="CALCULATOR", help="tblite:METHOD, or package.module:Class of an ASE calculator.")
+    ],
+    every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+) -> None:
+    """Compute the true force error: the reference method at the geometries that the models have visited.
+
+    If it is interrupted, the same command continues. `spkdt evaluate --reference` does this at its end.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from spk_dt.evaluation.true_error import true_errors
+
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(model: str, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = bars.add_task(f"relabelling {model}", total=total)
+            bars.update(tasks[model], completed=done)
+
+        found = true_errors(directory, reference, every, processes, show)
+    for name, one in found.items():
+        errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
+        failed = f"; {one['labels']['n_failed']} could not be relabelled" if one["labels"]["n_failed"] else ""
+        typer.echo(f"{name}: true force error at visited geometries {errors} eV/Å{failed}")
+    _draw(directory)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate has written.")],
+) -> None:
+    """Make one page of an evaluation: figures, tables, settings, and trajectories to turn and play. Needs no network."""
+    from spk_dt.evaluation.report import write_report
+
+    typer.echo(f"{write_report(directory)}")
+
+
+def _draw(directory: Path) -> None:
+    """Figures of an evaluation, as files."""
+    from spk_dt.evaluation.report import write_figures
+    from spk_dt.evaluation.results import read_results
+
+    write_figures(read_results(directory))
