@@ -7,6 +7,9 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 DEMO := demo
+# a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 STUDY='--seconds 20 --picoseconds 0.5 --starts 1'
+TRAIN :=
+STUDY := --seconds 240 --picoseconds 5 --starts 2
 
 .PHONY: env test slow bench demo clean
 
@@ -32,14 +35,14 @@ bench: env
 
 demo: env
 	mkdir -p $(DEMO)
-	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0
+	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0 $(TRAIN)
 	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
 	cd $(DEMO) && rm -f start.traj && $(BIN)/spkdt frames start.traj --split test
 	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
 		system/initializer=frames dynamics.n_steps=400 simulation_dir=md overwrite=true
 	cd $(DEMO) && $(BIN)/python $(CURDIR)/tutorials/look_at_a_simulation.py md/simulation.hdf5
 	$(BIN)/python -m benchmarks.study run --out $(DEMO)/study --seed 0 --seed 1 --arm control --arm visits_hot \
-		--seconds 240 --picoseconds 5 --starts 2
+		$(STUDY)
 	$(BIN)/python -m benchmarks.study write --out $(DEMO)/study --results $(DEMO)/RESULTS.md
 	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate study/h2_pd6_graphene.db static=study/runs/egnn-control-0 \
 		visits=study/runs/egnn-visits_hot-0 --steps 300 --reference tblite:GFN1-xTB --relabel-every 100 --processes 2 \
