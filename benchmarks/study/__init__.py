@@ -9,6 +9,6 @@
     write.py    RESULTS.md, with tables.py and figures.py
     results.jsonl, ensembles.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it
 
-`python -m benchmarks.study run` makes the runs, `ensembles` longer simulations of their models, `write` the report. To measure
-trained models anew, remove results.jsonl and run the same command: what is trained and simulated is not made again.
+`python -m benchmarks.study run` makes the runs, `ensembles` longer simulations of their models, `write` the report. To
+measure trained models anew, remove results.jsonl and run the same command: what is trained and simulated is not made again.
 """
