@@ -24,7 +24,7 @@ from test_task import loss_and_gradient
 from spk_dt import properties
 from spk_dt.data.continuation import Continuation
 from spk_dt.dynamics import Detached, Full
-from spk_dt.evaluation.simulate import Group, ModelCalculator, simulate
+from spk_dt.evaluation.simulate import Group, ModelCalculator, Protocol, simulate
 from spk_dt.md import VerletNeighborList
 
 ARCHITECTURES = ("egnn", "painn", "schnet", "so3net", "field_schnet")
@@ -81,7 +81,8 @@ def with_evaluation(model_file, frames, timestep_fs, energy_unit):
     file, group = model_file.with_name("simulation.hdf5"), Group(tuple(range(len(frames))), timestep_fs)
     none = np.empty(0)
     starts = [Continuation("", 0, timestep_fs, atoms, none, none, none, following=0) for atoms in frames]
-    assert (simulate(ModelCalculator(model_file, energy_unit, "Angstrom"), starts, group, file, STEPS) == -1).all()
+    calculator = ModelCalculator(model_file, energy_unit, "Angstrom")
+    assert (simulate(calculator, starts, group, file, Protocol(STEPS)) == -1).all()
     loader = HDF5Loader(str(file))
     positions = [10.0 * loader.get_positions(mol_idx=i)[-1] for i in range(len(frames))]
     loader.database.close()
