@@ -7,12 +7,36 @@ import numpy as np
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.hydrogen import STATES
-from benchmarks.study.rows import Row, by_arm
+from benchmarks.study.rows import Row, by_arm, grouped
 
-__all__ = ["beside_table", "element_table", "ensemble_table", "error_table", "training_table"]
+__all__ = ["beside_table", "element_table", "ensemble_table", "error_table", "main_table", "training_table"]
+
+_BEST = "visits_hot"
+
+
+def main_table(rows: list[Row]) -> str:
+    """The control and the best arm for each model and length of the simulations; empty if there are not both."""
+    lines = [
+        "| model | simulations | seeds | true error: control | visited states | change | seeds below the controls' mean "
+        "| lost: control | visited states | along the reference: control | visited states |",
+        "|---" * 11 + "|",
+    ]
+    for (model, ps), same in grouped([row for row in rows if "long_run" in row], "model", "picoseconds").items():
+        arms = by_arm(same)
+        if "control" not in arms or _BEST not in arms:
+            continue
+        pair = arms["control"], arms[_BEST]
+        true, other = (_spread([row["long_run"]["mean"] for row in one], 3) for one in pair)
+        lost, fewer = (f"{_n_lost(one)} of {sum(len(row['long_run']['by_start']) for row in one)}" for one in pair)
+        along, also = (f"{fmean(row['along_reference'] for row in one):.3f}" for one in pair)
+        change, below = _against(pair[1], pair[0])
+        cells = [model, f"{ps:g} ps", str(len(pair[1])), true, other, change, below, lost, fewer, along, also]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def training_table(rows: list[Row]) -> str:
+    """What the runs have cost."""
     lines = ["| arm | seeds | updates | force evaluations of systems | labels | seconds |", "|---|---|---|---|---|---|"]
     for arm, same in by_arm(rows).items():
         means = (f"{fmean(row[key] for row in same):,.0f}" for key in ("updates", "frames", "labels", "seconds"))
@@ -21,6 +45,7 @@ def training_table(rows: list[Row]) -> str:
 
 
 def error_table(rows: list[Row]) -> str:
+    """Errors on snapshots, along the reference and in long simulations."""
     columns: list[tuple[str, Callable[[Row], float]]] = [
         ("snapshots", lambda row: row["snapshots"]),
         ("along the reference", lambda row: row["along_reference"]),
@@ -35,15 +60,9 @@ def error_table(rows: list[Row]) -> str:
         ]
     arms = by_arm(rows)
     compared = long_runs and "control" in arms
-    names = (
-        [name for name, _ in columns]
-        + ["over starting points"] * long_runs
-        + [
-            "against the control of the same seeds",
-            "seeds below the mean of the controls",
-        ]
-        * compared
-    )
+    names = [name for name, _ in columns]
+    names += ["over starting points"] if long_runs else []
+    names += ["against the control of the same seeds", "seeds below the mean of the controls"] if compared else []
     lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm, same in arms.items():
         cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
@@ -51,15 +70,23 @@ def error_table(rows: list[Row]) -> str:
             low, high = np.percentile([value for row in same for value in row["long_run"]["by_start"]], (16, 84))
             cells.append(f"{low:.2f} to {high:.2f}")
         if compared:
-            controls = {row["seed"]: row["long_run"]["mean"] for row in arms["control"]}
-            control = fmean(controls.values())
-            errors = [row["long_run"]["mean"] for row in same]
-            of_seeds = fmean(controls.get(row["seed"], control) for row in same)
-            change = f"{100.0 * (fmean(errors) / of_seeds - 1.0):+.0f} %"
-            below = f"{sum(error < control for error in errors)} of {len(errors)}"
-            cells += ["", ""] if arm == "control" else [change, below]
+            cells += ["", ""] if arm == "control" else _against(same, arms["control"])
         lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _against(rows: list[Row], controls: list[Row]) -> tuple[str, str]:
+    """Change of the mean against the controls of the same seeds, and how many seeds are below the mean of all controls."""
+    means = {row["seed"]: row["long_run"]["mean"] for row in controls}
+    control = fmean(means.values())
+    errors = [row["long_run"]["mean"] for row in rows]
+    of_seeds = fmean(means.get(row["seed"], control) for row in rows)
+    change = f"{100.0 * (fmean(errors) / of_seeds - 1.0):+.0f} %"
+    return change, f"{sum(error < control for error in errors)} of {len(errors)}"
+
+
+def _n_lost(rows: list[Row]) -> int:
+    return sum(time is not None for row in rows for time in row["long_run"]["lost_fs"])
 
 
 def element_table(rows: list[Row]) -> str:

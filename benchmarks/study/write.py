@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
 from benchmarks.study.measure import LOST
 from benchmarks.study.rows import Row, by_arm, grouped, read_rows
-from benchmarks.study.tables import beside_table, element_table, ensemble_table, error_table, training_table
+from benchmarks.study.tables import beside_table, element_table, ensemble_table, error_table, main_table, training_table
 
 __all__ = ["write_results"]
 
@@ -56,7 +56,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     found, ensembles = read_rows(folder / "results.jsonl"), read_rows(folder / "ensembles.jsonl")
     if not found:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
-    parts = [_HEAD, *((_FINDINGS.read_text(),) if findings else ())]
+    parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
     out.parent.mkdir(parents=True, exist_ok=True)
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
