@@ -69,7 +69,7 @@ def hydrogen_beside_reference(folder: Path, model: str, times_fs: Sequence[float
         times_fs: when the phase is compared.
 
     Returns:
-        phase: (time in fs, mean phase error in rad, number of starts) for each time; over starts with a bond that vibrates
+        phase: (time in fs, median phase error in rad, number of starts) for each time; over starts with a bond that vibrates
             in model and reference until then and a period longer.
         same_state: share of the starts whose molecule is, when simulation or reference end, where that of the reference is.
     """
@@ -90,7 +90,7 @@ def hydrogen_beside_reference(folder: Path, model: str, times_fs: Sequence[float
                 apart = phase_error(bonds[0][:until], bonds[1][:until], start.timestep_fs)
                 errors[time].append(float(apart[round(time / start.timestep_fs)]))
     return {
-        "phase": [(time, float(np.mean(found)), len(found)) for time, found in errors.items() if found],
+        "phase": [(time, float(np.median(found)), len(found)) for time, found in errors.items() if found],
         "same_state": float(np.mean(same)),
     }
 

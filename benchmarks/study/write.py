@@ -29,8 +29,8 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
   where the simulation goes. *Over starting points*: 16th to 84th percentile of the means of single simulations, all seeds.
 - *beside the reference*: simulations of 150 fs from the beginning and the middle of the unseen trajectories. h(r) is the
-  distribution of distances; the phase error is that of the vibration of H2 (period 8 fs), of molecules that do not
-  dissociate; the same end: H2 is away, sticks or is dissociated where it is so in the reference.
+  distribution of distances; the phase error is that of the vibration of H2 (period 8 fs), median over molecules that
+  do not dissociate; the same end: H2 is away, sticks or is dissociated where it is so in the reference.
 
 Numbers are means over seeds, with the smallest and the largest in brackets. eV/Å throughout.
 """
