@@ -38,7 +38,7 @@ Numbers are means over seeds, with the smallest and the largest in brackets. eV/
 _ENSEMBLES = f"""## Ensembles
 
 Longer simulations of the same models from unseen starts. A simulation survives as long as no relabelled geometry is off by
-{LOST:g} eV/Å. The reference method itself is too slow for trajectories of this length (some 0.3 s a step).
+{LOST:g} eV/Å. The reference method itself is too slow for trajectories of this length (0.7 s of one core for a geometry).
 """
 
 
