@@ -19,17 +19,18 @@ def plot_true_error(rows: list[Row]) -> Figure:
     figure, grid = plt.subplots(
         2, len(models), figsize=(4.6 * len(models) + 2.4, 5.2), layout="constrained", squeeze=False, sharex="col"
     )
+    style = _styles(rows)
     for column, ((model, _), of_model) in zip(grid.T, models.items(), strict=True):
-        for (arm, same), style in zip(by_arm(of_model).items(), _styles(), strict=False):
+        for arm, same in by_arm(of_model).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]
             values = [[curve[i][1] for curve in curves] for i in range(len(times))]
-            column[0].plot(times, [fmean(v) for v in values], label=ARMS[arm].title, **style)
+            column[0].plot(times, [fmean(v) for v in values], label=ARMS[arm].title, **style[arm])
             column[0].fill_between(
-                times, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style["color"], lw=0
+                times, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style[arm]["color"], lw=0
             )
             lost = [100.0 * fmean(curve[i][3] for curve in curves) for i in range(len(times))]
-            column[1].plot(times, lost, **style)
+            column[1].plot(times, lost, **style[arm])
         column[0].set_title(model)
         column[0].set_yscale("log")
         column[0].set_yticks([0.1, 0.2, 0.5, 1.0, 2.0], ["0.1", "0.2", "0.5", "1", "2"], minor=False)
@@ -39,7 +40,7 @@ def plot_true_error(rows: list[Row]) -> Figure:
         column[1].set_ylim(-3, 103)
     grid[0, 0].set_ylabel(f"true force error (eV/Å,\nat most {LOST:g}), mean over starts")
     grid[1, 0].set_ylabel("simulations lost (%)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    _legend(figure)
     return figure
 
 
@@ -50,17 +51,20 @@ def plot_along(rows: list[Row]) -> Figure:
     figure, grid = plt.subplots(
         1, len(models), figsize=(4.6 * len(models) + 2.4, 3.2), layout="constrained", squeeze=False
     )
+    style = _styles(rows)
     for axes, (model, of_model) in zip(grid[0], models.items(), strict=True):
-        for (arm, same), style in zip(by_arm(of_model).items(), _styles(), strict=False):
+        for arm, same in by_arm(of_model).items():
             curves = [row["along_by_step"] for row in same]
             steps = [point[0] for point in curves[0]]
             values = [[curve[i][1] for curve in curves] for i in range(len(steps))]
-            axes.plot(steps, [fmean(v) for v in values], label=ARMS[arm].title, **style)
-            axes.fill_between(steps, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style["color"], lw=0)
+            axes.plot(steps, [fmean(v) for v in values], label=ARMS[arm].title, **style[arm])
+            axes.fill_between(
+                steps, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style[arm]["color"], lw=0
+            )
         axes.set_title(model)
         axes.set_xlabel("simulation step")
     grid[0, 0].set_ylabel("force error along\nthe reference (eV/Å)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    _legend(figure)
     return figure
 
 
@@ -70,24 +74,33 @@ def plot_ensembles(rows: list[Row]) -> Figure:
     figure, grid = plt.subplots(
         1, len(settings), figsize=(3.4 * len(settings) + 2.4, 3.0), layout="constrained", squeeze=False, sharey=True
     )
+    style = _styles(rows)
     for axes, ((model, temperature), of_setting) in zip(grid[0], settings.items(), strict=True):
-        for (arm, same), style in zip(by_arm(of_setting).items(), _styles(), strict=False):
+        for arm, same in by_arm(of_setting).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]
             alive = [100.0 * fmean(1.0 - curve[i][3] for curve in curves) for i in range(len(times))]
-            axes.step(times, alive, where="post", label=ARMS[arm].title, **style)
+            axes.step(times, alive, where="post", label=ARMS[arm].title, **style[arm])
         axes.set_title(f"{model}, {'NVE' if temperature is None else f'{temperature:g} K'}")
         axes.set_xlabel("simulated time (ps)")
         axes.set_ylim(-3, 103)
     grid[0, 0].set_ylabel("simulations that survive (%)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    _legend(figure)
     return figure
 
 
-def _styles() -> list[dict[str, Any]]:
-    """The control in black, then the colours of the style."""
+def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """Of each arm in all panels: the control black, then the colours of the style."""
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    marks = ("-", "--", "-.")
-    return [{"color": "black", "ls": "-", "lw": 1.6}] + [
-        {"color": colour, "ls": mark, "lw": 1.3} for mark in marks for colour in colours
-    ]
+    lines = [{"color": colour, "ls": mark, "lw": 1.3} for mark in ("-", "--", "-.") for colour in colours]
+    others = [arm for arm in by_arm(rows) if arm != "control"]
+    return {"control": {"color": "black", "ls": "-", "lw": 1.6}, **dict(zip(others, lines, strict=False))}
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels, each arm once."""
+    found = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    order = [arm.title for arm in ARMS.values() if arm.title in found]
+    figure.legend([found[title] for title in order], order, loc="outside right upper", frameon=False, fontsize=8)

@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
 from benchmarks.study.measure import LOST
 from benchmarks.study.rows import Row, by_arm, grouped, read_rows
@@ -53,7 +54,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     Raises:
         FileNotFoundError: if there are no results.
     """
-    found, ensembles = read_rows(folder / "results.jsonl"), read_rows(folder / "ensembles.jsonl")
+    found, ensembles = (_in_order(read_rows(folder / name)) for name in ("results.jsonl", "ensembles.jsonl"))
     if not found:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
     parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
@@ -70,6 +71,11 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         _save(plot_ensembles(ensembles), out.with_name("ensembles.png"))
         parts += [_ENSEMBLES, *_ensemble_parts(ensembles), "![survival](ensembles.png)\n"]
     out.write_text("\n".join(parts))
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """By model, and with long simulations first."""
+    return sorted(rows, key=lambda row: ([*MODELS].index(row["model"]), row["picoseconds"] == 0, row["seed"]))
 
 
 def _heading(model: str, budget: float, windows: int | None, picoseconds: float, starts: int) -> str:
