@@ -111,9 +111,9 @@ def beside_table(rows: list[Row]) -> str:
         return ""
     times = [time for time, _, _ in next(iter(arms.values()))[0]["phase"]]
     lines = [
-        "| arm | true error over 150 fs | error of h(r) | largest drift, meV/atom/ps | phase error of H2, rad, at "
+        "| arm | seeds | true error over 150 fs | error of h(r) | largest drift, meV/atom/ps | phase error of H2, rad, at "
         f"{', '.join(f'{time:g}' for time in times)} fs | the same end, % |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm, found in arms.items():
         cells = [
@@ -125,7 +125,7 @@ def beside_table(rows: list[Row]) -> str:
             ", ".join(f"{phase:.2f}" for phase in phases),
             _spread([100.0 * one["same_state"] for one in found], 0),
         ]
-        lines.append(f"| {ARMS[arm].title} | {' | '.join(cells)} |")
+        lines.append(f"| {ARMS[arm].title} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
