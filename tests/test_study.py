@@ -173,6 +173,7 @@ def ensemble(arm, lost):
     over_time = [(0.0, 0.1, 0.1, 0.0), (1000.5, 0.2, 0.2, 0.0), (2000.5, 0.3, 0.3, lost), (4000.5, 0.3, 0.3, lost)]
     return settings | {
         "temperature": 300.0,
+        "every_ps": 1.0,
         "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time},
         "states": [(4000.5, {"away": 3, "sticking": 2, "dissociated": 1})],
         "conservation": {"mean_temperature_k": 301.2},
@@ -199,7 +200,7 @@ def test_report(tmp_path):
     beside = "| 0.200 (0.200 to 0.200) | 0.050 (0.050 to 0.050) | 0.10 (0.10 to 0.10) | 0.25 | 90 (90 to 90) |"
     assert f"| {ARMS['visits'].title} | 2 {beside}" in text
     assert f"| {ARMS['visits'].title} | 1 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
-    command = "ensembles --model egnn --temperature 300 --picoseconds 4 --starts 2 --seed 0 --arm control --arm visits"
+    command = "ensembles --model egnn --temperature 300 --picoseconds 4 --starts 2 --every-ps 1 --seed 0 --arm control --arm visits"
     assert command in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png"):
         assert (tmp_path / name).stat().st_size > 10_000

@@ -71,7 +71,7 @@ def ensembles(
     study = Study.of(out)
     _check(study, model, arm)
     settings = {"budget": study.seconds, "windows": study.windows, "picoseconds": picoseconds, "starts": starts}
-    settings["temperature"] = temperature
+    settings |= {"temperature": temperature, "every_ps": every_ps}
     rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
     with _pool(processes) as pool:
         _append(pool, partial(_ensemble, study, every_ps), rows, out / "ensembles.jsonl")

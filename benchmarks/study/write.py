@@ -104,7 +104,7 @@ def _ensemble_parts(rows: list[Row]) -> list[str]:
         parts.append(f"### {model}, {how}, {5 * starts} simulations of {picoseconds:g} ps\n")
         words = ["python -m benchmarks.study ensembles", f"--model {model}"]
         words += [f"--temperature {temperature:g}"] if temperature is not None else []
-        words += [f"--picoseconds {picoseconds:g} --starts {starts}"]
+        words += [f"--picoseconds {picoseconds:g} --starts {starts} --every-ps {same[0]['every_ps']:g}"]
         words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in same})]
         words += [f"--arm {arm}" for arm in by_arm(same)]
         parts += [f"```bash\n{' '.join(words)}\n```\n", ensemble_table(same)]
