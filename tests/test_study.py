@@ -245,7 +245,7 @@ def test_displaced_frames(database, tmp_path):
     task = type("Task", (), {"trainer": type("Trainer", (), {"datamodule": module})})
     frames = [module.frames.window("_positions", i, 1)[0] for i in module.train_idx]
     moves = []
-    for atoms in callback._simulate(task, module.frames):
+    for atoms in callback._simulate(task, module.frames)[0]:
         nearest = min(frames, key=lambda positions: np.abs(atoms.positions - positions).sum())
         moves.append(atoms.positions - nearest)
     assert np.std(moves) == pytest.approx(0.1, rel=0.2)

@@ -92,7 +92,8 @@ def test_the_states_are_the_models_own(database, tmp_path, faster):
     callback = visits(tmp_path, steps=1, n_labels=2, **faster)
     callback._begin(module)
     before = [dict(system) for system in callback._systems]
-    states = callback._simulate(task, module.frames)
+    states, exploded = callback._simulate(task, module.frames)
+    assert exploded == 0
     assert len(states) == 2
     for atoms in states:
         start = before[atoms.info["system"]]
@@ -170,12 +171,45 @@ def test_when_all_simulations_explode(database, tmp_path, caplog):
     assert callback._done == 2
 
 
+def test_rounds_go_on_while_simulations_fail(tmp_path):
+    """A failure is followed by a further round in the next epoch, which is one of those that count if it is sound."""
+
+    def epochs(fails, **kwargs):
+        callback, made = visits(tmp_path, n_rounds=2, first_epoch=1, every_n_epochs=3, **kwargs), []
+        callback._round = lambda *_: made.append(run.current_epoch) or run.current_epoch in fails
+        run = type("Trainer", (), {"datamodule": None})
+        for run.current_epoch in range(20):
+            callback.on_train_epoch_start(run, None)
+        return made
+
+    assert epochs(fails={}) == epochs(fails={}, max_rounds=5) == [1, 4]
+    assert epochs(fails={1, 4}) == [1, 4]
+    assert epochs(fails={1, 5}, max_rounds=5) == [1, 2, 5, 6]
+    assert epochs(fails=range(20), max_rounds=5) == [1, 2, 3, 4, 5]
+
+
+def test_states_come_from_simulations_that_last(database, tmp_path):
+    """One of two simulations explodes at once: as many states are taken as ever, all of them of the other one."""
+    task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4}, max_displacement=0.1)
+    module = data_module(database, tmp_path)
+    module.setup()
+    callback = visits(tmp_path, steps=8, n_labels=6)
+    callback._begin(module)
+    callback._systems[0][properties.velocities] *= 1e6
+    states, exploded = callback._simulate(task, module.frames)
+    assert exploded == 1
+    assert [atoms.info["system"] for atoms in states] == [1] * 6
+    assert len({atoms.positions.tobytes() for atoms in states}) == 6
+
+
 def test_refusals(database, tmp_path):
     for name in ("n_rounds", "n_labels", "steps", "n_systems", "every_n_epochs", "n_processes", "max_steps"):
         with pytest.raises(ValueError, match=f"{name}=0"):
             visits(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):
         visits(tmp_path, n_labels=13)
+    with pytest.raises(ValueError, match="max_rounds=1 is less than n_rounds=2"):
+        visits(tmp_path, max_rounds=1)
     with pytest.raises(ValueError, match="max_force=-1 must be positive"):
         visits(tmp_path, max_force=-1)
     with pytest.raises(ValueError, match=r"share=1\.0"):

@@ -82,6 +82,12 @@ ARMS: dict[str, Arm] = {
     "scratch_full16": Arm("full, S to 16 from scratch, equal weights", 16, _FULL, scratch=True),
     "visits": Arm("S = 1 and visited states", labels="visited"),
     "visits_hot": Arm("S = 1 and visited states, hotter and further", 1, _HOT, labels="visited"),
+    "visits_until": Arm(
+        "S = 1 and visited states, hotter and further, until simulations last",
+        1,
+        (*_HOT, "callbacks.visits.max_rounds=18"),
+        labels="visited",
+    ),
     "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
 }

@@ -15,6 +15,7 @@ import torch
 import typer
 
 from benchmarks.study.arms import ARMS, MODELS
+from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import share_of_states
 from benchmarks.study.measure import STEPS_PER_PS, follow, long_run, simulate, training
 from benchmarks.study.rows import Row, read_rows
@@ -75,6 +76,34 @@ def ensembles(
     rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
     with _pool(processes) as pool:
         _append(pool, partial(_ensemble, study, every_ps), rows, out / "ensembles.jsonl")
+
+
+@app.command()
+def fractions(
+    out: Folder = Path("study"),
+    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
+    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0],  # noqa: B006
+    fraction: Annotated[list[float], typer.Option(help="Of the error of the model; repeatable.")] = [1.0, 0.5, 0.25],  # noqa: B006
+    starts: Annotated[int, typer.Option(help="Starts from each of five test trajectories.")] = 1,
+    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+) -> None:
+    """What models with a fraction of the error of those that `run` has trained would gain along the reference.
+
+    It takes some 15 minutes for a fraction below one. Results are appended to OUT/fractions.jsonl as they come.
+    """
+    study = Study.of(out)
+    _check(study, model, arm)
+    settings = {"budget": study.seconds, "windows": study.windows, "starts": starts}
+    rows = [
+        {"model": m, **settings, "arm": a, "seed": s, "fraction": f}
+        for m in model
+        for a in arm
+        for s in seed
+        for f in fraction
+    ]
+    with _pool(processes) as pool:
+        _append(pool, partial(_fraction, study), rows, out / "fractions.jsonl")
 
 
 @app.command()
@@ -139,8 +168,14 @@ def _ensemble(study: Study, every_ps: float, row: Row) -> Row:
     return row
 
 
+def _fraction(study: Study, row: Row) -> Row:
+    """Follow the reference with a fraction of the error of one arm."""
+    run = study.run(row["model"], row["arm"], row["seed"])
+    return row | along_with_fraction(study, run, row["fraction"], row["starts"])
+
+
 def _key(row: Row) -> tuple:
-    return tuple(row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature"))
+    return tuple(row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature", "fraction"))
 
 
 def _told(row: dict) -> str:

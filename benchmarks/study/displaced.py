@@ -21,4 +21,4 @@ class DisplacedFrames(VisitedStates):
             system = self._systems[0]
             moved = system[properties.R] + _DEVIATION * torch.randn_like(system[properties.R])
             found.append(self._atoms(0, moved, torch.zeros_like(moved), frames))
-        return found
+        return found, 0

@@ -33,6 +33,10 @@ __all__ = ["VisitedStates"]
 
 log = logging.getLogger(__name__)
 
+_SPARE = (
+    4  # so many times the states that are labelled are drawn, in place of those that exploded simulations do not reach
+)
+
 #: what of a sample makes a system that can be simulated, and collated with others
 _STRUCTURE = (
     spk_properties.idx,
@@ -60,9 +64,12 @@ class VisitedStates(Callback):
         n_rounds: number of rounds.
         first_epoch: epoch before which the first round is made.
         every_n_epochs: epochs from one round to the next.
+        max_rounds: a round in which a simulation fails (explodes, or comes to a state that is left out) is followed by
+            another one in the next epoch, and does not count among `n_rounds`; so many are made at most. None makes
+            `n_rounds`, whatever happens.
         n_systems: simulations side by side, from training frames drawn at random.
         steps: steps of each simulation in a round.
-        n_labels: states of a round that are labelled, drawn at random from the simulations.
+        n_labels: states of a round that are labelled, drawn at random from the simulations until they end or explode.
         max_steps: steps after which a simulation begins anew, from another training frame.
         time_step: time step of the simulations in units of that of the data; above one they come further in as many steps.
         kinetic_energy: of a simulation at its beginning, in units of that of the training frame; above one rare events come
@@ -84,6 +91,7 @@ class VisitedStates(Callback):
         n_rounds: int = 6,
         first_epoch: int = 0,
         every_n_epochs: int = 2,
+        max_rounds: int | None = None,
         n_systems: int = 4,
         steps: int = 800,
         n_labels: int = 20,
@@ -106,13 +114,18 @@ class VisitedStates(Callback):
         for name, value in {"max_force": max_force, "time_step": time_step, "kinetic_energy": kinetic_energy}.items():
             if not value > 0.0:
                 raise ValueError(f"callbacks.visits.{name}={value} must be positive.")
+        if max_rounds is not None and max_rounds < n_rounds:
+            raise ValueError(f"callbacks.visits.max_rounds={max_rounds} is less than n_rounds={n_rounds}.")
         self.reference = reference
         self.n_rounds, self.first_epoch, self.every_n_epochs = n_rounds, first_epoch, every_n_epochs
         self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
         self.time_step, self.kinetic_energy = time_step, kinetic_energy
         self.share, self.max_force, self.n_processes = share, max_force, n_processes
         self.folder = Path(folder)
+        self.max_rounds = max_rounds
         self._done = 0  # rounds
+        self._sound = 0  # those of them that count
+        self._next_epoch = first_epoch  # before which the next one is made
         self._systems: list[dict[str, torch.Tensor]] = []  # samples of one frame, where the simulations are
         self._age: list[int] = []  # steps they have made
 
@@ -134,31 +147,38 @@ class VisitedStates(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Make a round, if it is time."""
-        due = 1 + (trainer.current_epoch - self.first_epoch) // self.every_n_epochs
-        if self._done < min(due, self.n_rounds) and trainer.current_epoch >= self.first_epoch:
-            self._round(trainer.datamodule, pl_module)
-            self._done += 1
+        most = self.n_rounds if self.max_rounds is None else self.max_rounds
+        if trainer.current_epoch < self._next_epoch or self._sound == self.n_rounds or self._done == most:
+            return
+        failed = self._round(trainer.datamodule, pl_module) and self.max_rounds is not None
+        self._done += 1
+        self._sound += not failed
+        self._next_epoch = trainer.current_epoch + (1 if failed else self.every_n_epochs)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.db"
 
     # a round
 
-    def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> None:
-        """Simulate, label, and add to the training; what an interrupted round has left is used."""
+    def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> bool:
+        """Simulate, label, and add to the training; what an interrupted round has left is used.
+
+        Returns:
+            whether a simulation has failed; of an interrupted round that is not known, and taken for no.
+        """
         from spk_dt.evaluation.relabel import relabel  # imports much that others do not need
 
         database = self._file(self._done)
         if database.exists():  # made after the checkpoint from which the run goes on
             datamodule.add_training_frames(database)
-            return
+            return False
         self._begin(datamodule)
-        states = database.with_suffix(".traj")
+        states, exploded = database.with_suffix(".traj"), 0
         if not states.exists():
-            visited = self._simulate(task, datamodule.frames)
+            visited, exploded = self._simulate(task, datamodule.frames)
             if not visited:
                 log.warning("visited states, round %d: all simulations exploded before a state was taken", self._done)
-                return
+                return True
             self.folder.mkdir(exist_ok=True)
             part = states.with_suffix(".part")
             ase.io.write(part, visited, format="traj")
@@ -178,9 +198,10 @@ class VisitedStates(Callback):
                     writer.add(f"round_{self._done}_{i}", [atoms], atoms.info["timestep_fs"])
             datamodule.add_training_frames(database)
         log.info(
-            "visited states, round %d: %d labelled, %d left out (no label, or a force above %g eV/Å)",
-            *(self._done, len(kept), len(frames) - len(kept), self.max_force),
+            "visited states, round %d: %d labelled, %d left out (no label, or a force above %g eV/Å), %d exploded",
+            *(self._done, len(kept), len(frames) - len(kept), self.max_force, exploded),
         )
+        return exploded > 0 or len(kept) < len(frames)
 
     def _begin(self, datamodule: TrajectoryDataModule) -> None:
         """Put systems that are not there yet, or have run their time, at training frames drawn at random."""
@@ -195,31 +216,35 @@ class VisitedStates(Callback):
             self._systems[i : i + 1] = [system]
             self._age[i : i + 1] = [0]
 
-    def _simulate(self, task: DynamicTrainingTask, frames: Frames) -> list[Atoms]:
-        """Run the model from where the systems are, and return states of it as drawn, in the units of ASE."""
+    def _simulate(self, task: DynamicTrainingTask, frames: Frames) -> tuple[list[Atoms], int]:
+        """Run the model from where the systems are.
+
+        Returns:
+            states of it as drawn, in the units of ASE, and how many simulations have exploded.
+        """
         batch = task.transfer_batch_to_device(_atoms_collate_fn(self._systems), task.device, 0)
-        drawn = torch.randperm(self.n_systems * self.steps)[: self.n_labels].tolist()
+        drawn = torch.randperm(self.n_systems * self.steps)[: _SPARE * self.n_labels].tolist()
         wanted: dict[int, list[int]] = {}
         for number in drawn:
-            wanted.setdefault(1 + number // self.n_systems, []).append(number % self.n_systems)
-        guard, found = task.guard(batch), []
+            wanted.setdefault(1 + number // self.n_systems, []).append(number)
+        guard, found = task.guard(batch), {}
         sizes = batch[spk_properties.n_atoms].tolist()
         training = task.training
         task.eval()
         with torch.no_grad():
             for visited in task.rollout(batch, self.steps + 1, guard=guard):
                 state = visited.state
-                for i in sorted(wanted.get(visited.step, [])):
+                for number in wanted.get(visited.step, []):
+                    i = number % self.n_systems
                     if not guard.exploded[i]:
-                        found.append(
-                            self._atoms(i, state.positions.split(sizes)[i], state.velocities.split(sizes)[i], frames)
-                        )
+                        positions, velocities = (x.split(sizes)[i] for x in (state.positions, state.velocities))
+                        found[number] = self._atoms(i, positions, velocities, frames)
         task.train(training)
         for i, system in enumerate(self._systems):
             system[spk_properties.R] = state.positions.split(sizes)[i].cpu()
             system[properties.velocities] = state.velocities.split(sizes)[i].cpu()
             self._age[i] = self.max_steps if guard.exploded[i] else self._age[i] + self.steps
-        return found
+        return [found[number] for number in drawn if number in found][: self.n_labels], int(guard.exploded.sum())
 
     def _atoms(self, i: int, positions: torch.Tensor, velocities: torch.Tensor, frames: Frames) -> Atoms:
         """A state of system i, in the units of ASE."""
@@ -241,8 +266,15 @@ class VisitedStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Rounds that are done, and where the simulations are."""
-        return {"done": self._done, "systems": self._systems, "age": list(self._age)}
+        return {
+            "done": self._done,
+            "sound": self._sound,
+            "next_epoch": self._next_epoch,
+            "systems": self._systems,
+            "age": list(self._age),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self._done, self._systems, self._age = state_dict["done"], state_dict["systems"], list(state_dict["age"])
+        self._done, self._sound, self._next_epoch = (state_dict[key] for key in ("done", "sound", "next_epoch"))
+        self._systems, self._age = state_dict["systems"], list(state_dict["age"])
