@@ -15,6 +15,7 @@ pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.displaced import DisplacedFrames
+from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import LOST, follow, long_run, training
 from benchmarks.study.train import Study, overrides
@@ -156,7 +157,7 @@ def row(arm, seed, mean, model="egnn"):
             "labels": 0,
         },
         **{"frames": 8000.0, "seconds": 60.0, "snapshots": 0.2, "along_reference": 0.7, "elements": long["elements"]},
-        **{"along_by_step": [(0, 0.2), (299, 0.9)], "long_run": long, "follow": beside},
+        **{"along_by_step": [(0, 0.2), (299, 0.9)], "along_at_start": 0.8, "long_run": long, "follow": beside},
     }
 
 
@@ -186,11 +187,20 @@ def test_report(tmp_path):
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     ensembles = [ensemble("control", 0.6), ensemble("visits", 0.1)]
     (tmp_path / "ensembles.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ensembles))
+    settings = {"model": "egnn", "arm": "control", "seed": 0, "starts": 2, "elements": {"H": 0.2, "C": 0.1, "Pd": 0.1}}
+    fractions = [
+        settings | {"fraction": f, "along_reference": along, "snapshots": 0.2 * f}
+        for f, along in ((0.5, 0.6), (1.0, 0.8))
+    ]
+    (tmp_path / "fractions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in fractions))
     write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
     assert "0.650 (0.400 to 0.900)" in line
     assert "-19 %" in line  # 0.65 against 0.8
+    assert "0.700 (0.700 to 0.700) | -13 % |" in line  # along the reference, 0.7 against 0.8
+    assert "| 0.5 | 10 | 0.100 | 0.600 | -25 % | 0.200, 0.100, 0.100 |" in text
+    assert "fractions --starts 2 --model egnn --arm control --seed 0 --fraction 1 --fraction 0.5\n" in text
     assert "1 of 2" in line
     assert "| painn | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |" in text
     command = text.split("```bash\n")[1].split("\n")[0]
@@ -294,6 +304,11 @@ def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
     assert found["exact"]["h_of_r"] < 1e-6 < found["off"]["h_of_r"]
     monkeypatch.setattr("benchmarks.study.measure.evaluate", None)
     assert follow(study, study.run("egnn", "exact", 0)) == found["exact"]
+    along = [
+        along_with_fraction(study, study.run("egnn", "off", 0), fraction, starts=1) for fraction in (0.0, 0.5, 1.0)
+    ]
+    assert along[0]["along_reference"] < 1e-6 < along[1]["along_reference"] < along[2]["along_reference"]
+    assert along[1]["snapshots"] == pytest.approx(0.5 * along[2]["snapshots"])
     shares = share_of_states(study.folder / "simulations" / "egnn-exact-0-150fs", "egnn-exact-0", [np.inf, 60.0], 100)
     assert [(time, sum(one.values())) for time, one in shares] == [
         (50.0, 2),

@@ -151,6 +151,8 @@ def _work(study: Study, every_ps: float, row: Row) -> Row:
     """Train one arm and measure it."""
     folder = train(study, row["model"], row["arm"], row["seed"])
     row |= training(folder)
+    if not ARMS[row["arm"]].scratch:
+        row["along_at_start"] = training(study.run(row["model"], "start", row["seed"]))["along_reference"]
     row["follow"] = follow(study, folder)
     if row["picoseconds"]:
         row["long_run"] = long_run(simulate(study, folder, row["picoseconds"], row["starts"], every_ps))

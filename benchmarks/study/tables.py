@@ -9,7 +9,15 @@ from benchmarks.study.arms import ARMS
 from benchmarks.study.hydrogen import STATES
 from benchmarks.study.rows import Row, by_arm, grouped
 
-__all__ = ["beside_table", "element_table", "ensemble_table", "error_table", "main_table", "training_table"]
+__all__ = [
+    "beside_table",
+    "element_table",
+    "ensemble_table",
+    "error_table",
+    "fraction_table",
+    "main_table",
+    "training_table",
+]
 
 _BEST = "visits_hot"
 
@@ -60,12 +68,18 @@ def error_table(rows: list[Row]) -> str:
         ]
     arms = by_arm(rows)
     compared = long_runs and "control" in arms
+    from_start = all("along_at_start" in row or ARMS[row["arm"]].scratch for row in rows)
     names = [name for name, _ in columns]
+    if from_start:
+        names.insert(2, "against the model it began with")
     names += ["over starting points"] if long_runs else []
     names += ["against the control of the same seeds", "seeds below the mean of the controls"] if compared else []
     lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm, same in arms.items():
         cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
+        if from_start:
+            pairs = [(row["along_reference"], row["along_at_start"]) for row in same if "along_at_start" in row]
+            cells.insert(2, _change(*(fmean(one) for one in zip(*pairs, strict=True))) if pairs else "")
         if long_runs:
             low, high = np.percentile([value for row in same for value in row["long_run"]["by_start"]], (16, 84))
             cells.append(f"{low:.2f} to {high:.2f}")
@@ -81,8 +95,11 @@ def _against(rows: list[Row], controls: list[Row]) -> tuple[str, str]:
     control = fmean(means.values())
     errors = [row["long_run"]["mean"] for row in rows]
     of_seeds = fmean(means.get(row["seed"], control) for row in rows)
-    change = f"{100.0 * (fmean(errors) / of_seeds - 1.0):+.0f} %"
-    return change, f"{sum(error < control for error in errors)} of {len(errors)}"
+    return _change(fmean(errors), of_seeds), f"{sum(error < control for error in errors)} of {len(errors)}"
+
+
+def _change(value: float, before: float) -> str:
+    return f"{100.0 * (value / before - 1.0):+.0f} %"
 
 
 def _n_lost(rows: list[Row]) -> int:
@@ -126,6 +143,31 @@ def beside_table(rows: list[Row]) -> str:
             _spread([100.0 * one["same_state"] for one in found], 0),
         ]
         lines.append(f"| {ARMS[arm].title} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def fraction_table(rows: list[Row]) -> str:
+    """Errors along the reference of models with a fraction of their error."""
+    lines = [
+        "| model | arm | fraction of its error | simulations | start frames | along the reference | change | H, C, Pd |",
+        "|---" * 8 + "|",
+    ]
+    for (model, arm), same in grouped(rows, "model", "arm").items():
+        whole = {row["seed"]: row["along_reference"] for row in same if row["fraction"] == 1.0}
+        for fraction, some in sorted(grouped(same, "fraction").items(), reverse=True):
+            before = [whole[row["seed"]] for row in some if row["seed"] in whole]
+            error = fmean(row["along_reference"] for row in some)
+            cells = [
+                model,
+                ARMS[arm].title,
+                f"{fraction:g}",
+                str(sum(5 * row["starts"] for row in some)),
+                f"{fmean(row['snapshots'] for row in some):.3f}",
+                f"{error:.3f}",
+                _change(error, fmean(before)) if fraction != 1.0 and len(before) == len(some) else "",
+                ", ".join(f"{fmean(row['elements'][e] for row in some):.3f}" for e in ("H", "C", "Pd")),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,15 @@ from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
 from benchmarks.study.measure import LOST
 from benchmarks.study.rows import Row, by_arm, grouped, read_rows
-from benchmarks.study.tables import beside_table, element_table, ensemble_table, error_table, main_table, training_table
+from benchmarks.study.tables import (
+    beside_table,
+    element_table,
+    ensemble_table,
+    error_table,
+    fraction_table,
+    main_table,
+    training_table,
+)
 
 __all__ = ["write_results"]
 
@@ -24,7 +32,8 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
 
 - *snapshots*: force MAE on frames of unseen trajectories, summed over H, C, Pd.
 - *along the reference*: the same, of 40 free simulations of 300 steps (150 fs), against the reference at the same time, mean
-  over the steps. It measures how fast trajectories part.
+  over the steps. It measures how fast trajectories part. *Against the model it began with* is the paper's comparison, an
+  easier one than that with the control, which has had the same compute.
 - *true error*: NVE simulations from unseen starts; force MAE against the reference method at the geometries that the model
   visits, summed over elements, from 1 ps on. A simulation is *lost* when it exceeds {LOST:g} eV/Å, and no geometry counts
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
@@ -42,19 +51,27 @@ Longer simulations of the same models from unseen starts. A simulation survives 
 {LOST:g} eV/Å. The reference method itself is too slow for trajectories of this length (0.7 s of one core for a geometry).
 """
 
+_FRACTIONS = """## What better forces would gain along the reference
+
+Simulations of 150 fs whose forces are those of the reference method and a fraction of the error of a model, at every
+geometry that they visit.
+"""
+
 
 def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     """Write the report.
 
     Args:
-        folder: with ``results.jsonl`` of a study, and ``ensembles.jsonl`` if there are any.
+        folder: with ``results.jsonl`` of a study, and ``fractions.jsonl`` and ``ensembles.jsonl`` if there are any.
         out: Markdown file; the figures ``true_error.png``, ``along_reference.png`` and ``ensembles.png`` go beside it.
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
         FileNotFoundError: if there are no results.
     """
-    found, ensembles = (_in_order(read_rows(folder / name)) for name in ("results.jsonl", "ensembles.jsonl"))
+    found, fractions, ensembles = (
+        _in_order(read_rows(folder / f"{name}.jsonl")) for name in ("results", "fractions", "ensembles")
+    )
     if not found:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
     parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
@@ -67,6 +84,8 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         parts.append("![true error against time](true_error.png)\n")
     _save(plot_along(found), out.with_name("along_reference.png"))
     parts.append("![error along the reference](along_reference.png)\n")
+    if fractions:
+        parts += [_FRACTIONS, _fractions_command(fractions), fraction_table(fractions)]
     if ensembles:
         _save(plot_ensembles(ensembles), out.with_name("ensembles.png"))
         parts += [_ENSEMBLES, *_ensemble_parts(ensembles), "![survival](ensembles.png)\n"]
@@ -75,7 +94,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
 
 def _in_order(rows: list[Row]) -> list[Row]:
     """By model, and with long simulations first."""
-    return sorted(rows, key=lambda row: ([*MODELS].index(row["model"]), row["picoseconds"] == 0, row["seed"]))
+    return sorted(rows, key=lambda row: ([*MODELS].index(row["model"]), row.get("picoseconds") == 0, row["seed"]))
 
 
 def _heading(model: str, budget: float, windows: int | None, picoseconds: float, starts: int) -> str:
@@ -92,6 +111,13 @@ def _command(rows: list[Row]) -> str:
     words += [f"--picoseconds {first['picoseconds']:g} --starts {first['starts']}"]
     words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in rows})]
     words += [f"--arm {arm}" for arm in by_arm(rows)]
+    return f"```bash\n{' '.join(words)}\n```\n"
+
+
+def _fractions_command(rows: list[Row]) -> str:
+    words = ["python -m benchmarks.study fractions", f"--starts {rows[0]['starts']}"]
+    words += [f"--{key} {value}" for key in ("model", "arm", "seed") for value in sorted({row[key] for row in rows})]
+    words += [f"--fraction {fraction:g}" for fraction in sorted({row["fraction"] for row in rows}, reverse=True)]
     return f"```bash\n{' '.join(words)}\n```\n"
 
 
