@@ -18,6 +18,8 @@ from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import LOST, follow, long_run, training
+from benchmarks.study.rows import longest
+from benchmarks.study.tables import main_table
 from benchmarks.study.train import Study, overrides
 from benchmarks.study.write import write_results
 from spk_dt.data import TrajectoryDataModule, TrajectoryWriter
@@ -214,6 +216,20 @@ def test_report(tmp_path):
     assert f"ensembles --model egnn {options}" in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_longest_simulations_count(tmp_path):
+    """A model with two lengths is in the main table once."""
+    rows = [row(arm, 0, mean) for arm, mean in (("control", 1.0), ("visits_hot", 0.4), ("visits", 0.3))]
+    rows += [row(arm, 0, mean) | {"picoseconds": 10.0} for arm, mean in (("control", 2.0), ("visits_hot", 0.5))]
+    assert [(one["arm"], one["picoseconds"]) for one in longest(rows)] == [
+        ("visits", 1.0),
+        ("control", 10.0),
+        ("visits_hot", 10.0),
+    ]
+    table = main_table(rows)
+    assert "| egnn | 10 ps | 1 | 2.000 | 0.500 | -75 % |" in table
+    assert "| 1 ps |" not in table
 
 
 def test_report_without_results(tmp_path):

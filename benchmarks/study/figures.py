@@ -8,19 +8,19 @@ from matplotlib.figure import Figure
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measure import LOST
-from benchmarks.study.rows import Row, by_arm, grouped
+from benchmarks.study.rows import Row, by_arm, grouped, longest
 
 __all__ = ["plot_along", "plot_ensembles", "plot_true_error"]
 
 
 def plot_true_error(rows: list[Row]) -> Figure:
-    """True error against simulated time, and how many simulations are lost, a column for each model and length."""
-    models = grouped([row for row in rows if "long_run" in row], "model", "picoseconds")
+    """True error against simulated time, and how many simulations are lost, a column for each model."""
+    models = grouped(longest(rows), "model")
     figure, grid = plt.subplots(
         2, len(models), figsize=(4.6 * len(models) + 2.4, 5.2), layout="constrained", squeeze=False, sharex="col"
     )
     style = _styles(rows)
-    for column, ((model, _), of_model) in zip(grid.T, models.items(), strict=True):
+    for column, (model, of_model) in zip(grid.T, models.items(), strict=True):
         for arm, same in by_arm(of_model).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]

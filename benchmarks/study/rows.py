@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.study.arms import ARMS
 
-__all__ = ["Row", "by_arm", "grouped", "read_rows"]
+__all__ = ["Row", "by_arm", "grouped", "longest", "read_rows"]
 
 Row = dict[str, Any]
 
@@ -30,3 +30,10 @@ def grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
     for row in rows:
         groups[row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys)].append(row)
     return dict(groups)
+
+
+def longest(rows: Iterable[Row]) -> list[Row]:
+    """Of each model and arm the rows with the longest simulations; rows without any are left out."""
+    groups = grouped([row for row in rows if "long_run" in row], "model", "arm", "picoseconds")
+    most = {(model, arm): max(ps for m, a, ps in groups if (m, a) == (model, arm)) for model, arm, _ in groups}
+    return [row for (model, arm, ps), same in groups.items() if ps == most[model, arm] for row in same]

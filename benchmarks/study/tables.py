@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.hydrogen import STATES
-from benchmarks.study.rows import Row, by_arm, grouped
+from benchmarks.study.rows import Row, by_arm, grouped, longest
 
 __all__ = [
     "beside_table",
@@ -23,13 +23,13 @@ _BEST = "visits_hot"
 
 
 def main_table(rows: list[Row]) -> str:
-    """The control and the best arm for each model and length of the simulations; empty if there are not both."""
+    """The control and the best arm for each model, in its longest simulations; empty if there are not both."""
     lines = [
         "| model | simulations | seeds | true error: control | visited states | change | seeds below the controls' mean "
         "| lost: control | visited states | along the reference: control | visited states |",
         "|---" * 11 + "|",
     ]
-    for (model, ps), same in grouped([row for row in rows if "long_run" in row], "model", "picoseconds").items():
+    for (model, ps), same in grouped(longest(rows), "model", "picoseconds").items():
         arms = by_arm(same)
         if "control" not in arms or _BEST not in arms:
             continue
