@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from hydra.utils import instantiate
+from matplotlib import pyplot as plt
 from models import potential, tiny_egnn
 from pair_potential import pair_model, pair_trajectory
 from test_experiments import composed
@@ -15,6 +16,7 @@ pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.displaced import DisplacedFrames
+from benchmarks.study.figures import plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import LOST, follow, long_run, training
@@ -230,6 +232,16 @@ def test_the_longest_simulations_count(tmp_path):
     table = main_table(rows)
     assert "| egnn | 10 ps | 1 | 2.000 | 0.500 | -75 % |" in table
     assert "| 1 ps |" not in table
+
+
+def test_simulations_of_different_length_are_not_averaged():
+    """Each length has a panel of its own, with its own times."""
+    longer = ensemble("control", 0.5) | {"picoseconds": 8.0}
+    longer["long_run"] = {**longer["long_run"], "over_time": [(0.0, 0.1, 0.1, 0.0), (8000.0, 0.3, 0.3, 1.0)]}
+    figure = plot_ensembles([ensemble("control", 0.25), longer])
+    ends = [axes.lines[0].get_xydata()[-1].tolist() for axes in figure.axes]
+    assert ends == [[4.0005, 75.0], [8.0, 0.0]]
+    plt.close(figure)
 
 
 def test_report_without_results(tmp_path):

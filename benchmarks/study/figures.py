@@ -69,13 +69,13 @@ def plot_along(rows: list[Row]) -> Figure:
 
 
 def plot_ensembles(rows: list[Row]) -> Figure:
-    """Survival against time, a panel for each model and temperature."""
-    settings = grouped(rows, "model", "temperature")
+    """Survival against time, a panel for each model, temperature and length."""
+    settings = grouped(rows, "model", "temperature", "picoseconds")
     figure, grid = plt.subplots(
         1, len(settings), figsize=(3.4 * len(settings) + 2.4, 3.0), layout="constrained", squeeze=False, sharey=True
     )
     style = _styles(rows)
-    for axes, ((model, temperature), of_setting) in zip(grid[0], settings.items(), strict=True):
+    for axes, ((model, temperature, _), of_setting) in zip(grid[0], settings.items(), strict=True):
         for arm, same in by_arm(of_setting).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]

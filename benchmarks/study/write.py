@@ -93,8 +93,13 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
-    """By model, and with long simulations first."""
-    return sorted(rows, key=lambda row: ([*MODELS].index(row["model"]), row.get("picoseconds") == 0, row["seed"]))
+    """By model, then with long simulations first, and thermostats by temperature and length."""
+
+    def order(row: Row) -> tuple:
+        ensemble = (row["temperature"] or 0.0, row["picoseconds"]) if "temperature" in row else ()
+        return [*MODELS].index(row["model"]), row.get("picoseconds") == 0, ensemble, row["seed"]
+
+    return sorted(rows, key=order)
 
 
 def _heading(model: str, budget: float, windows: int | None, picoseconds: float, starts: int) -> str:
