@@ -114,7 +114,9 @@ class VisitedStates(Callback):
             if not value > 0.0:
                 raise ValueError(f"callbacks.visits.{name}={value} must be positive.")
         if max_rounds is not None and max_rounds < n_rounds:
-            raise ValueError(f"callbacks.visits.max_rounds={max_rounds} is less than n_rounds={n_rounds}; raise it, or set null.")
+            raise ValueError(
+                f"callbacks.visits.max_rounds={max_rounds} is less than n_rounds={n_rounds}; raise it, or set null."
+            )
         self.reference = reference
         self.n_rounds, self.first_epoch, self.every_n_epochs = n_rounds, first_epoch, every_n_epochs
         self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
