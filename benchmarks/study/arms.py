@@ -78,6 +78,14 @@ ARMS: dict[str, Arm] = {
     "full16_constant": Arm("full, S = 16 at once, equal weights", 16, _FULL, constant=True),
     "full16_late": Arm("full, S to 16 in the last half of the seconds, equal weights", 16, _FULL, begin=0.5),
     "full16_converged": Arm("full, S grows when converged, equal weights", 16, _FULL, converged=True),
+    "full16_drawn": Arm(
+        "full, S drawn up to 16, equal weights", 16, (*_FULL, "task._target_=benchmarks.study.variants.DrawnLength")
+    ),
+    "full16_motion": Arm(
+        "full, S to 16, equal weights, positions and velocities at the end",
+        16,
+        (*_FULL, "task._target_=benchmarks.study.variants.MotionLoss"),
+    ),
     "scratch": Arm("S = 1 from scratch, learning rate not reset", scratch=True),
     "scratch_full16": Arm("full, S to 16 from scratch, equal weights", 16, _FULL, scratch=True),
     "visits": Arm("S = 1 and visited states", labels="visited"),
@@ -86,6 +94,12 @@ ARMS: dict[str, Arm] = {
         "S = 1 and visited states, hotter and further, until simulations last",
         1,
         (*_HOT, "callbacks.visits.max_rounds=18"),
+        labels="visited",
+    ),
+    "visits_hotter": Arm(
+        "S = 1 and visited states at 750 K, until simulations last",
+        1,
+        ("callbacks.visits.kinetic_energy=4", "callbacks.visits.time_step=2", "callbacks.visits.max_rounds=18"),
         labels="visited",
     ),
     "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
