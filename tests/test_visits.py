@@ -182,10 +182,10 @@ def test_rounds_go_on_while_simulations_fail(tmp_path):
             callback.on_train_epoch_start(run, None)
         return made
 
-    assert epochs(fails={}) == epochs(fails={}, max_rounds=5) == [1, 4]
+    assert epochs(fails={}) == epochs(fails={}, extra_rounds=3) == [1, 4]
     assert epochs(fails={1, 4}) == [1, 4]
-    assert epochs(fails={1, 5}, max_rounds=5) == [1, 2, 5, 6]
-    assert epochs(fails=range(20), max_rounds=5) == [1, 2, 3, 4, 5]
+    assert epochs(fails={1, 5}, extra_rounds=3) == [1, 2, 5, 6]
+    assert epochs(fails=range(20), extra_rounds=3) == [1, 2, 3, 4, 7]
 
 
 def test_states_come_from_simulations_that_last(database, tmp_path):
@@ -208,8 +208,8 @@ def test_refusals(database, tmp_path):
             visits(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):
         visits(tmp_path, n_labels=13)
-    with pytest.raises(ValueError, match="max_rounds=1 is less than n_rounds=2"):
-        visits(tmp_path, max_rounds=1)
+    with pytest.raises(ValueError, match="extra_rounds=-1"):
+        visits(tmp_path, extra_rounds=-1)
     with pytest.raises(ValueError, match="max_force=-1 must be positive"):
         visits(tmp_path, max_force=-1)
     with pytest.raises(ValueError, match=r"share=1\.0"):

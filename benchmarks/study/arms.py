@@ -93,13 +93,13 @@ ARMS: dict[str, Arm] = {
     "visits_until": Arm(
         "S = 1 and visited states, hotter and further, until simulations last",
         1,
-        (*_HOT, "callbacks.visits.max_rounds=18"),
+        (*_HOT, "callbacks.visits.extra_rounds=12"),
         labels="visited",
     ),
     "visits_hotter": Arm(
         "S = 1 and visited states at 750 K, until simulations last",
         1,
-        ("callbacks.visits.kinetic_energy=4", "callbacks.visits.time_step=2", "callbacks.visits.max_rounds=18"),
+        ("callbacks.visits.kinetic_energy=4", "callbacks.visits.time_step=2", "callbacks.visits.extra_rounds=12"),
         labels="visited",
     ),
     "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),

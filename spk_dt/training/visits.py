@@ -63,9 +63,8 @@ class VisitedStates(Callback):
         n_rounds: number of rounds.
         first_epoch: epoch before which the first round is made.
         every_n_epochs: epochs from one round to the next.
-        max_rounds: a round in which a simulation fails (explodes, or comes to a state that is left out) is followed by
-            another one in the next epoch, and does not count among `n_rounds`; so many are made at most. None makes
-            `n_rounds`, whatever happens.
+        extra_rounds: so many times at most, a round in which a simulation fails (explodes, or comes to a state that is left
+            out) is followed by another one in the next epoch, and does not count among `n_rounds`.
         n_systems: simulations side by side, from training frames drawn at random.
         steps: steps of each simulation in a round.
         n_labels: states of a round that are labelled, drawn at random from the simulations until they end or explode.
@@ -90,7 +89,7 @@ class VisitedStates(Callback):
         n_rounds: int = 6,
         first_epoch: int = 0,
         every_n_epochs: int = 2,
-        max_rounds: int | None = None,
+        extra_rounds: int = 0,
         n_systems: int = 4,
         steps: int = 800,
         n_labels: int = 20,
@@ -113,19 +112,17 @@ class VisitedStates(Callback):
         for name, value in {"max_force": max_force, "time_step": time_step, "kinetic_energy": kinetic_energy}.items():
             if not value > 0.0:
                 raise ValueError(f"callbacks.visits.{name}={value} must be positive.")
-        if max_rounds is not None and max_rounds < n_rounds:
-            raise ValueError(
-                f"callbacks.visits.max_rounds={max_rounds} is less than n_rounds={n_rounds}; raise it, or set null."
-            )
+        if extra_rounds < 0:
+            raise ValueError(f"callbacks.visits.extra_rounds={extra_rounds} must not be negative.")
         self.reference = reference
-        self.n_rounds, self.first_epoch, self.every_n_epochs = n_rounds, first_epoch, every_n_epochs
+        self.n_rounds, self.extra_rounds = n_rounds, extra_rounds
+        self.first_epoch, self.every_n_epochs = first_epoch, every_n_epochs
         self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
         self.time_step, self.kinetic_energy = time_step, kinetic_energy
         self.share, self.max_force, self.n_processes = share, max_force, n_processes
         self.folder = Path(folder)
-        self.max_rounds = max_rounds
         self._done = 0  # rounds
-        self._sound = 0  # those of them that count
+        self._extra = 0  # those of them that do not count
         self._next_epoch = first_epoch  # before which the next one is made
         self._systems: list[dict[str, torch.Tensor]] = []  # samples of one frame, where the simulations are
         self._age: list[int] = []  # steps they have made
@@ -148,13 +145,12 @@ class VisitedStates(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Make a round, if it is time."""
-        most = self.n_rounds if self.max_rounds is None else self.max_rounds
-        if trainer.current_epoch < self._next_epoch or self._sound == self.n_rounds or self._done == most:
+        if trainer.current_epoch < self._next_epoch or self._done - self._extra == self.n_rounds:
             return
-        failed = self._round(trainer.datamodule, pl_module) and self.max_rounds is not None
+        again = self._round(trainer.datamodule, pl_module) and self._extra < self.extra_rounds
         self._done += 1
-        self._sound += not failed
-        self._next_epoch = trainer.current_epoch + (1 if failed else self.every_n_epochs)
+        self._extra += again
+        self._next_epoch = trainer.current_epoch + (1 if again else self.every_n_epochs)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.db"
@@ -269,7 +265,7 @@ class VisitedStates(Callback):
         """Rounds that are done, and where the simulations are."""
         return {
             "done": self._done,
-            "sound": self._sound,
+            "extra": self._extra,
             "next_epoch": self._next_epoch,
             "systems": self._systems,
             "age": list(self._age),
@@ -277,5 +273,5 @@ class VisitedStates(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
-        self._done, self._sound, self._next_epoch = (state_dict[key] for key in ("done", "sound", "next_epoch"))
+        self._done, self._extra, self._next_epoch = (state_dict[key] for key in ("done", "extra", "next_epoch"))
         self._systems, self._age = state_dict["systems"], list(state_dict["age"])
