@@ -16,11 +16,11 @@ pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.displaced import DisplacedFrames
-from benchmarks.study.figures import plot_ensembles
+from benchmarks.study.figures import plot_along, plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import LOST, follow, long_run, training
-from benchmarks.study.rows import longest
+from benchmarks.study.rows import longest, several_seeds, usual
 from benchmarks.study.tables import main_table
 from benchmarks.study.train import Study, overrides
 from benchmarks.study.write import write_results
@@ -206,7 +206,7 @@ def test_report(tmp_path):
     assert "| 0.5 | 10 | 0.100 | 0.600 | -25 % | 0.200, 0.100, 0.100 |" in text
     assert "fractions --starts 2 --model egnn --arm control --seed 0 --fraction 1 --fraction 0.5\n" in text
     assert "1 of 2" in line
-    assert "| painn | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |" in text
+    assert "| painn | 60 | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |" in text
     command = text.split("```bash\n")[1].split("\n")[0]
     assert command.endswith(
         "--model egnn --seconds 60 --picoseconds 1 --starts 2 --seed 0 --seed 1 --arm control --arm visits"
@@ -225,13 +225,30 @@ def test_the_longest_simulations_count(tmp_path):
     rows = [row(arm, 0, mean) for arm, mean in (("control", 1.0), ("visits_hot", 0.4), ("visits", 0.3))]
     rows += [row(arm, 0, mean) | {"picoseconds": 10.0} for arm, mean in (("control", 2.0), ("visits_hot", 0.5))]
     assert [(one["arm"], one["picoseconds"]) for one in longest(rows)] == [
-        ("visits", 1.0),
         ("control", 10.0),
         ("visits_hot", 10.0),
+        ("visits", 1.0),
     ]
     table = main_table(rows)
-    assert "| egnn | 10 ps | 1 | 2.000 | 0.500 | -75 % |" in table
+    assert "| egnn | 60 | 10 ps | 1 | 2.000 | 0.500 | -75 % |" in table
     assert "| 1 ps |" not in table
+
+
+def test_other_training_is_kept_apart():
+    """More seconds or few windows are rows of their own in the table, and not in the figures."""
+    rows = [row(arm, 0, mean) for arm, mean in (("control", 1.0), ("visits_hot", 0.4))]
+    more = [row(arm, 0, mean) | {"budget": 240.0} for arm, mean in (("control", 0.8), ("visits_hot", 0.2))]
+    few = [one | {"windows": 256} for one in rows[:1]]
+    table = main_table([*rows, *more, *few])
+    assert "| egnn | 60 | 1 ps | 1 | 1.000 | 0.400 |" in table
+    assert "| egnn | 240 | 1 ps | 1 | 0.800 | 0.200 |" in table
+    assert usual([*rows, *more[:1], *few]) == rows
+    seeds = [row("control", 1, 1.0), row("control", 0, 1.0), row("visits", 0, 0.5)]
+    assert several_seeds(seeds) == seeds[:2]
+    assert several_seeds(seeds[1:]) == seeds[1:]
+    figure = plot_along([*seeds, *more[:1]])
+    assert len(figure.axes) == len(figure.axes[0].lines) == 1
+    plt.close(figure)
 
 
 def test_simulations_of_different_length_are_not_averaged():

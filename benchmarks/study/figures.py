@@ -8,14 +8,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measure import LOST
-from benchmarks.study.rows import Row, by_arm, grouped, longest
+from benchmarks.study.rows import Row, by_arm, grouped, longest, several_seeds, usual
 
 __all__ = ["plot_along", "plot_ensembles", "plot_true_error"]
 
 
 def plot_true_error(rows: list[Row]) -> Figure:
-    """True error against simulated time, and how many simulations are lost, a column for each model."""
-    models = grouped(longest(rows), "model")
+    """True error against simulated time, and how many simulations are lost, a column for each model.
+
+    Of the usual training; arms with several seeds, if there are any.
+    """
+    rows = several_seeds(longest(usual(rows)))
+    models = grouped(rows, "model")
     figure, grid = plt.subplots(
         2, len(models), figsize=(4.6 * len(models) + 2.4, 5.2), layout="constrained", squeeze=False, sharex="col"
     )
@@ -45,9 +49,13 @@ def plot_true_error(rows: list[Row]) -> Figure:
 
 
 def plot_along(rows: list[Row]) -> Figure:
-    """Force error along the reference against the step, a panel for each model."""
-    once = {(row["model"], row["arm"], row["seed"], row["windows"]): row for row in rows}  # its simulations are many
-    models = grouped(once.values(), "model")
+    """Force error along the reference against the step, a panel for each model.
+
+    Of the usual training; arms with several seeds, if there are any.
+    """
+    once = {(row["model"], row["arm"], row["seed"]): row for row in usual(rows)}  # its long simulations are many
+    rows = several_seeds([*once.values()])
+    models = grouped(rows, "model")
     figure, grid = plt.subplots(
         1, len(models), figsize=(4.6 * len(models) + 2.4, 3.2), layout="constrained", squeeze=False
     )

@@ -1,14 +1,14 @@
 """Rows of a study, as `benchmarks.study.commands` appends them to its files."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.study.arms import ARMS
 
-__all__ = ["Row", "by_arm", "grouped", "longest", "read_rows"]
+__all__ = ["Row", "by_arm", "grouped", "longest", "read_rows", "several_seeds", "usual"]
 
 Row = dict[str, Any]
 
@@ -33,7 +33,19 @@ def grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
 
 
 def longest(rows: Iterable[Row]) -> list[Row]:
-    """Of each model and arm the rows with the longest simulations; rows without any are left out."""
-    groups = grouped([row for row in rows if "long_run" in row], "model", "arm", "picoseconds")
-    most = {(model, arm): max(ps for m, a, ps in groups if (m, a) == (model, arm)) for model, arm, _ in groups}
-    return [row for (model, arm, ps), same in groups.items() if ps == most[model, arm] for row in same]
+    """Of each model, training and arm the rows with the longest simulations; rows without any are left out."""
+    groups = grouped([row for row in rows if "long_run" in row], "model", "budget", "windows", "arm")
+    most = {key: max(row["picoseconds"] for row in same) for key, same in groups.items()}
+    return [row for key, same in groups.items() for row in same if row["picoseconds"] == most[key]]
+
+
+def usual(rows: Iterable[Row]) -> list[Row]:
+    """Rows of the compute and the number of windows that most of them have."""
+    groups = grouped(rows, "budget", "windows")
+    return max(groups.values(), key=len)
+
+
+def several_seeds(rows: list[Row]) -> list[Row]:
+    """Rows of the arms that have been run with more than one seed of their model; all if there are none."""
+    seeds = Counter((model, arm) for model, arm, _ in grouped(rows, "model", "arm", "seed"))
+    return [row for row in rows if seeds[row["model"], row["arm"]] > 1] or rows

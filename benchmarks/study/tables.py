@@ -25,11 +25,14 @@ _BEST = "visits_hot"
 def main_table(rows: list[Row]) -> str:
     """The control and the best arm for each model, in its longest simulations; empty if there are not both."""
     lines = [
-        "| model | simulations | seeds | true error: control | visited states | change | seeds below the controls' mean "
-        "| lost: control | visited states | along the reference: control | visited states |",
-        "|---" * 11 + "|",
+        "| model | seconds | simulations | seeds | true error: control | visited states | change "
+        "| seeds below the controls' mean | lost: control | visited states "
+        "| along the reference: control | visited states |",
+        "|---" * 12 + "|",
     ]
-    for (model, ps), same in grouped(longest(rows), "model", "picoseconds").items():
+    for (model, budget, windows, ps), same in grouped(
+        longest(rows), "model", "budget", "windows", "picoseconds"
+    ).items():
         arms = by_arm(same)
         if "control" not in arms or _BEST not in arms:
             continue
@@ -38,7 +41,9 @@ def main_table(rows: list[Row]) -> str:
         lost, fewer = (f"{_n_lost(one)} of {sum(len(row['long_run']['by_start']) for row in one)}" for one in pair)
         along, also = (f"{fmean(row['along_reference'] for row in one):.3f}" for one in pair)
         change, below = _against(pair[1], pair[0])
-        cells = [model, f"{ps:g} ps", str(len(pair[1])), true, other, change, below, lost, fewer, along, also]
+        name = f"{model}, {windows} windows" if windows else model
+        seeds = str(len(pair[1]))
+        cells = [name, f"{budget:g}", f"{ps:g} ps", seeds, true, other, change, below, lost, fewer, along, also]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
