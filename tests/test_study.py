@@ -187,6 +187,7 @@ def ensemble(arm, lost):
 
 def test_report(tmp_path):
     rows = [row("control", 0, 1.0), row("control", 1, 0.6), row("visits", 0, 0.4), row("visits", 1, 0.9)]
+    rows[-1]["along_reference"] = 0.8
     rows += [row("control", 0, 1.0, "painn"), row("visits_hot", 0, 0.3, "painn")]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     ensembles = [ensemble("control", 0.6), ensemble("visits", 0.1)]
@@ -202,7 +203,7 @@ def test_report(tmp_path):
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
     assert "0.650 (0.400 to 0.900)" in line
     assert "-19 %" in line  # 0.65 against 0.8
-    assert "0.700 (0.700 to 0.700) | -13 % |" in line  # along the reference, 0.7 against 0.8
+    assert "0.750 (0.700 to 0.800) | -6 % | +7 % |" in line  # along the reference: began with 0.8, its control has 0.7
     assert "| 0.5 | 10 | 0.100 | 0.600 | -25 % | 0.200, 0.100, 0.100 |" in text
     assert "fractions --starts 2 --model egnn --arm control --seed 0 --fraction 1 --fraction 0.5\n" in text
     assert "1 of 2" in line

@@ -75,6 +75,8 @@ def error_table(rows: list[Row]) -> str:
     compared = long_runs and "control" in arms
     from_start = all("along_at_start" in row or ARMS[row["arm"]].scratch for row in rows)
     names = [name for name, _ in columns]
+    if "control" in arms:
+        names.insert(2, "against the control")
     if from_start:
         names.insert(2, "against the model it began with")
     names += ["over starting points"] if long_runs else []
@@ -82,6 +84,8 @@ def error_table(rows: list[Row]) -> str:
     lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm, same in arms.items():
         cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
+        if "control" in arms:
+            cells.insert(2, "" if arm == "control" else _change_along(same, arms["control"]))
         if from_start:
             pairs = [(row["along_reference"], row["along_at_start"]) for row in same if "along_at_start" in row]
             cells.insert(2, _change(*(fmean(one) for one in zip(*pairs, strict=True))) if pairs else "")
@@ -101,6 +105,13 @@ def _against(rows: list[Row], controls: list[Row]) -> tuple[str, str]:
     errors = [row["long_run"]["mean"] for row in rows]
     of_seeds = fmean(means.get(row["seed"], control) for row in rows)
     return _change(fmean(errors), of_seeds), f"{sum(error < control for error in errors)} of {len(errors)}"
+
+
+def _change_along(rows: list[Row], controls: list[Row]) -> str:
+    """Change along the reference against the controls, of the seeds that both have."""
+    known = {row["seed"]: row["along_reference"] for row in controls}
+    pairs = [(row["along_reference"], known[row["seed"]]) for row in rows if row["seed"] in known]
+    return _change(*(fmean(one) for one in zip(*pairs, strict=True))) if pairs else ""
 
 
 def _change(value: float, before: float) -> str:

@@ -93,11 +93,12 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
-    """By model, then with long simulations first, and thermostats by temperature and length."""
+    """By model and training, then with long simulations first, and thermostats by temperature and length."""
 
     def order(row: Row) -> tuple:
         ensemble = (row["temperature"] or 0.0, row["picoseconds"]) if "temperature" in row else ()
-        return [*MODELS].index(row["model"]), row.get("picoseconds") == 0, ensemble, row["seed"]
+        training = row.get("windows") is not None, row.get("budget")
+        return [*MODELS].index(row["model"]), training, row.get("picoseconds") == 0, ensemble, row["seed"]
 
     return sorted(rows, key=order)
 
