@@ -71,7 +71,10 @@ class Study:
         if file.exists() and json.loads(file.read_text()) != settings:
             raise ValueError(f"'{file}' is of a study with other settings, {file.read_text()}; choose another folder.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings))
+        if not file.exists():  # others may be reading it
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(settings))
+            part.rename(file)
         if not self.database.exists():
             unpack(self.database)
         if self.windows is not None and not self.split_file.exists():
