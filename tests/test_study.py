@@ -192,7 +192,15 @@ def test_report(tmp_path):
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     ensembles = [ensemble("control", 0.6), ensemble("visits", 0.1)]
     (tmp_path / "ensembles.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ensembles))
-    settings = {"model": "egnn", "arm": "control", "seed": 0, "starts": 2, "elements": {"H": 0.2, "C": 0.1, "Pd": 0.1}}
+    settings = {
+        "model": "egnn",
+        "arm": "control",
+        "seed": 0,
+        "starts": 2,
+        "budget": 60.0,
+        "windows": None,
+        "elements": {"H": 0.2, "C": 0.1, "Pd": 0.1},
+    }
     fractions = [
         settings | {"fraction": f, "along_reference": along, "snapshots": 0.2 * f}
         for f, along in ((0.5, 0.6), (1.0, 0.8))

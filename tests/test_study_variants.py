@@ -6,6 +6,8 @@ import torch
 from schnetpack import properties as p
 from test_task import S, batch, data_module, loss_and_gradient, model, paper_outputs, task  # noqa: F401
 
+pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
+
 from benchmarks.study.variants import DrawnLength, MotionLoss, _reference_end
 from spk_dt import properties
 from spk_dt.dynamics import Full
@@ -33,7 +35,7 @@ def test_the_reference_comes_to_its_own_end(database, tmp_path):
 
 
 def test_motion_is_compared_as_mean_forces(model, batch):  # noqa: F811
-    """Forces that are off by a constant are found again in positions and velocities, up to their feedback on the way."""
+    """Forces that are off by a constant are found again in positions and velocities."""
 
     class Off(MotionLoss):
         """Forces of the reference and a constant, whatever the positions."""

@@ -103,7 +103,7 @@ ARMS: dict[str, Arm] = {
         labels="visited",
     ),
     "visits_hotter": Arm(
-        "S = 1 and visited states at 750 K, until simulations last",
+        "S = 1 and visited states, far hotter, until simulations last",
         1,
         ("callbacks.visits.kinetic_energy=4", "callbacks.visits.time_step=2", "callbacks.visits.extra_rounds=12"),
         labels="visited",

@@ -28,7 +28,8 @@ class MotionLoss(DynamicTrainingTask):
 
     .. math:: m (v - v^\mathrm{ref}) / t \quad\text{and}\quad 2 m (x - x^\mathrm{ref}) / t^2,
 
-    with the loss of the forces, and the weight of all steps together. For full gradients: there is one graph of all steps.
+    with the loss of the forces, and the weight of all steps together. For full gradients (there is one graph of all steps),
+    and trajectories of which every step was saved, without a thermostat.
     """
 
     def training_step(self, batch, batch_idx):

@@ -42,7 +42,8 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   distribution of distances; the phase error is that of the vibration of H2 (period 8 fs), median over molecules that
   do not dissociate; the same end: H2 is away, sticks or is dissociated where it is so in the reference.
 
-Numbers are means over seeds, with the smallest and the largest in brackets. eV/Å throughout.
+Runs with other seconds or few windows need a folder of their own (`--out`). Numbers are means over seeds, with the
+smallest and the largest in brackets. eV/Å throughout.
 """
 
 _ENSEMBLES = f"""## Ensembles
@@ -97,7 +98,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
 
     def order(row: Row) -> tuple:
         ensemble = (row["temperature"] or 0.0, row["picoseconds"]) if "temperature" in row else ()
-        training = row.get("windows") is not None, row.get("budget")
+        training = row["windows"] is not None, row["budget"]
         return [*MODELS].index(row["model"]), training, row.get("picoseconds") == 0, ensemble, row["seed"]
 
     return sorted(rows, key=order)

@@ -71,9 +71,7 @@ class VisitedStates(Callback):
         max_steps: steps after which a simulation begins anew, from another training frame.
         time_step: time step of the simulations in units of that of the data; above one they come further in as many steps.
         kinetic_energy: of a simulation at its beginning, in units of that of the training frame; above one rare events come
-            sooner, and labels reach to higher energies. Half of what is added goes into potential energy, so with k the
-            simulation comes to some (1 + k) / 2 times the temperature of the data; that should not be below the temperature
-            at which the model will be used.
+            sooner, and labels reach to higher energies, which should not be below those at which the model will be used.
         share: expected share of the training batches that are of visited states.
         max_force: eV/Å; a simulation that has come to a state in which a reference force is larger begins anew, and the
             state is left out.
