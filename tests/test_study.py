@@ -1,6 +1,7 @@
 """The study: its runs compose, its numbers are what they are said to be; the runs themselves take hours."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from benchmarks.study.figures import plot_along, plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import LOST, follow, long_run, training
-from benchmarks.study.rows import longest, several_seeds, usual
-from benchmarks.study.tables import main_table
+from benchmarks.study.rows import longest, most_starts, several_seeds, usual
+from benchmarks.study.tables import ensemble_table, main_table
 from benchmarks.study.train import Study, overrides
 from benchmarks.study.write import write_results
 from spk_dt.data import TrajectoryDataModule, TrajectoryWriter
@@ -114,6 +115,22 @@ def test_a_folder_is_of_one_study(tmp_path):
         Study(tmp_path, seconds=61.0).prepare()
 
 
+def test_settings_of_a_study_are_whole_or_not_there(tmp_path, monkeypatch):
+    """Runs side by side read them while the first one writes; half of them is no JSON."""
+
+    def half(path, text):
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError("interrupted")
+
+    study = Study(tmp_path, seconds=60.0)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="interrupted"):
+            study.prepare()
+    study.prepare()
+    assert Study.of(tmp_path) == study
+
+
 def simulation(folder, errors, every_fs=500.0):
     """A relabelled evaluation: errors[start][time] of H and C, None where there is no geometry."""
     folder.mkdir()
@@ -179,7 +196,7 @@ def ensemble(arm, lost):
     return settings | {
         "temperature": 300.0,
         "every_ps": 1.0,
-        "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time},
+        "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time, "by_start": [0.3] * 10},
         "states": [(4000.5, {"away": 3, "sticking": 2, "dissociated": 1})],
         "conservation": {"mean_temperature_k": 301.2},
     }
@@ -222,7 +239,7 @@ def test_report(tmp_path):
     )
     beside = "| 0.200 (0.200 to 0.200) | 0.050 (0.050 to 0.050) | 0.10 (0.10 to 0.10) | 0.25 | 90 (90 to 90) |"
     assert f"| {ARMS['visits'].title} | 2 {beside}" in text
-    assert f"| {ARMS['visits'].title} | 1 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
+    assert f"| {ARMS['visits'].title} | 1 | 10 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
     options = "--temperature 300 --picoseconds 4 --starts 2 --every-ps 1 --seed 0 --arm control --arm visits"
     assert f"ensembles --model egnn {options}" in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png"):
@@ -267,6 +284,19 @@ def test_simulations_of_different_length_are_not_averaged():
     figure = plot_ensembles([ensemble("control", 0.25), longer])
     ends = [axes.lines[0].get_xydata()[-1].tolist() for axes in figure.axes]
     assert ends == [[4.0005, 75.0], [8.0, 0.0]]
+    plt.close(figure)
+
+
+def test_ensembles_of_different_size_are_pooled():
+    """Each simulation counts once, whatever the number of starts of its seed."""
+    less = ensemble("control", 1.0) | {"seed": 1, "starts": 1}
+    less["long_run"] = {**less["long_run"], "mean": 0.5, "by_start": [0.5] * 5}
+    again = less | {"seed": 0}  # its starts are among those of the other row of this seed
+    rows = most_starts([ensemble("control", 0.1), less, again])
+    assert rows == [ensemble("control", 0.1), less]
+    assert "| 2 | 15 | 100, 60, 60 | 0.400 (0.300 to 0.500) |" in ensemble_table(rows)
+    figure = plot_ensembles(rows)
+    assert figure.axes[0].lines[0].get_ydata()[-1] == pytest.approx(60.0)
     plt.close(figure)
 
 

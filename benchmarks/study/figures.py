@@ -87,7 +87,8 @@ def plot_ensembles(rows: list[Row]) -> Figure:
         for arm, same in by_arm(of_setting).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]
-            alive = [100.0 * fmean(1.0 - curve[i][3] for curve in curves) for i in range(len(times))]
+            sizes = [len(row["long_run"]["by_start"]) for row in same]
+            alive = [100.0 * fmean((1.0 - curve[i][3] for curve in curves), sizes) for i in range(len(times))]
             axes.step(times, alive, where="post", label=ARMS[arm].title, **style[arm])
         axes.set_title(f"{model}, {'NVE' if temperature is None else f'{temperature:g} K'}")
         axes.set_xlabel("simulated time (ps)")

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.study.arms import ARMS
 
-__all__ = ["Row", "by_arm", "grouped", "longest", "read_rows", "several_seeds", "usual"]
+__all__ = ["Row", "by_arm", "grouped", "longest", "most_starts", "read_rows", "several_seeds", "usual"]
 
 Row = dict[str, Any]
 
@@ -37,6 +37,12 @@ def longest(rows: Iterable[Row]) -> list[Row]:
     groups = grouped([row for row in rows if "long_run" in row], "model", "budget", "windows", "arm")
     most = {key: max(row["picoseconds"] for row in same) for key, same in groups.items()}
     return [row for key, same in groups.items() for row in same if row["picoseconds"] == most[key]]
+
+
+def most_starts(rows: Iterable[Row]) -> list[Row]:
+    """Of ensembles of the same model, run, thermostat and length that with the most starts, which has the others' too."""
+    groups = grouped(rows, "model", "budget", "windows", "temperature", "picoseconds", "arm", "seed")
+    return [max(same, key=lambda row: row["starts"]) for same in groups.values()]
 
 
 def usual(rows: Iterable[Row]) -> list[Row]:

@@ -188,22 +188,25 @@ def fraction_table(rows: list[Row]) -> str:
 
 
 def ensemble_table(rows: list[Row]) -> str:
+    """Long simulations of one length and thermostat: survival of all of them, errors as means over seeds."""
     ps = rows[0]["picoseconds"]
     early = ", ".join(f"{share * ps:g}" for share in (0.25, 0.5, 1.0))
     lines = [
-        f"| arm | seeds | survive {early} ps, % | true error, mean | median | temperature, K | mean drift, meV/atom/ps "
-        f"| survivors at the end: {', '.join(STATES)} |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| arm | seeds | simulations | survive {early} ps, % | true error, mean | median "
+        f"| temperature, K | mean drift, meV/atom/ps | survivors at the end: {', '.join(STATES)} |",
+        "|---" * 9 + "|",
     ]
     for arm, same in by_arm(rows).items():
         long_runs = [row["long_run"] for row in same]
+        sizes = [len(one["by_start"]) for one in long_runs]
         alive = [
-            100.0 * fmean(1.0 - _until(one["over_time"], share * 1000.0 * ps) for one in long_runs)
+            100.0 * fmean((1.0 - _until(one["over_time"], share * 1000.0 * ps) for one in long_runs), sizes)
             for share in (0.25, 0.5, 1.0)
         ]
         drifts = [row["conservation"].get("mean_drift_mev_per_atom_per_ps") for row in same]
         cells = [
             str(len(same)),
+            str(sum(sizes)),
             ", ".join(f"{value:.0f}" for value in alive),
             _spread([one["mean"] for one in long_runs], 3),
             _spread([one["median"] for one in long_runs], 3),

@@ -102,9 +102,8 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
         folder of the run.
     """
     folder = study.run(model, arm, seed)
-    if (
-        folder / "best_model.task"
-    ).exists():  # the last that spktrain writes; best_model is there from the first epoch on
+    last_written = folder / "best_model.task"  # best_model is there from the first epoch on
+    if last_written.exists():
         return folder
     if arm != "start" and not ARMS[arm].scratch:
         train(study, model, "start", seed)

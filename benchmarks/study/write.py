@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
 from benchmarks.study.measure import LOST
-from benchmarks.study.rows import Row, by_arm, grouped, read_rows
+from benchmarks.study.rows import Row, by_arm, grouped, most_starts, read_rows
 from benchmarks.study.tables import (
     beside_table,
     element_table,
@@ -49,7 +49,8 @@ smallest and the largest in brackets. eV/Å throughout.
 _ENSEMBLES = f"""## Ensembles
 
 Longer simulations of the same models from unseen starts. A simulation survives as long as no relabelled geometry is off by
-{LOST:g} eV/Å. The reference method itself is too slow for trajectories of this length (0.7 s of one core for a geometry).
+{LOST:g} eV/Å; errors are means over seeds. The reference method itself is too slow for trajectories of this length (0.7 s of
+one core for a geometry).
 """
 
 _FRACTIONS = """## What better forces would gain along the reference
@@ -87,7 +88,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     parts.append("![error along the reference](along_reference.png)\n")
     if fractions:
         parts += [_FRACTIONS, _fractions_command(fractions), fraction_table(fractions)]
-    if ensembles:
+    if ensembles := most_starts(ensembles):
         _save(plot_ensembles(ensembles), out.with_name("ensembles.png"))
         parts += [_ENSEMBLES, *_ensemble_parts(ensembles), "![survival](ensembles.png)\n"]
     out.write_text("\n".join(parts))
@@ -129,19 +130,26 @@ def _fractions_command(rows: list[Row]) -> str:
 
 
 def _ensemble_parts(rows: list[Row]) -> list[str]:
-    """A heading, the command and a table for each setting."""
+    """A heading, the commands and a table for each setting."""
     parts = []
-    keys = ("model", "budget", "temperature", "picoseconds", "starts")
-    for (model, _, temperature, picoseconds, starts), same in grouped(rows, *keys).items():
+    for (model, _, temperature, picoseconds), same in grouped(
+        rows, "model", "budget", "temperature", "picoseconds"
+    ).items():
         how = "NVE" if temperature is None else f"Langevin at {temperature:g} K"
-        parts.append(f"### {model}, {how}, {5 * starts} simulations of {picoseconds:g} ps\n")
-        words = ["python -m benchmarks.study ensembles", f"--model {model}"]
-        words += [f"--temperature {temperature:g}"] if temperature is not None else []
-        words += [f"--picoseconds {picoseconds:g} --starts {starts} --every-ps {same[0]['every_ps']:g}"]
-        words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in same})]
-        words += [f"--arm {arm}" for arm in by_arm(same)]
-        parts += [f"```bash\n{' '.join(words)}\n```\n", ensemble_table(same)]
+        parts.append(f"### {model}, {how}, {picoseconds:g} ps\n")
+        commands = "\n".join(_ensembles_command(some) for some in grouped(same, "starts", "every_ps").values())
+        parts += [f"```bash\n{commands}\n```\n", ensemble_table(same)]
     return parts
+
+
+def _ensembles_command(rows: list[Row]) -> str:
+    first = rows[0]
+    words = ["python -m benchmarks.study ensembles", f"--model {first['model']}"]
+    words += [f"--temperature {first['temperature']:g}"] if first["temperature"] is not None else []
+    words += [f"--picoseconds {first['picoseconds']:g} --starts {first['starts']} --every-ps {first['every_ps']:g}"]
+    words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in rows})]
+    words += [f"--arm {arm}" for arm in by_arm(rows)]
+    return " ".join(words)
 
 
 def _save(figure: Figure, path: Path) -> None:
