@@ -81,7 +81,6 @@ ARMS: dict[str, Arm] = {
         "full, S to 16, equal weights, with energies", 16, (*_FULL, "task.rollout_outputs=[forces,energy]")
     ),
     "full16_constant": Arm("full, S = 16 at once, equal weights", 16, _FULL, constant=True),
-    "full32_constant": Arm("full, S = 32 at once, equal weights", 32, _FULL, constant=True),
     "full16_late": Arm("full, S to 16 in the last half of the seconds, equal weights", 16, _FULL, begin=0.5),
     "full16_converged": Arm("full, S grows when converged, equal weights", 16, _FULL, converged=True),
     "full16_drawn": Arm(
