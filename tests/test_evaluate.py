@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import ase.io
 import ase.units
@@ -20,7 +21,11 @@ from spk_dt.cli import app
 from spk_dt.data import TrajectoryWriter
 from spk_dt.data.continuation import continuation
 from spk_dt.evaluation.force_error import ErrorCurve, average_curves, element_errors, summary
+from spk_dt.evaluation.judge import _largest
 from spk_dt.evaluation.named_models import named_models
+from spk_dt.evaluation.results import read_results
+from spk_dt.evaluation.tables import verdict
+from spk_dt.evaluation.true_error import true_errors
 from spk_dt.evaluation.unit_check import check_units
 
 STEPS = 120
@@ -241,10 +246,55 @@ def test_mixed_systems(mixed, exact, tmp_path):
     fast, slow = 0.5 * np.arange(11), 2.0 * np.arange(11)
     np.testing.assert_allclose(times["Cu"], [*fast, *slow])
     np.testing.assert_allclose(times["Au"], fast)
+    found = true_errors(tmp_path / "out", "pair_potential:Reference", every=5)["exact"]
+    assert found["last_time_fs"] == 20.0
+    times = [float(row["time_fs"]) for row in table(tmp_path / "out" / "true_error.csv") if row["element"] == "Cu"]
+    np.testing.assert_allclose(times, [*fast[::5], *slow[::5]])  # one curve after the other
+    ends = read_results(tmp_path / "out").true_errors["exact"]["Cu"].time_fs
+    np.testing.assert_allclose(ends, [*fast[::5], np.nan, *slow[::5]])
     loaders = [HDF5Loader(str(tmp_path / "out" / "exact" / f"simulation_{g}.hdf5")) for g in range(3)]
     assert [loader.properties["_cell"] is not None for loader in loaders] == [False, True, True]
     for loader in loaders:
         loader.database.close()
+
+
+def test_unseen_by_the_models(data, exact, tmp_path):
+    """What is test data in the run of the model, of that of the database."""
+    frames = next(r for r in connect(data).metadata["trajectories"] if r["name"] == "b")
+    (tmp_path / "run").mkdir()
+    shutil.copy(exact, tmp_path / "run" / "best_model")
+    records = json.dumps(connect(data).metadata["trajectories"])
+    np.savez(
+        tmp_path / "run" / "split.npz", trajectories=records, test_idx=frames["start"] + np.arange(frames["length"])
+    )
+    evaluated(data, tmp_path / "run", exact, "--steps", 2, "--out", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["split"] == "test"
+    assert [one["trajectory"] for one in settings["starts"]] == ["b"]
+
+
+def test_a_relaxed_start_is_no_wrong_model(exact, tmp_path):
+    """At the first frame of an optimised structure forces vanish, and any model is worse than none."""
+    frames = pair_trajectory(tetrahedron(), 10, 0.5, 0)
+    frames[0].calc.results["forces"] = 0.01 * frames[0].get_forces()
+    with TrajectoryWriter(tmp_path / "relaxed.db") as writer:
+        writer.add("a", frames, timestep_fs=0.5)
+    evaluated(tmp_path / "relaxed.db", exact, "--steps", 2, "--out", tmp_path / "out")
+
+
+def test_thinned_data(exact, tmp_path):
+    """With a thermostat nothing is compared, so any steps may be kept; else the next number that fits is named."""
+    with TrajectoryWriter(tmp_path / "thin.db") as writer:
+        writer.add("a", pair_trajectory(tetrahedron(), 20, 0.5, 0)[::2], timestep_fs=1.0, inner_steps=2)
+    some = (tmp_path / "thin.db", exact, "--steps", 20, "--every", 4, "--out", tmp_path / "out")
+    assert "Take every=5, or every=1" in refused(*some)
+    evaluated(*some, "--temperature", 300)
+
+
+def test_largest_of_what_is_not_known():
+    assert _largest([1.0, -3.0]) == 3.0
+    assert _largest([1.0, None]) is None
+    assert _largest([]) is None
 
 
 def test_every(data, exact, tmp_path):
@@ -319,8 +369,12 @@ def test_exploded_molecules_do_not_harm_the_others(data, tmp_path, kick):
     breaks = next(step for step, length in enumerate(lengths[worst]) if length > limit)
     assert breaks > 3
     pair_model(tmp_path / "brittle", breaks_beyond=limit, kick=kick)
-    out = evaluated(data, tmp_path / "brittle", "--steps", STEPS, "--out", tmp_path / "out")
+    pair_model(tmp_path / "deep", depth=1.1)
+    out = evaluated(data, tmp_path / "brittle", tmp_path / "deep", "--steps", STEPS, "--out", tmp_path / "out")
     assert "1 exploded" in out
+    marks = {name: best for name, _, best in verdict(read_results(tmp_path / "out")).rows}
+    assert not any(marks["force error along the reference, H (eV/Å)"])  # what is left of the brittle one has no error
+    assert marks["simulations that exploded, of 3"] == [False, True]
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["brittle"]
     (exploded,) = metrics["exploded"]
     assert exploded["trajectory"] == worst

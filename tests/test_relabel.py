@@ -203,6 +203,19 @@ def test_failures_are_recorded(frames, tmp_path, counted, monkeypatch):
         json.loads(line, parse_constant=pytest.fail)  # null, not NaN
 
 
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_program_that_fails_is_no_result(frames, tmp_path, n_processes):
+    """Where the reference method must succeed a failure is raised, and computed when the program is repaired."""
+    path = tmp_path / "labels.jsonl"
+    good = frames[1].copy()
+    frames[1].positions[0, 0] = 1000.0
+    with pytest.raises(ValueError, match=r"fails at the sound geometry '1': CalculationFailed: not converged"):
+        relabel(frames, COUNTED, path, n_processes, sound={"1"})
+    assert '"1"' not in path.read_text()
+    frames[1] = good
+    assert not relabel(frames, COUNTED, path, sound={"1"}).failures
+
+
 def test_two_processes_find_the_same(frames, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     frames[1].positions[0, 0] = 1000.0

@@ -24,6 +24,7 @@ from schnetpack.transform import MatScipyNeighborList
 
 from benchmarks.study.train import Study
 from spk_dt.data.continuation import Continuation, spread_continuations
+from spk_dt.data.partition import read_partition
 from spk_dt.data.reference import reference_calculator
 from spk_dt.evaluation.force_error import element_errors
 from spk_dt.representation.cutoff import cutoff_of
@@ -48,7 +49,7 @@ def along_with_fraction(study: Study, run: Path, fraction: float, starts: int) -
         snapshots: at the start frames, summed over elements.
     """
     errors = []
-    for start in spread_continuations(study.database, "test", None, starts, _STEPS):
+    for start in spread_continuations(read_partition(study.database, "test"), None, starts, _STEPS):
         forces = _simulate(start, _calculator(study, run / "best_model", fraction))
         errors.append(element_errors(forces, start.forces, start.start.numbers))
     elements = {element: fmean(one[element].mean() for one in errors) for element in errors[0]}

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -55,16 +55,17 @@ def follow(study: Study, run: Path) -> dict[str, Any]:
     Returns:
         true_error: at the visited geometries, mean over starts and times, summed over elements, eV/Å.
         h_of_r: MAE of the distribution of distances against that of the reference, without unit.
-        drift: largest of the total energy, meV/atom/ps.
+        drift: largest of the total energy, meV/atom/ps; infinite where a simulation exploded at once.
         phase, same_state: see `benchmarks.study.hydrogen.hydrogen_beside_reference`.
     """
     out = study.folder / "simulations" / f"{run.name}-150fs"
     _evaluate(study, run, out, Protocol(300, device=study.device), starts=2, every=100)
     metrics = json.loads((out / "metrics.json").read_text())[run.name]
+    drift = metrics["conservation"]["largest_drift_mev_per_atom_per_ps"]
     return {
         "true_error": metrics["true_error"]["sum_over_elements"],
         "h_of_r": metrics["structure"]["mae_of_h_of_r"],
-        "drift": metrics["conservation"]["largest_drift_mev_per_atom_per_ps"],
+        "drift": inf if drift is None else drift,
         **hydrogen_beside_reference(out, run.name, times_fs=(25.0, 50.0, 75.0)),
     }
 

@@ -170,9 +170,18 @@ def frames(
     data: Annotated[
         Path | None, typer.Option(metavar="DATA.db", help="Trajectory database; without it, the embedded data.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Partition to take trajectories from.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Partition to take trajectories from, of the data or of --run: test unless another is named; 'all' takes "
+            "all."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder of a run of spktrain, whose partitions count.")
+    ] = None,
     number: Annotated[int | None, typer.Option(min=1, help="Number of trajectories; without it, all.")] = None,
-    frame: Annotated[int, typer.Option(min=0, help="Which frame of each trajectory.")] = 0,
+    frame: Annotated[int, typer.Option(min=0, help="Which of its frames in the partition.")] = 0,
 ) -> None:
     """Write frames with velocities, for simulations that start where the trajectories do.
 
@@ -185,13 +194,21 @@ def frames(
     import ase.io
 
     from spk_dt.data.embedded import unpack
+    from spk_dt.data.partition import SPLIT_FILE
     from spk_dt.data.start_frames import start_frames
 
+    split_files = [] if run is None else [run / SPLIT_FILE]
+    for file in split_files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"there is no '{file}'; it is in the folder of a run of spktrain with trajectory data."
+            )
     with TemporaryDirectory() as folder:
         if data is None:
             data = Path(folder) / "h2_pd6_graphene.db"
             unpack(data)
-        found = start_frames(data, split, number, frame)
+        found = start_frames(data, split, number, frame, split_files)
     out.parent.mkdir(parents=True, exist_ok=True)
     ase.io.write(out, found, format="traj" if out.suffix == ".traj" else "extxyz")
-    typer.echo(f"{out}: frame {frame} of {', '.join(atoms.info['trajectory'] for atoms in found)}")
+    named = ", ".join(f"{atoms.info['trajectory']} ({atoms.info['frame']})" for atoms in found)
+    typer.echo(f"{out}: of trajectory (frame) {named}")

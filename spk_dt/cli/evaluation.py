@@ -46,7 +46,13 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not exist, or be empty.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each simulation.")] = 300,
-    split: Annotated[str, typer.Option(help="Partition to take trajectories from.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Partition to take trajectories from, of DATA.db or of the models' runs: test unless another is named; "
+            "'all' takes all."
+        ),
+    ] = None,
     number: Annotated[int | None, typer.Option(min=1, help="Number of trajectories; without it, all.")] = None,
     starts_per_trajectory: Annotated[
         int, typer.Option(min=1, help="Start frames of each trajectory, evenly spaced; one is its first frame.")
@@ -107,7 +113,7 @@ def evaluate(
         errors = ", ".join(
             f"{element} {error:.4f}" for element, error in one["along_reference"]["mean_over_steps"].items()
         )
-        exploded = f"; {len(one['exploded'])} exploded" if one["exploded"] else ""
+        exploded = f"; {len(one['exploded'])} exploded and are left out from then on" if one["exploded"] else ""
         typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
     if reference is not None:
         relabel(out, reference, relabel_every, processes)
@@ -144,7 +150,8 @@ def relabel(
         found = true_errors(directory, reference, every, processes, show)
     for name, one in found.items():
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
-        failed = f"; {one['labels']['n_failed']} could not be relabelled" if one["labels"]["n_failed"] else ""
+        failures = list(one["labels"]["failures"].values())
+        failed = f"; {len(failures)} could not be relabelled, the first: {failures[0]}" if failures else ""
         typer.echo(f"{name}: true force error at visited geometries {errors} eV/Å{failed}")
     _draw(directory)
 

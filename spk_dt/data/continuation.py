@@ -13,8 +13,9 @@ from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.data.embedded import unpack
-from spk_dt.data.start_frames import read_frame, start_frames
-from spk_dt.data.trajectories import PROPERTY_UNITS, Trajectory, read_trajectories
+from spk_dt.data.partition import Partition
+from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.data.trajectories import Trajectory, read_trajectories
 
 __all__ = ["EMBEDDED", "Continuation", "continuation", "spread_continuations", "trajectory_database"]
 
@@ -94,12 +95,11 @@ def continuation(database: str | Path, trajectory: str, frame: int, steps: int |
     known = {record.name: record for record in read_trajectories(connect(database).metadata, str(database))}
     if trajectory not in known:
         raise ValueError(f"'{database}' has no trajectory '{trajectory}'; it has {', '.join(known)}.")
-    return _follow(_open(database), known[trajectory], frame, steps)
+    return _follow(open_dataset(database), known[trajectory], frame, steps)
 
 
 def spread_continuations(
-    database: str | Path,
-    split: str = "test",
+    partition: Partition,
     number: int | None = None,
     per_trajectory: int = 1,
     steps: int | None = None,
@@ -107,36 +107,30 @@ def spread_continuations(
     """Start frames at equal distances along each trajectory of a partition, and what follows them.
 
     Args:
-        database: trajectory database.
-        split: partition; if the database has none, all trajectories are taken.
+        partition: of a trajectory database.
         number: number of trajectories, the first ones; None takes all.
-        per_trajectory: start frames of each trajectory; one is its first frame.
+        per_trajectory: start frames of each trajectory; one is the first that is in the partition.
         steps: read no further than this number of steps from each of them.
 
     Returns:
         by trajectory, then by frame.
 
     Raises:
-        ValueError: as `start_frames`, or if a trajectory is shorter than the number of start frames.
+        ValueError: if there are fewer trajectories, one of them is shorter than the number of start frames, or the database
+            lacks velocities, energy or forces.
     """
-    first = start_frames(database, split, number)  # refuses what cannot be read
-    known = {record.name: record for record in read_trajectories(connect(database).metadata, str(database))}
-    dataset = _open(database)
+    dataset = open_dataset(partition.source)
     found = []
-    for atoms in first:
-        trajectory = known[atoms.info["trajectory"]]
-        if not 1 <= per_trajectory <= trajectory.length:
+    for part in partition.first(number).parts:
+        length = len(part.frames)
+        if not 1 <= per_trajectory <= length:
             raise ValueError(
-                f"starts_per_trajectory={per_trajectory}: trajectory '{trajectory.name}' of '{database}' has "
-                f"{trajectory.length} frames."
+                f"starts_per_trajectory={per_trajectory}: trajectory '{part.trajectory.name}' of '{partition.source}' has "
+                f"{length} frames in '{partition.name}'."
             )
-        frames = [i * trajectory.length // per_trajectory for i in range(per_trajectory)]
-        found += [_follow(dataset, trajectory, frame, steps) for frame in frames]
+        chosen = [part.frames[i * length // per_trajectory] for i in range(per_trajectory)]
+        found += [_follow(dataset, part.trajectory, frame, steps) for frame in chosen]
     return found
-
-
-def _open(database: str | Path) -> ASEAtomsData:
-    return ASEAtomsData(str(database), property_units=PROPERTY_UNITS, distance_unit="Ang")
 
 
 def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: int | None) -> Continuation:

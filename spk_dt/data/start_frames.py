@@ -1,8 +1,7 @@
 """One frame of each trajectory, as ASE structures: where simulations start that are compared with the trajectories."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import ase.units
 import numpy as np
@@ -13,19 +12,27 @@ from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
-from spk_dt.data.trajectories import PROPERTY_UNITS, Trajectory, read_trajectories
+from spk_dt.data.partition import read_partition
+from spk_dt.data.trajectories import PROPERTY_UNITS, Trajectory
 
-__all__ = ["start_frames"]
+__all__ = ["open_dataset", "read_frame", "start_frames"]
 
 
-def start_frames(datapath: str | Path, split: str = "test", number: int | None = None, frame: int = 0) -> list[Atoms]:
+def start_frames(
+    datapath: str | Path,
+    split: str | None = None,
+    number: int | None = None,
+    frame: int = 0,
+    split_files: Iterable[Path] = (),
+) -> list[Atoms]:
     """One frame of each trajectory of a partition.
 
     Args:
         datapath: trajectory database.
-        split: partition in the metadata of the database; if it has none, all trajectories are taken.
+        split: partition, see `spk_dt.data.partition.read_partition`.
         number: number of trajectories, the first ones; None takes all.
-        frame: which frame of each trajectory, from 0.
+        frame: which frame of each of them, from 0, of those in the partition.
+        split_files: of runs on these data, see `spk_dt.data.partition.read_partition`.
 
     Returns:
         frames in the units of ASE, with momenta, and with energy and forces in a calculator; name of the trajectory and
@@ -35,44 +42,29 @@ def start_frames(datapath: str | Path, split: str = "test", number: int | None =
         FileNotFoundError: if there is no database.
         ValueError: if there is no such partition, or it has fewer trajectories, or one of them fewer frames.
     """
-    if not Path(datapath).exists():
-        raise FileNotFoundError(f"there is no trajectory database '{datapath}'.")
-    metadata = connect(datapath).metadata
-    trajectories = _of_partition(metadata, split, str(datapath))
-    missing = set(PROPERTY_UNITS) - set(metadata["_property_unit_dict"])
+    partition = read_partition(datapath, split, split_files).first(number)
+    dataset = open_dataset(datapath)
+    shortest = min(partition.parts, key=lambda part: len(part.frames))
+    if not 0 <= frame < len(shortest.frames):
+        raise ValueError(
+            f"frame={frame}: trajectory '{shortest.trajectory.name}' of '{datapath}' has frames 0 to "
+            f"{len(shortest.frames) - 1} in '{partition.name}'."
+        )
+    return [read_frame(dataset, part.trajectory, part.frames[frame]) for part in partition.parts]
+
+
+def open_dataset(datapath: str | Path) -> ASEAtomsData:
+    """A database in the units of `PROPERTY_UNITS` and Å.
+
+    Raises:
+        ValueError: if it lacks one of these properties.
+    """
+    missing = set(PROPERTY_UNITS) - set(connect(datapath).metadata["_property_unit_dict"])
     if missing:
         raise ValueError(
             f"'{datapath}' has no {', no '.join(sorted(missing))}; simulations cannot start from its frames."
         )
-    if number is not None:
-        if not 1 <= number <= len(trajectories):
-            raise ValueError(
-                f"number={number}: '{datapath}' has {len(trajectories)} trajectories for '{split}'; ask for 1 to "
-                f"{len(trajectories)}."
-            )
-        trajectories = trajectories[:number]
-    shortest = min(trajectories, key=lambda trajectory: trajectory.length)
-    if not 0 <= frame < shortest.length:
-        raise ValueError(
-            f"frame={frame}: trajectory '{shortest.name}' of '{datapath}' has frames 0 to {shortest.length - 1}."
-        )
-    dataset = ASEAtomsData(str(datapath), property_units=PROPERTY_UNITS, distance_unit="Ang")
-    return [read_frame(dataset, trajectory, frame) for trajectory in trajectories]
-
-
-def _of_partition(metadata: Mapping[str, Any], split: str, source: str) -> list[Trajectory]:
-    """The trajectories whose first frame belongs to the partition."""
-    trajectories = read_trajectories(metadata, source)
-    if "splits" not in metadata:
-        return trajectories
-    splits = metadata["splits"]
-    if split not in splits:
-        raise ValueError(f"'{source}' has no partition '{split}'; it has {', '.join(splits)}.")
-    members = set(splits[split][0])
-    found = [trajectory for trajectory in trajectories if trajectory.start in members]
-    if not found:
-        raise ValueError(f"partition '{split}' of '{source}' has no trajectories.")
-    return found
+    return ASEAtomsData(str(datapath), property_units=PROPERTY_UNITS, distance_unit="Ang")
 
 
 def read_frame(dataset: ASEAtomsData, trajectory: Trajectory, frame: int) -> Atoms:

@@ -16,6 +16,7 @@ The folder that is written:
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from schnetpack import properties
 from schnetpack.md.data import HDF5Loader
 
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
+from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
 from spk_dt.evaluation.force_error import ErrorCurve
@@ -44,6 +46,9 @@ from spk_dt.evaluation.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
+
+#: frames of each trajectory at which a model is compared with the reference before it simulates: first and middle one
+_CHECKED_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def evaluate(
     models: Mapping[str, str | Path],
     out: str | Path,
     protocol: Protocol | None = None,
-    split: str = "test",
+    split: str | None = None,
     number: int | None = None,
     starts_per_trajectory: int = 1,
     energy_unit: str = "eV",
@@ -142,7 +147,8 @@ def evaluate(
         models: name and file of each model.
         out: folder to write; it must not exist, or be empty.
         protocol: how simulations are made; default 300 steps at constant energy.
-        split: partition to take trajectories from.
+        split: partition to take trajectories from, of the database and of the runs that the models are in; None takes
+            ``test``, or all if none is known, see `spk_dt.data.partition.read_partition`.
         number: number of trajectories; None takes all.
         starts_per_trajectory: start frames of each trajectory, evenly spaced.
         energy_unit: unit of the energies of all models, a name of ase.units or a number in eV.
@@ -156,7 +162,7 @@ def evaluate(
     Raises:
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if data or a model are not there.
-        ValueError: if a model does not agree with the reference at the start frames, most likely because of its units, or
+        ValueError: if a model does not agree with the reference at frames of the data, most likely because of its units, or
             an option does not fit the data.
     """
     out, protocol = Path(out), protocol or Protocol()
@@ -165,24 +171,21 @@ def evaluate(
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
     thermostat = protocol.temperature is not None
     with trajectory_database(data) as database:
-        starts = spread_continuations(
-            database, split, number, starts_per_trajectory, 0 if thermostat else protocol.steps
-        )
+        partition = read_partition(database, split, [Path(file).parent / SPLIT_FILE for file in models.values()])
+        starts = spread_continuations(partition, number, starts_per_trajectory, 0 if thermostat else protocol.steps)
+        several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
+        checked = spread_continuations(partition, number, several, steps=0)
     if thermostat:
         starts = [replace(one, following=0) for one in starts]
-    for one in starts:
-        if gcd(protocol.every, one.inner_steps) > 1:
-            raise ValueError(
-                f"every={protocol.every}: of each simulation the steps 1, 1 + {protocol.every}, ... are kept, none of which "
-                f"is one of every {one.inner_steps} steps of which trajectory '{one.trajectory}' has frames. Take every=1."
-            )
+    else:
+        _check_every(protocol.every, starts)
     groups = group_starts(starts)
     for name, file in models.items():
-        _check_model(name, file, starts, groups, units, protocol.device)
+        _check_model(name, file, checked, units, protocol.device)
 
     out.mkdir(parents=True, exist_ok=True)
     done = settings(data, models, starts, groups) | {
-        "split": split,
+        "split": partition.name,
         **{key: value for key, value in asdict(protocol).items() if key != "progress"},
         "energy_unit": energy_unit,
         "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
@@ -225,19 +228,30 @@ def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
+def _check_every(every: int, starts: Sequence[Continuation]) -> None:
+    """Refuse to keep steps of which none has a frame in a thinned trajectory."""
+    inner_steps = {one.inner_steps: one.trajectory for one in starts}
+    for inner, trajectory in inner_steps.items():
+        if gcd(every, inner) > 1:
+            other = next(n for n in count(every + 1) if all(gcd(n, one) == 1 for one in inner_steps))
+            raise ValueError(
+                f"every={every}: of each simulation the steps 1, 1 + {every}, ... are kept, none of which is one of every "
+                f"{inner} steps of which trajectory '{trajectory}' has frames. Take every={other}, or every=1."
+            )
+
+
 def _check_model(
-    name: str,
-    file: str | Path,
-    starts: Sequence[Continuation],
-    groups: Sequence[Group],
-    units: tuple[Unit, Unit],
-    device: str,
+    name: str, file: str | Path, frames: Sequence[Continuation], units: tuple[Unit, Unit], device: str
 ) -> None:
-    """Refuse a model that does not agree with the reference at the start frames."""
-    reference = np.concatenate([one.forces[0] for one in starts])
+    """Refuse a model that does not agree with the reference at some frames.
+
+    Not at start frames alone: the first of a trajectory may be relaxed, with hardly any forces to agree with.
+    """
+    reference = np.concatenate([one.forces[0] for one in frames])
+    groups = group_starts(frames)
 
     def forces_for(position_unit: Unit) -> np.ndarray:
-        return forces_at_start(file, position_unit, starts, groups, device)
+        return forces_at_start(file, position_unit, frames, groups, device)
 
     check_units(name, reference, forces_for, *units)
 

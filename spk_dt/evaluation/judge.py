@@ -1,6 +1,6 @@
 """The simulations of a model, read back from their files and judged: stability, structure, conservation of energy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,8 @@ def judge(
 
     Returns:
         ``stability``, ``structure`` and ``conservation``, means over start frames (a mean over those for which a number is
-        known), and ``by_start`` with all of `spk_dt.evaluation.stability.stability_metrics` for each of them.
+        known; a largest value is None if one is not known), and ``by_start`` with all of
+        `spk_dt.evaluation.stability.stability_metrics` for each of them.
     """
     single: dict[int, dict[str, Any]] = {}
     for index, trajectory, _ in simulated_trajectories(folder, starts, members, energy_unit, force_unit):
@@ -136,7 +137,7 @@ def judge(
     }
     energy = {
         "mean_temperature_k": _mean(one["mean_temperature_k"] for one in conservation),
-        "largest_force_ev_per_ang": max((one["largest_force_ev_per_ang"] or 0.0 for one in conservation), default=None),
+        "largest_force_ev_per_ang": _largest(one["largest_force_ev_per_ang"] for one in conservation),
     }
     if thermostat:
         return {"stability": stability, "conservation": energy, "by_start": found}
@@ -158,9 +159,7 @@ def judge(
         },
         "conservation": {
             "mean_drift_mev_per_atom_per_ps": _mean(one["drift_mev_per_atom_per_ps"] for one in conservation),
-            "largest_drift_mev_per_atom_per_ps": max(
-                (abs(one["drift_mev_per_atom_per_ps"] or 0.0) for one in conservation), default=None
-            ),
+            "largest_drift_mev_per_atom_per_ps": _largest(one["drift_mev_per_atom_per_ps"] for one in conservation),
             "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
             **energy,
         },
@@ -203,3 +202,9 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
 def _mean(values: Iterator[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    """Largest absolute value; None if one is not known, which is that of the worst simulation."""
+    known = list(values)
+    return None if None in known else max((abs(value) for value in known if value is not None), default=None)

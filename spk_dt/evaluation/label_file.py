@@ -50,8 +50,8 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
         raise ValueError(f"'{path}' does not hold labels in the format '{LABEL_FORMAT}'; choose another name.")
     if records[0] != header:
         raise ValueError(
-            f"'{path}' was made with the reference {_described(records[0])}, not with {_described(header)}; give each "
-            "reference method its own file."
+            f"'{path}' was made with the reference {_described(records[0])}, not with {_described(header)}. Choose "
+            "another file or folder, or remove this one to have all labels computed anew."
         )
     if records[-1] is None:
         end -= len(lines.pop()) + 1

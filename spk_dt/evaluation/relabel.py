@@ -16,7 +16,7 @@ or close to it for a while on a wrong surface.
 import json
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -73,6 +73,7 @@ def relabel(
     n_processes: int = 1,
     ids: Iterable[str] | None = None,
     progress: Callable[[int], None] | None = None,
+    sound: Container[str] = (),
 ) -> Labels:
     """Compute energy and forces of geometries with a reference method; continue where an earlier call stopped.
 
@@ -91,10 +92,13 @@ def relabel(
             import the main module, so a script needs the usual ``if __name__ == "__main__":``.
         ids: name of each geometry, unique; None counts from 0.
         progress: called with the number of geometries done so far, those found in the file included.
+        sound: names of geometries at which the reference method must succeed. If it does not, something is wrong with the
+            program and not with the geometry: nothing is recorded, and the error is raised.
 
     Raises:
-        ValueError: if the file was made with another reference method, has another geometry under one of the names, is
-            damaged before its last line or not ours, another process is at work on it, or a name comes twice.
+        ValueError: if the reference method fails at a geometry of `sound`, the file was made with another reference
+            method, has another geometry under one of the names, is damaged before its last line or not ours, another
+            process is at work on it, or a name comes twice.
         ImportError: if the package of the reference calculator is not installed.
         RuntimeError: if a process dies (out of memory, crash of the reference program).
     """
@@ -127,6 +131,11 @@ def relabel(
         computed = _in_this_process(todo, make) if n_processes == 1 else _in_processes(todo, make(), n_processes)
         with path.open("a", encoding="utf-8") as stream, closing(computed):
             for record in computed:
+                if record["error"] is not None and record["id"] in sound:
+                    raise ValueError(
+                        f"the reference '{reference}' fails at the sound geometry '{record['id']}': {record['error']}. It "
+                        "is not recorded; repair this and start again."
+                    )
                 known[record["id"]] = record
                 stream.write(json.dumps(record) + "\n")
                 stream.flush()

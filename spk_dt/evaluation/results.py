@@ -233,17 +233,18 @@ def _errors(path: Path, spread: bool = False) -> dict[str, dict[str, Errors]]:
 
 def _with_spread(errors: dict[str, dict[str, Errors]], path: Path) -> dict[str, dict[str, Errors]]:
     """The errors with the 16th and 84th percentile over starting points as edges."""
-    values: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-    for row in _rows(path, ("model", "start", "time_fs", "element", "mae")):
+    values: dict[tuple[str, str, int, float], list[float]] = defaultdict(list)
+    for row in _rows(path, ("model", "start", "step", "time_fs", "element", "mae")):
         if np.isfinite(mae := float(row["mae"] or "nan")):
-            values[row["model"], row["element"], float(row["time_fs"])].append(mae)
+            values[row["model"], row["element"], int(row["step"]), float(row["time_fs"])].append(mae)
     if max(map(len, values.values()), default=0) < 2:
         return errors
     result: dict[str, dict[str, Errors]] = {}
     for model, elements in errors.items():
         result[model] = {}
         for element, curve in elements.items():
-            found = [values.get((model, element, time), [np.nan]) for time in curve.time_fs]
+            points = zip(curve.step, curve.time_fs, strict=True)
+            found = [values.get((model, element, step, time), [np.nan]) for step, time in points]
             edges = np.array([np.percentile(of_starts, (16, 84)) for of_starts in found])
             result[model][element] = Errors(curve.step, curve.time_fs, curve.mae, edges[:, 0], edges[:, 1])
     return result

@@ -11,16 +11,24 @@ from spk_dt.evaluation.results import Errors, Results
 __all__ = ["Table", "format_number", "metric_tables", "verdict"]
 
 
-#: further rows of the verdict: name, where the number is in the metrics, and whether larger is better
+#: further rows of the verdict: name, where the number is in the metrics, whether larger is better, and whether simulations
+#: that exploded count in it
 _VERDICT = (
     (
         "part of simulations that keep the bonds that the reference keeps",
         "stability",
         "part_that_keeps_the_bonds_that_the_reference_keeps",
         True,
+        True,
     ),
-    ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False),
-    ("largest drift of the energy (meV per atom and ps)", "conservation", "largest_drift_mev_per_atom_per_ps", False),
+    ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False, False),
+    (
+        "largest drift of the energy (meV per atom and ps)",
+        "conservation",
+        "largest_drift_mev_per_atom_per_ps",
+        False,
+        True,
+    ),
 )
 
 
@@ -40,24 +48,32 @@ class Table:
 
 
 def verdict(results: Results) -> Table:
-    """The quantities that decide, with the best value marked; no mark where a model has none."""
+    """The quantities that decide, with the best value marked; no mark where a model has none.
+
+    Means leave out what exploded or could not be labelled, which flatters the model that it happened to. So where it did, to
+    any of the models, none of them is marked.
+    """
     rows: list[tuple[str, list[str], list[bool]]] = []
+    metrics = [results.metrics.get(model, {}) for model in results.models]
+    exploded = [one.get("exploded") for one in metrics]
+    whole = not any(exploded)
+    labelled = whole and not any(one.get("true_error", {}).get("labels", {}).get("n_failed") for one in metrics)
     where = "at the start frames" if results.thermostat else "along the reference"
-    for name, errors in (
-        ("true force error of visited geometries", results.true_errors),
-        (f"force error {where}", results.along_reference),
+    for name, errors, comparable in (
+        ("true force error of visited geometries", results.true_errors, labelled),
+        (f"force error {where}", results.along_reference, whole or results.thermostat),
     ):
         means = {m: {e: _mean(c) for e, c in errors[m].items()} for m in results.models if m in errors}
         for element in results.elements if errors else ():
-            rows.append(_ranked(f"{name}, {element} (eV/Å)", [means.get(m, {}).get(element) for m in results.models]))
-    exploded = [results.metrics.get(model, {}).get("exploded") for model in results.models]
+            values = [means.get(m, {}).get(element) for m in results.models]
+            rows.append(_ranked(f"{name}, {element} (eV/Å)", values, comparable=comparable))
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
         rows.append(_ranked(f"simulations that exploded, of {len(results.starts)}", counts))
-    for name, group, key, larger_is_better in _VERDICT:
-        values = [results.metrics.get(model, {}).get(group, {}).get(key) for model in results.models]
-        if any(value is not None for value in values):
-            rows.append(_ranked(name, values, larger_is_better))
+    for name, group, key, larger_is_better, of_all in _VERDICT:
+        found = [one.get(group, {}).get(key) for one in metrics]
+        if any(value is not None for value in found):
+            rows.append(_ranked(name, found, larger_is_better, whole or of_all))
     return Table("Models compared", list(results.models), rows)
 
 
@@ -95,11 +111,13 @@ def _mean(errors: Errors) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _ranked(name: str, values: list[float | None], larger_is_better: bool = False) -> tuple[str, list[str], list[bool]]:
-    """A row whose best value is marked, if models differ in it."""
+def _ranked(
+    name: str, values: list[float | None], larger_is_better: bool = False, comparable: bool = True
+) -> tuple[str, list[str], list[bool]]:
+    """A row whose best value is marked, if models differ in it and may be compared."""
     finite = [value for value in values if value is not None and np.isfinite(value)]
     shown = [format_number(value) for value in values]
-    if len(set(shown)) < 2 or len(finite) < 2:
+    if not comparable or len(set(shown)) < 2 or len(finite) < 2:
         return name, shown, [False] * len(values)
     best = max(finite) if larger_is_better else min(finite)
     return name, shown, [value == best for value in values]

@@ -25,6 +25,9 @@ from spk_dt.units import conversion
 
 __all__ = ["true_errors"]
 
+#: errors of the start frames at one time step of the simulation: by step, then by element
+_Curve = dict[int, dict[str, list[float]]]
+
 #: reports progress: model, geometries done, geometries in all
 Progress = Callable[[str, int, int], None]
 
@@ -55,7 +58,8 @@ def true_errors(
 
     Raises:
         FileNotFoundError: if the folder is not that of an evaluation.
-        ValueError: if `every` is not positive, or labels of another reference method are there.
+        ValueError: if `every` is not positive, labels of another reference method are there, or the reference method fails
+            at a start frame.
     """
     if every < 1:
         raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
@@ -67,9 +71,10 @@ def true_errors(
         frames = [atoms for _, _, atoms, _ in visited]
         ids = [f"{start}:{step}" for start, step, _, _ in visited]
         done = None if progress is None else partial(_report, progress, model, len(frames))
-        labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done)
+        start_frames = {name for name, (_, step, _, _) in zip(ids, visited, strict=True) if step == 0}
+        labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done, start_frames)
         each = list(_rows_by_start(results, visited, labels))
-        errors = _errors(each)
+        errors = _errors(results, each)
         rows += [{"model": model, **row} for row in _rows(errors)]
         by_start += [{"model": model, **row} for row in each]
         found[model] = {"reference": reference, "every": every, **_summary(errors), "labels": labels.as_dict()}
@@ -124,13 +129,13 @@ def _starts(results: Results) -> list[Continuation]:
     ]
 
 
-def _errors(rows: list[dict[str, Any]]) -> dict[tuple[int, float], dict[str, list[float]]]:
-    """Errors of the start frames, by step and time, and by element; geometries that could not be labelled are left out."""
-    errors: dict[tuple[int, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:
+    """Errors of the start frames, for each time step; geometries that could not be labelled are left out."""
+    errors: dict[float, _Curve] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
         if row["mae"] is not None:
-            errors[row["step"], row["time_fs"]][row["element"]].append(row["mae"])
-    return dict(sorted(errors.items()))
+            errors[results.starts[row["start"]].timestep_fs][row["step"]][row["element"]].append(row["mae"])
+    return {timestep: dict(sorted(curve.items())) for timestep, curve in sorted(errors.items())}
 
 
 def _rows_by_start(
@@ -144,26 +149,32 @@ def _rows_by_start(
             yield {"start": start, "step": step, "time_fs": time_fs, "element": element, "mae": error}
 
 
-def _rows(errors: dict[tuple[int, float], dict[str, list[float]]]) -> Iterator[dict[str, Any]]:
-    for (step, time_fs), elements in errors.items():
-        for element, values in elements.items():
-            mean, std = float(np.mean(values)), float(np.std(values))
-            yield {"step": step, "time_fs": time_fs, "element": element, "mae": mean, "std": std}
+def _rows(errors: dict[float, _Curve]) -> Iterator[dict[str, Any]]:
+    """One curve after the other, each by step."""
+    for timestep, curve in errors.items():
+        for step, elements in curve.items():
+            for element, values in elements.items():
+                mean, std = float(np.mean(values)), float(np.std(values))
+                yield {"step": step, "time_fs": step * timestep, "element": element, "mae": mean, "std": std}
 
 
-def _summary(errors: dict[tuple[int, float], dict[str, list[float]]]) -> dict[str, Any]:
-    """Means over start frames and times, and over start frames at the last time."""
+def _summary(errors: dict[float, _Curve]) -> dict[str, Any]:
+    """Means over start frames and times, and over start frames at the last time, which depends on the time step."""
     over_time: dict[str, list[float]] = defaultdict(list)
-    for elements in errors.values():
-        for element, values in elements.items():
-            over_time[element].append(float(np.mean(values)))
+    at_end: dict[str, list[float]] = defaultdict(list)
+    for curve in errors.values():
+        for elements in curve.values():
+            for element, values in elements.items():
+                over_time[element].append(float(np.mean(values)))
+        for element, values in curve[max(curve)].items():
+            at_end[element] += values
     means = {element: float(np.mean(values)) for element, values in over_time.items()}
-    (_, last_fs), last = list(errors.items())[-1] if errors else ((0, 0.0), {})
-    at_end = {element: float(np.mean(values)) for element, values in last.items()}
     return {
         "mean_over_time": means,
         "sum_over_elements": sum(means.values()),
-        "last_time_fs": last_fs,
-        "at_last_time": at_end,
-        "n_geometries": sum(len(next(iter(elements.values()))) for elements in errors.values()),
+        "last_time_fs": max((timestep * max(curve) for timestep, curve in errors.items()), default=0.0),
+        "at_last_time": {element: float(np.mean(values)) for element, values in at_end.items()},
+        "n_geometries": sum(
+            len(next(iter(elements.values()))) for curve in errors.values() for elements in curve.values()
+        ),
     }

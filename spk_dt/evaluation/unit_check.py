@@ -132,7 +132,7 @@ def check_units(
         _refuse(name, found, energy_unit, position_unit)
     if found.zero > 0.0 and not found.stated < found.zero:
         raise ValueError(
-            f"model '{name}' is no better than zero forces: at the start frames its forces are off by {found.stated:.3g} "
+            f"model '{name}' is no better than zero forces: at frames of the data its forces are off by {found.stated:.3g} "
             f"eV/Å, and the reference forces themselves are {found.zero:.3g} eV/Å on average. None of the units "
             f"{', '.join(ENERGY_UNITS)} with {', '.join(POSITION_UNITS)} makes it agree. Was it trained on other "
             "elements, or another property?"
@@ -149,7 +149,7 @@ def _refuse(name: str, found: Agreement, energy_unit: Unit, position_unit: Unit)
         names.append(found.position_unit)
         advice.append(f"--position-unit '{POSITION_UNITS[found.position_unit]}'")
     raise ValueError(
-        f"model '{name}' looks like {' and '.join(names)}: use {' '.join(advice)}. At the start frames its forces are off "
+        f"model '{name}' looks like {' and '.join(names)}: use {' '.join(advice)}. At frames of the data its forces are off "
         f"by {found.stated:.3g} eV/Å if read in '{energy_unit}' and '{position_unit}', by {found.best:.3g} eV/Å in these "
         f"units; the reference forces themselves are {found.zero:.3g} eV/Å on average."
     )
