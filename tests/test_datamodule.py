@@ -1,5 +1,7 @@
 """The data module: windows of which partition, in which units, and what it refuses."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -153,13 +155,39 @@ def test_mapped_frames_give_the_same_batches(tmp_path, mixed_database):
 
 
 def test_a_split_file_is_written_and_read_again(tmp_path, mixed_database):
-    split_file = str(tmp_path / "split.npz")
-    sizes = {"num_train": 1, "num_val": 1, "split_file": split_file}
-    first = make(mixed_database, splitting=TrajectorySplit(seed=0), **sizes)
-    again = make(mixed_database, splitting=TrajectorySplit(seed=1), **sizes)
-    other = make(mixed_database, splitting=TrajectorySplit(seed=1), **{**sizes, "split_file": None})
-    assert [first.train_idx, first.val_idx, first.test_idx] == [again.train_idx, again.val_idx, again.test_idx]
-    assert first.train_idx != other.train_idx
+    sizes = {"num_train": 1, "num_val": 1, "split_file": str(tmp_path / "split.npz")}
+    first = make(mixed_database, **sizes)
+    with np.load(tmp_path / "split.npz") as split:
+        written = dict(split)
+    for older in ([], ["splitting"], ["sizes", "splitting"], ["trajectories", "sizes", "splitting"]):  # versions
+        kept = {key: value for key, value in written.items() if key not in older}
+        np.savez(tmp_path / "split.npz", **{**kept, "train_idx": written["val_idx"], "val_idx": written["train_idx"]})
+        again = make(mixed_database, **sizes)
+        assert [again.val_idx, again.train_idx, again.test_idx] == [first.train_idx, first.val_idx, first.test_idx]
+
+
+@pytest.mark.parametrize(
+    ("splitting", "other", "named"),
+    [
+        (TrajectorySplit(), TimeBlockSplit(guard=2), ['{"TrajectorySplit": {"seed": 0}}', '{"guard": 2}}']),
+        (TimeBlockSplit(guard=2), TimeBlockSplit(guard=0), ['{"TimeBlockSplit": {"guard": 2}}', '{"guard": 0}}']),
+        (TrajectorySplit(), TrajectorySplit(seed=1), ['{"TrajectorySplit": {"seed": 0}}', '{"seed": 1}}']),
+        (
+            SubsamplePartitions(["train", "val", "test"], base_splitting=GroupSplit("trajectory")),
+            SubsamplePartitions(["train", "val", "test"]),
+            ['{"GroupSplit": {"splitting_key": "trajectory"', '{"RandomSplit": {}}'],
+        ),
+    ],
+)
+def test_a_split_file_of_another_splitting_is_refused(tmp_path, database, splitting, other, named):
+    parts = isinstance(splitting, SubsamplePartitions)
+    sizes = {"num_train": 75, "num_val": 25, "num_test": 25} if parts else {"num_train": 0.5, "num_test": 0}
+    make(database, splitting=splitting, split_file=str(tmp_path / "split.npz"), **sizes)
+    make(database, splitting=copy.deepcopy(splitting), split_file=str(tmp_path / "split.npz"), **sizes)
+    with pytest.raises(ValueError, match=r"split\.npz' was made with data\.splitting = .* Remove the file") as error:
+        make(database, splitting=other, split_file=str(tmp_path / "split.npz"), **sizes)
+    for value in named:
+        assert value in str(error.value)
 
 
 def test_a_split_file_of_another_database_is_refused(tmp_path, database, mixed_database, cluster, make_trajectory):

@@ -173,6 +173,42 @@ def test_other_thermostats(path, dynamics):
     assert set(findings(simulate(atoms, 300, path.h, kelvin=900, seed=2, dynamics=dynamics))) == {"thermostat"}
 
 
+def kicked(at: int, speed: float) -> Path:
+    """A crystal of which one atom is kicked once, after step `at`, as by a weak Andersen thermostat."""
+    done = []
+
+    def kick(atoms: Atoms) -> None:
+        done.append(atoms)
+        if len(done) == at:
+            velocities = atoms.get_velocities()
+            velocities[3, 1] += speed / FS  # Å/fs
+            atoms.set_velocities(velocities)
+
+    return simulate(CRYSTAL, 240, 2.0, seed=1, during=kick)
+
+
+@pytest.mark.parametrize(("speed", "severity"), [(0.001, "warning"), (0.02, "refused")])
+def test_a_single_kick_is_judged_as_many_are(speed, severity):
+    path = kicked(120, speed)
+    (finding,) = check(path).findings
+    assert (finding.key, finding.severity, list(finding.frames)) == ("single_kicks", severity, [119])
+    assert (finding.values["displaced"] > 0.05) == (severity == "refused")
+    assert "replay_kicks=true" in finding.remedy
+    assert "two trajectories" in finding.remedy
+    replayed = check(path, replay_kicks=True)
+    assert (keys(replayed), keys(replayed, "note")) == ([], ["single_kicks"])
+
+
+def test_a_corrupted_frame_is_no_kick_to_replay(quiet):
+    path = quiet["crystal"]
+    f = path.f.copy()
+    f[120, 3, 1] += 2.0
+    for replay in (False, True):
+        finding = findings(replace(path, f=f), replay_kicks=replay)["corrupted_frame"]
+        assert (finding.severity, list(finding.frames)) == ("refused", [120])
+        assert "forces in frame 120 do not fit" in finding.text
+
+
 @pytest.mark.parametrize("dynamics", [langevin(10.0), nose_hoover(20.0)])
 def test_a_thermostat_hides_no_fault(dynamics):
     path = simulate(CRYSTAL, 300, 2.0, kelvin=1200, seed=1, equilibrate=50, dynamics=dynamics)

@@ -118,6 +118,25 @@ def test_mapped_frames_equal_frames_in_memory_and_are_kept(tmp_path, mixed_datab
     other_units = load_frames(open_database(path, "kcal/mol", "Bohr"), max_memory_gb=0, progress=read.append)
     assert read
     assert verlet_error(other_units) < 1e-9
+    for key, values in in_memory.values.items():  # of a run that goes on meanwhile
+        np.testing.assert_array_equal(mapped.values[key], values)
+    np.testing.assert_array_equal(mapped.cell, in_memory.cell)
+    names = sorted(file.name for file in path.with_suffix(".frames").iterdir())
+    assert [name for name in names if not name.endswith(".npy")] == ["complete.json", "lock"]
+
+
+def test_mapped_frames_stay_when_others_cannot_be_read(tmp_path, mixed_database):
+    path = tmp_path / "a.db"
+    path.write_bytes(mixed_database.read_bytes())
+    load_frames(open_database(path), max_memory_gb=0)
+    for _ in range(2):  # what the first leaves behind is no obstacle
+        with pytest.raises(KeyboardInterrupt):
+            load_frames(open_database(path, "kcal/mol", "Bohr"), max_memory_gb=0, progress=interrupt)
+    load_frames(open_database(path), max_memory_gb=0, progress=lambda _: pytest.fail("read again"))
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
 
 
 def test_mapped_frames_are_read_again_when_the_database_changes(tmp_path, cluster, make_trajectory):

@@ -243,6 +243,42 @@ def test_which_input_counts(folder, frames):
     np.testing.assert_allclose(next(cp2k.read(folder)[0].frames()).cell, frames[0].cell, atol=1e-9)
 
 
+def test_several_inputs_of_a_run(folder):
+    """A printed cell says nothing of periodicity and units, so the inputs must agree on them."""
+    forces = "    &FORCES\n      UNIT eV*angstrom^-1\n    &END FORCES\n"
+    lines = ["ABC 4 4 4", "PERIODIC NONE"]
+    write_input(folder / "a.inp", lines, motion=forces)
+    write_input(folder / "b.inp", ["A 4 0 0", "B 0 4 0", "C 0 0 4", "PERIODIC NONE"], motion=forces.replace("eV", "EV"))
+    (raw,) = cp2k.read(folder)
+    assert not next(raw.frames()).pbc.any()
+    for said, other, motion in (
+        ("PERIODIC", ["ABC 4 4 4"], forces),
+        ("units", lines, ""),
+        ("cell", ["ABC 5 4 4", "PERIODIC NONE"], forces),
+        ("cell and PERIODIC", ["PERIODIC XY"], forces),
+    ):
+        write_input(folder / "b.inp", other, motion=motion)
+        with pytest.raises(ValueError, match=rf"a\.inp' and '.*b\.inp' .*differ in {said}\. .*copper-1\.restart'"):
+            cp2k.read(folder)
+    write_input(folder / "copper-1.restart", lines, motion=forces)
+    assert not next(cp2k.read(folder)[0].frames()).pbc.any()
+
+
+def test_a_printed_cell_alone_is_taken_as_periodic(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        (raw,) = cp2k.read(folder)
+    assert next(raw.frames()).pbc.all()
+    assert "copper-1.cell' does not say where it is periodic: taken as PERIODIC XYZ" in caplog.text
+    assert "copper-1.restart or the input" in caplog.text
+    caplog.clear()
+    written = write_input(folder / "a.inp", ["ABC 4 4 4", "PERIODIC XY"])
+    with caplog.at_level(logging.WARNING):
+        (raw,) = cp2k.read(folder)
+    assert next(raw.frames()).pbc.tolist() == [True, True, False]
+    assert caplog.text == ""
+    assert {folder / "copper-1.cell", written} <= set(raw.files)  # a change of either makes a conversion begin anew
+
+
 def test_without_a_cell(tmp_path, cluster, make_trajectory):
     frames = make_trajectory(cluster, 5, TIMESTEP_FS, 0)
     path = write_xyz(tmp_path, frames)

@@ -343,6 +343,26 @@ def test_lammps_with_units_and_time_in_the_dump(tmp_path, frames):
     compare(found, frames, 1e-10)
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("   Step    Temp    E_pair    E_mol    TotEng    Press", "{i} 300 {pair} {mol} 9 1"),
+        ("Time Step E_pair PotEng E_mol", "{i}.5 {i} 9 {energy} 9"),
+    ],
+    ids=["one", "custom"],
+)
+def test_lammps_energies_of_other_styles(tmp_path, frames, header, row):
+    """Without PotEng they are E_pair + E_mol; Step need not come first, and is not always that of a header."""
+    dump = write_dump(tmp_path / "md.dump", frames)
+    energies = [atoms.get_potential_energy() for atoms in frames]
+    rows = [row.format(i=i, energy=e, pair=e - 0.25 * i, mol=0.25 * i) for i, e in enumerate(energies)]
+    rows.insert(2, "Step 1 is done")
+    log = tmp_path / "log.lammps"
+    end = "Loop time of 0.1 on 1 procs for 7 steps with 4 atoms"
+    log.write_text("\n".join(["units metal", "timestep 0.0005", header, *rows, end, ""]))
+    compare(read(dump, lammps_log=log)[1], frames, 1e-10)
+
+
 def test_lammps_refusals(tmp_path, frames):
     energies = [atoms.get_potential_energy() for atoms in frames]
     dump = write_dump(tmp_path / "md.dump", frames)

@@ -1,5 +1,7 @@
 """The database: what it refuses, and that stock SchNetPack reads what it accepts."""
 
+import errno
+
 import ase.units
 import numpy as np
 import pytest
@@ -82,6 +84,47 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"a\.db' exists"):
         TrajectoryWriter(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_text() == "precious"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_another_writer_has_finished_is_not_overwritten(tmp_path, frames, resume):
+    path = tmp_path / "a.db"
+    with TrajectoryWriter(path, resume=resume) as one:
+        other = TrajectoryWriter(path, resume=resume)
+        one.add("one", frames, 0.5)
+    written = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"a\.db' exists"), other:
+        other.add("other", frames[:2], 0.5)
+    assert path.read_bytes() == written
+    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    write(path, ("one", frames))  # no lock is left
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_appears_while_it_is_written_is_not_overwritten(tmp_path, monkeypatch, frames, resume, links):
+    def no_link(source, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted", source, None, target)
+
+    if not links:
+        monkeypatch.setattr("os.link", no_link)
+    path = tmp_path / "a.db"
+
+    def run(first, meanwhile=lambda: None):
+        with TrajectoryWriter(path, resume=resume) as writer:
+            writer.add("run", first, 0.5)
+            writer.add("next", frames, 0.5)
+            meanwhile()
+
+    with pytest.raises(FileExistsError, match=r"a\.db' exists"):
+        run(frames, lambda: path.write_text("precious"))
+    assert path.read_text() == "precious"
+    path.unlink()
+    assert [file.name for file in tmp_path.iterdir()] == ([".a.part.db"] if resume else [])
+    run(frames if not resume else (pytest.fail("read again") for _ in frames))
+    assert len(ASEAtomsData(str(path))) == 8
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_refusals(tmp_path, frames):

@@ -208,16 +208,18 @@ class TrajectoryDataModule(AtomsDataModule):
         """The partition that a split file holds; the file is made if it is not there."""
         trajectories = json.dumps([asdict(trajectory) for trajectory in self.frames.trajectories])
         sizes = json.dumps([self.num_train, self.num_val, self.num_test])
+        splitting = json.dumps(self.splitting, default=_described)
         if not path.exists():
             partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
             self._check_partitions(partitions, type(self.splitting).__name__)
             frames = {f"{name}_idx": idx for name, idx in zip(_PARTITIONS, partitions, strict=True)}
-            np.savez(path, trajectories=trajectories, sizes=sizes, **frames)
+            np.savez(path, trajectories=trajectories, sizes=sizes, splitting=splitting, **frames)
             return partitions
         with np.load(path) as split:
             partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]
             made_for = str(split.get("trajectories", trajectories))  # SchNetPack's own split files do not say
             made_with = str(split.get("sizes", sizes))
+            made_by = str(split.get("splitting", splitting))
         if made_for != trajectories:
             raise ValueError(
                 f"'{path}' was made for a database with other trajectories than '{self.datapath}'. Remove the file to make "
@@ -227,6 +229,10 @@ class TrajectoryDataModule(AtomsDataModule):
             raise ValueError(
                 f"'{path}' was made with data.num_train, num_val, num_test = {made_with}, not {sizes}. Remove the file to "
                 "make a new split."
+            )
+        if made_by != splitting:
+            raise ValueError(
+                f"'{path}' was made with data.splitting = {made_by}, not {splitting}. Remove the file to make a new split."
             )
         self._check_partitions(partitions, f"'{path}'")
         return partitions
@@ -272,3 +278,8 @@ class TrajectoryDataModule(AtomsDataModule):
             values = torch.as_tensor(values[np.asarray(self.train_idx)])
             self._stats[key] = (values.mean(), values.std(correction=0))
         return self._stats[key]
+
+
+def _described(value: Any) -> Any:
+    """A splitting strategy, or what is in it, as JSON can hold it."""
+    return {type(value).__name__: vars(value)} if isinstance(value, SplittingStrategy) else str(value)

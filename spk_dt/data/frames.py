@@ -231,7 +231,10 @@ def _mapped(
     unit_of: dict[str, str],
     fill: Callable[[dict[str, np.ndarray]], None],
 ) -> dict[str, np.ndarray]:
-    """Arrays as files in a folder beside the database, filled once and used again while the database is the same."""
+    """Arrays as files in a folder beside the database, filled once and used again while database and units are the same.
+
+    New files take the place of earlier ones. A process that has these mapped keeps them: they go when it ends.
+    """
     folder = source.with_suffix(".frames")
     folder.mkdir(exist_ok=True)
     marker = folder / "complete.json"
@@ -240,13 +243,17 @@ def _mapped(
     stamp = json.dumps({"size": stat.st_size, "modified": stat.st_mtime_ns, "units": unit_of, "shapes": shapes})
     with fasteners.InterProcessLock(folder / "lock"):
         if not (marker.exists() and marker.read_text() == stamp):
-            marker.unlink(missing_ok=True)
+            parts = {key: name.with_suffix(".part") for key, name in names.items()}
             arrays = {
-                key: np.lib.format.open_memmap(names[key], mode="w+", dtype=np.float64, shape=shape)
+                key: np.lib.format.open_memmap(parts[key], mode="w+", dtype=np.float64, shape=shape)
                 for key, shape in shapes.items()
             }
             fill(arrays)
             for array in arrays.values():
                 array.flush()
+            marker.unlink(missing_ok=True)
+            for key, part in parts.items():
+                part.replace(names[key])
             marker.write_text(stamp)
-    return {key: np.load(name, mmap_mode="r") for key, name in names.items()}
+        # before another process may replace them
+        return {key: np.load(name, mmap_mode="r") for key, name in names.items()}

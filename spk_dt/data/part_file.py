@@ -1,4 +1,4 @@
-"""The hidden file in which a trajectory database grows: ``.name.part.db``, renamed to ``name.db`` when it is complete.
+"""The hidden file in which a trajectory database grows: ``.name.part.db``, named ``name.db`` when it is complete.
 
 Rows are committed every `COMMIT_EVERY` frames, so a program that is killed loses no more than these. What was begun, and
 from which source, is kept in the metadata: ``[first row, fingerprint of the source]`` of each trajectory, the last of which
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -62,15 +63,30 @@ class PartFile:
         """Number of rows that are committed."""
         return connect(self.path, use_lock_file=False).count()
 
+    def check_target(self) -> None:
+        """Refuse a target that exists; nothing is overwritten.
+
+        Raises:
+            FileExistsError: if it does.
+        """
+        if self.target.exists():
+            raise FileExistsError(f"'{self.target}' exists. Remove it or choose another name.")
+
     def open(self) -> None:
         """Create the file, or continue it.
 
         Raises:
+            FileExistsError: if the target exists; another process may have finished it meanwhile.
             ValueError: if another process is writing it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._lock is not None and not self._lock.acquire(blocking=False):
             raise ValueError(f"another process writes '{self.target}'; wait for it, or choose another name.")
+        try:
+            self.check_target()
+        except FileExistsError:
+            self._unlock()
+            raise
         self._begun = self._read_begun() if self._resume else []
         if not self._begun:
             self.remove()
@@ -125,17 +141,38 @@ class PartFile:
                 connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'systems'", (start,))
 
     def finish(self, n_rows: int, metadata: Mapping[str, Any]) -> None:
-        """Keep the first `n_rows` rows, add the metadata, and give the file its name."""
+        """Keep the first `n_rows` rows, add the metadata, and give the file its name.
+
+        Raises:
+            FileExistsError: if another process has given it to another file meanwhile.
+        """
         self.cut(n_rows)
         database = connect(self.path, use_lock_file=False)
-        kept = {key: value for key, value in database.metadata.items() if key != _BEGUN}
-        database.metadata = {**kept, **metadata}
-        self.path.rename(self.target)
+        before = database.metadata
+        database.metadata = {**{key: value for key, value in before.items() if key != _BEGUN}, **metadata}
+        try:
+            self._give_name()
+        except FileExistsError:
+            database.metadata = before  # so that it can be continued
+            raise
+
+    def _give_name(self) -> None:
+        """Rename the file, without replacing another."""
+        try:
+            os.link(self.path, self.target)  # rename would replace
+        except OSError:  # the target exists, or the file system has no hard links
+            self.check_target()
+            self.path.rename(self.target)
+        else:
+            self.path.unlink()
 
     def close(self) -> None:
         """Let go of the file; it is left only where it may be continued and has rows."""
         if not (self._resume and self.path.exists() and self.n_rows > 0):
             self.remove()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None and self._lock.acquired:
             self.path.with_suffix(".lock").unlink(missing_ok=True)
             self._lock.release()

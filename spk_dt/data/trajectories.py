@@ -113,7 +113,7 @@ class TrajectoryWriter:
         resume: whether to continue what an interrupted writer of the same database has left.
 
     Raises:
-        FileExistsError: if `path` exists; nothing is overwritten.
+        FileExistsError: if `path` exists, also on entry and exit; nothing is overwritten.
         ValueError: if `path` does not end in ``.db``; on entry with `resume`, if another process is writing it.
     """
 
@@ -123,9 +123,8 @@ class TrajectoryWriter:
         self.path = Path(path)
         if self.path.suffix != ".db":
             raise ValueError(f"'{path}': the name of a trajectory database ends in .db")
-        if self.path.exists():
-            raise FileExistsError(f"'{path}' exists. Remove it or choose another name.")
         self._part = PartFile(self.path, resume, PROPERTY_UNITS)
+        self._part.check_target()
         self._resume = resume
         self._splits = splits
         self._trajectories: list[Trajectory] = []

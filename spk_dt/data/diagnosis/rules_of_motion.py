@@ -71,7 +71,7 @@ def of_kicks(reader: TrajectoryReader, scales: Scales | None, kicks: Kicks, repl
         rate = kicks.scaling_per_ps
         text = f"a thermostat scales the velocities, at {rate:.2g} /ps (RMS): it displaces atoms {size}."
         return [Finding("thermostat", severity, text, remedy, values={**values, "scaling_per_ps": rate})]
-    found = _single_frames(reader, kicks)
+    found = _single_frames(reader, kicks, severity, remedy, size, values)
     if found:
         return found
     return _unordered(reader, scales, kicks, severity, remedy, size, values)
@@ -172,8 +172,10 @@ def _masses(
     return [Finding("masses", severity, text, remedy, values={**values, "masses": masses})]
 
 
-def _single_frames(reader: TrajectoryReader, kicks: Kicks) -> list[Finding]:
-    """A few steps that hold nearly all of the kicks: forces or velocities of single frames are wrong."""
+def _single_frames(
+    reader: TrajectoryReader, kicks: Kicks, severity: str, remedy: str, size: str, values: dict[str, float]
+) -> list[Finding]:
+    """A few steps that hold nearly all of the kicks: single frames are wrong, or a thermostat acts rarely."""
     of_step = kicks.of_step
     limit = max(100.0 * float(np.median(of_step)), 1e-6 * kicks.thermal)
     steps = np.flatnonzero(of_step > limit)
@@ -203,9 +205,13 @@ def _single_frames(reader: TrajectoryReader, kicks: Kicks) -> list[Finding]:
         )
         remedy = "Remove the frame, or compute it anew, and write what is before and after as two trajectories."
         return [Finding("corrupted_frame", "refused", text, remedy, frames, {"number": len(frames)})]
-    text = f"velocities change by more than forces say after {_some(steps.tolist())}, and only there."
-    remedy = "Write what is before and after as two trajectories."
-    return [Finding("single_kicks", "refused", text, remedy, steps.tolist(), {"number": len(steps)})]
+    text = (
+        f"velocities change by more than forces say after {_some(steps.tolist())}, and only there: it displaces atoms "
+        f"{size}."
+    )
+    if severity != "note":
+        remedy = f"{remedy} Or write what is before and after as two trajectories."
+    return [Finding("single_kicks", severity, text, remedy, steps.tolist(), {**values, "number": len(steps)})]
 
 
 def of_energy(reader: TrajectoryReader, survey: Survey, energy: EnergyFit | None, kicks: Kicks | None) -> list[Finding]:

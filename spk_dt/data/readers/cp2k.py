@@ -121,14 +121,14 @@ def _read(folder: Path, project: str, number: str) -> RawTrajectory:
     indices = _in_common([_index(file) for file in paths.values() if file.is_file()])
     step, time = indices[0].step[indices[0].keep], indices[0].time[indices[0].keep]
     run_input = find_input(folder, project, number)
-    cells, pbc, cell_file = _cells(folder, project, number, step, run_input)
+    cells, pbc, said = _cells(folder, project, number, step, run_input)
     names = run_input.units if run_input is not None else DEFAULT_UNITS
     source = f"'{run_input.file}'" if run_input is not None else "CP2K"
     units = {key: unit_factor(unit, source) for key, unit in names.items()}
     vel = indices[2] if len(indices) == 3 else None
     return RawTrajectory(
         name=project,
-        files=(*(index.path for index in indices), *([cell_file] if cell_file is not None else [])),
+        files=(*(index.path for index in indices), *said),
         frames=partial(_frames, _Run(indices[0], indices[1], vel, cells, pbc, units)),
         timestep_fs=_time_step(indices[0].path, step, time),
         n_frames=len(step),
@@ -254,19 +254,26 @@ def _time_step(path: Path, step: np.ndarray, time: np.ndarray) -> float:
 
 def _cells(
     folder: Path, project: str, number: str, step: np.ndarray, run_input: RunInput | None
-) -> tuple[dict[int, np.ndarray] | np.ndarray | None, tuple[bool, bool, bool], Path | None]:
-    """The cell ([3, 3] Å; by step if it changes; None without), where it is periodic, and the file that says so."""
+) -> tuple[dict[int, np.ndarray] | np.ndarray | None, tuple[bool, bool, bool], tuple[Path, ...]]:
+    """The cell ([3, 3] Å; by step if it changes; None without), where it is periodic, and the files that say so."""
     pbc = run_input.pbc if run_input is not None else (True, True, True)
+    said = (run_input.file,) if run_input is not None else ()
     file = folder / f"{project}-{number}.cell"
     if not any(pbc):
-        return None, pbc, run_input.file
+        return None, pbc, said
     if not file.is_file():
         if run_input is None or run_input.cell is None:
             where = f"'{folder / project}-pos-{number}.xyz'"
             remedy = _SAY_CELL.format(project=project, number=number)
             problem = run_input.problem if run_input is not None else None
             raise ValueError(f"the cell of {where} is not known: {problem or 'XYZ files do not hold it.'} {remedy}.")
-        return run_input.cell, pbc, run_input.file
+        return run_input.cell, pbc, said
+    if run_input is None:
+        log.warning(
+            "'%s' does not say where it is periodic: taken as PERIODIC XYZ, with the units that CP2K prints by default. "
+            "If that is wrong, put the restart file %s-%s.restart or the input of the run beside it.",
+            *(file, project, number),
+        )
     cells = {}
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line_number, line in enumerate(lines, 1):
@@ -287,13 +294,13 @@ def _cells(
         raise ValueError(f"'{file}' holds no cell. {_SAY_CELL.format(project=project, number=number)}.")
     values = np.array(list(cells.values()))
     if np.ptp(values, axis=0).max() < 1e-8:
-        return values[0], pbc, file
+        return values[0], pbc, (file, *said)
     missing = [int(one) for one in step if int(one) not in cells]
     if missing:
         raise ValueError(
             f"the cell changes, and '{file}' lacks that of step {missing[0]}. Print it with the &EACH of the positions."
         )
-    return cells, pbc, file
+    return cells, pbc, (file, *said)
 
 
 def _numbers(symbols: list[str], path: Path) -> list[int]:

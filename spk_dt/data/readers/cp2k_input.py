@@ -81,17 +81,32 @@ def unit_factor(unit: str, source: str) -> float:
 def find_input(folder: Path, project: str, number: str) -> RunInput | None:
     """The input that a trajectory was made with.
 
-    The restart file of the run comes first, then an ``.inp`` of that project, then the only ``.inp`` of the folder.
+    The restart file of the run comes first, then an ``.inp`` of that project, then any ``.inp`` of the folder.
 
     Raises:
-        ValueError: if the file found is not understood.
+        ValueError: if the file found is not understood, or there are several that say different things.
     """
     restart = folder / f"{project}-{number}.restart"
     if restart.is_file():
         return read_input(restart)
     inputs = [read_input(path) for path in sorted(folder.glob("*.inp"))]
     matching = [one for one in inputs if one.project == project] or inputs
-    return matching[0] if len(matching) == 1 else None
+    for other in matching[1:]:
+        differing = " and ".join(
+            name for name, value in _said(matching[0]).items() if not np.array_equal(value, _said(other)[name])
+        )
+        if differing:
+            raise ValueError(
+                f"'{matching[0].file}' and '{other.file}' may both be the input of project '{project}', and differ in "
+                f"{differing}. Leave only that of the run in the folder, or put the restart file '{restart.name}' beside it."
+            )
+    return matching[0] if matching else None
+
+
+def _said(one: RunInput) -> dict[str, object]:
+    """What a trajectory takes from an input."""
+    cell = None if one.cell is None else one.cell.round(6)
+    return {"cell": cell, "PERIODIC": one.pbc, "units": [unit.upper() for unit in one.units.values()]}
 
 
 def read_input(path: Path) -> RunInput:

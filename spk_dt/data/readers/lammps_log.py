@@ -1,7 +1,9 @@
 """What a ``log.lammps`` says of a run: potential energy at each step, style of units, time step.
 
-The energies are those of the thermodynamic output in its usual form of one line a step (``thermo_style custom step pe``,
-or ``one``). https://docs.lammps.org/thermo_style.html
+The energies are those of the thermodynamic output in its usual form of one line a step: PotEng (``thermo_style custom step
+pe``), or else E_pair + E_mol (``thermo_style one``). These add up to PotEng but for the energies of fixes, which it has
+where ``fix_modify energy yes`` says so.
+https://docs.lammps.org/thermo_style.html
 """
 
 import re
@@ -75,17 +77,18 @@ def read_lammps_log(path: Path) -> LammpsLog:
     energies: list[float] = []
     units, timesteps, n_atoms = set(), set(), set()
     columns: list[str] = []
+    terms: list[int] = []
     with open_text(path) as file:
         for line in file:
             words = line.split()
-            if words and words[0] == "Step":
-                columns = words
+            if "Step" in words and not any(word.isdecimal() for word in words):  # "Step 5" is of a fix print
+                columns, terms = words, _energy_terms(words)
             elif match := _ATOMS.match(line):
-                columns = []
+                terms = []
                 n_atoms.add(int(match[1]))
-            elif columns and "PotEng" in columns and len(words) == len(columns) and line.endswith("\n"):
+            elif terms and len(words) == len(columns) and line.endswith("\n"):
                 try:
-                    step, energy = int(words[0]), float(words[columns.index("PotEng")])
+                    step, energy = int(words[columns.index("Step")]), sum(float(words[term]) for term in terms)
                 except ValueError:
                     continue  # a warning between the lines
                 steps.append(step)
@@ -99,7 +102,7 @@ def read_lammps_log(path: Path) -> LammpsLog:
     if not steps:
         raise ValueError(
             f"'{path}' has no potential energies: it needs thermodynamic output with the columns Step and PotEng, in "
-            "LAMMPS thermo_style custom step pe"
+            "LAMMPS thermo_style custom step pe, or E_pair and E_mol in its place"
         )
     order = np.argsort(steps, kind="stable")
     return LammpsLog(
@@ -110,6 +113,14 @@ def read_lammps_log(path: Path) -> LammpsLog:
         timesteps.pop() if len(timesteps) == 1 else None,
         n_atoms.pop() if len(n_atoms) == 1 else None,
     )
+
+
+def _energy_terms(columns: list[str]) -> list[int]:
+    """The columns that add up to the potential energy; none if they are not there."""
+    for names in (["PotEng"], ["E_pair", "E_mol"]):
+        if set(names) <= set(columns):
+            return [columns.index(name) for name in names]
+    return []
 
 
 def _number(text: str) -> float | None:
