@@ -143,9 +143,49 @@ def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch
     states = ase.io.read(tmp_path / "visited" / "round_000.traj", ":")
     monkeypatch.setattr(module, "_record", lambda name, *args: calls.append(name) or original(name, *args))
     fit(database, tmp_path, visits(tmp_path, first_epoch=0, n_rounds=1))
-    assert sorted(calls) == ["0", "1", "2", "3", "4"]
+    assert sorted(calls) == ["0", "1", "2", "3", "4", calls[0]]  # the first is a frame of the data
     rows = list(ASEAtomsData(str(tmp_path / "visited" / "round_000.db")).conn.select(sort="id"))
     np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
+
+
+class OtherMethod(EMT):
+    """Forces that are a fifth larger."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["forces"] = 1.2 * self.results["forces"]
+
+
+class OtherZero(EMT):
+    """Energies with another zero."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["energy"] += 1.0
+
+
+class Broken(EMT):
+    """A program that is not there."""
+
+    def calculate(self, *args, **kwargs):
+        raise FileNotFoundError("no executable 'code'")
+
+
+@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
+def test_another_method_is_refused_before_the_training(database, tmp_path, caplog, units):
+    def begin(method, folder):
+        callback = VisitedStates(f"{__name__}:{method}", folder=str(tmp_path / folder))
+        return fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
+
+    with pytest.raises(ValueError, match=r"OtherMethod' is not the method of the data: at frame \d+ of trajectory"):
+        begin("OtherMethod", "a")
+    with pytest.raises(ValueError, match=r"Broken' fails at the sound geometry .* no executable 'code'"):
+        begin("Broken", "b")
+    assert not list(tmp_path.glob("?/*.db"))
+    with caplog.at_level(logging.WARNING, "spk_dt"):
+        callback = VisitedStates(f"{__name__}:OtherZero", first_epoch=9, folder=str(tmp_path / "c"))
+        fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
+    assert "if that is another zero of energy" in caplog.text
 
 
 def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):

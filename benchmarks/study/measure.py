@@ -41,7 +41,7 @@ def training(run: Path) -> dict[str, Any]:
     found["along_by_step"] = [(step, float(last[f"{prefix}{step}"])) for step in steps]
     found["along_reference"] = sum(float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd"))
     found["elements"] = {element: float(last[f"test_forces_mae_{element}"]) for element in ("H", "C", "Pd")}
-    found["labels"] = sum(len(file.read_text().splitlines()) - 1 for file in run.glob("visited/*.jsonl"))
+    found["labels"] = sum(len(file.read_text().splitlines()) - 1 for file in run.glob("visited/round_*.jsonl"))
     return found
 
 

@@ -27,6 +27,7 @@ from spk_dt import properties, units
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.frames import Frames
 from spk_dt.data.trajectories import TrajectoryWriter
+from spk_dt.training.reference_check import check_reference
 from spk_dt.training.task import DynamicTrainingTask
 
 __all__ = ["VisitedStates"]
@@ -59,7 +60,7 @@ class VisitedStates(Callback):
 
     Args:
         reference: reference calculator, see `spk_dt.data.reference.reference_calculator`. It must be the one that the
-            data were made with.
+            data were made with: before the training a frame of the data is computed with it and compared.
         n_rounds: number of rounds.
         first_epoch: epoch before which the first round is made.
         every_n_epochs: epochs from one round to the next.
@@ -80,7 +81,7 @@ class VisitedStates(Callback):
 
     Raises:
         ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, or training runs in
-            several processes.
+            several processes; when training starts, if the reference method is not that of the data.
     """
 
     def __init__(
@@ -139,7 +140,8 @@ class VisitedStates(Callback):
         trainer.datamodule.mix_in(self.share)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
-        """Read the rounds that are done."""
+        """Compare the reference method with the data, and read the rounds that are done."""
+        check_reference(trainer.datamodule, self.reference, self.folder / "training_frame.jsonl")
         for path in filter(Path.exists, map(self._file, range(self._done))):
             trainer.datamodule.add_training_frames(path)
 
