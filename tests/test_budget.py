@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from models import potential
 from pytorch_lightning.callbacks import ModelCheckpoint
+from test_curriculum import task as scheduled_task
 from test_task import data_module, paper_outputs, trainer
 
 from spk_dt.training import ComputeBudget, Curriculum, DynamicTrainingTask, Scheduled, Stage
@@ -118,6 +119,9 @@ def test_refusals(database, tmp_path):
         ComputeBudget(1.0, final_lr=0.0)
     with pytest.raises(ValueError, match=r"begin=0\.8, end=0\.5"):
         Scheduled(4, begin=0.8, end=0.5)
+    with_scheduler = trainer(tmp_path, callbacks=[ComputeBudget(1.0, final_lr=1e-5)], limit_train_batches=1)
+    with pytest.raises(ValueError, match=r"final_lr=1e-05 sets the learning rate, and so does a scheduler"):
+        with_scheduler.fit(scheduled_task(), data_module(database, tmp_path))
     run = trainer(tmp_path, callbacks=[Curriculum(2, rule=Scheduled(2), reset_lr=None)], limit_train_batches=1)
     with pytest.raises(ValueError, match=r"there is none: add callbacks=\[\.\.\.,budget\]"):
         run.fit(new_task(), data_module(database, tmp_path))

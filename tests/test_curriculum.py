@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from schnetpack.train import ReduceLROnPlateau
 from test_task import data_module, paper_outputs, trainer
 
-from spk_dt.training import Converged, Curriculum, DynamicTrainingTask, Elapsed, Stage
+from spk_dt.training import Converged, Curriculum, DynamicTrainingTask, Elapsed, Scheduled, Stage
 
 PLATEAU = {"factor": 0.1, "patience": 0, "threshold": 1e9, "threshold_mode": "abs", "min_lr": 1e-5}  # never improves
 
@@ -130,6 +130,21 @@ def test_refusals(database, tmp_path):
         fit(database, tmp_path, Curriculum(2), model=task(scheduler_args={"min_lr": 0.0}))
     with pytest.raises(ValueError, match=r"reset_lr=1e-06 must be above"):
         fit(database, tmp_path, Curriculum(2, reset_lr=1e-6))
+    with pytest.raises(ValueError, match=r"learning rate 0\.001 \(globals\.lr\) must be above .*min_lr=0\.002"):
+        fit(database, tmp_path, Curriculum(1, reset_lr=None), model=task(scheduler_args={"min_lr": 2e-3}))
+    with pytest.raises(ValueError, match=r"max_length=2 .* but the rollouts have 3 steps already"):
+        fit(database, tmp_path, Curriculum(2), model=task(rollout_length=3))
+    with pytest.raises(ValueError, match=r"rule\.max_length=4 is above callbacks\.curriculum\.max_length=2"):
+        fit(database, tmp_path, Curriculum(2, rule=Scheduled(4)))
+
+
+def test_a_smaller_largest_s_is_refused_when_a_run_is_resumed(database, tmp_path):
+    """S of the checkpoint is that of a later stage."""
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    curriculum = Curriculum(3, rule=Elapsed(1))
+    fit(database, tmp_path, curriculum, [checkpoint], max_epochs=3, enable_checkpointing=True)
+    with pytest.raises(ValueError, match=r"max_length=2 .* but the rollouts have 3 steps already"):
+        fit(database, tmp_path, Curriculum(2, rule=Elapsed(1)), ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_state_round_trip():

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import shutil
 from pathlib import Path
 
 import ase.units
@@ -231,6 +232,14 @@ def test_frozen_parts_stay_bit_equal_also_when_the_run_is_resumed(static, databa
             assert torch.equal(state[f"model.{name}"], before[name])
     assert not torch.equal(tuned.representation.interactions[1].interatomic_context_net[0].weight,
                            before["representation.interactions.1.interatomic_context_net.0.weight"])  # fmt: skip
+    other = shutil.copytree(folder, tmp_path / "other")
+    model = torch.load(other / "best_model", weights_only=False)
+    next(model.parameters()).data += 1.0
+    torch.save(model, other / "best_model")
+    with pytest.raises(
+        ValueError, match=r"other.best_model', but this run began with another model, .*Choose another run\.id"
+    ):
+        finetune(run, monkeypatch, other, database, parts, "trainer.max_epochs=3", "globals.lr=1e-3")
     monkeypatch.chdir(tmp_path)
     again = pretrained_model(str(run), 3.3, "kcal/mol", "Ang")
     assert all(parameter.requires_grad for parameter in again.parameters())

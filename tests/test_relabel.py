@@ -173,12 +173,15 @@ def test_what_does_not_belong_together_is_refused(frames, tmp_path, monkeypatch)
 def test_other_settings_of_the_same_method_are_refused(frames, tmp_path):
     pytest.importorskip("tblite")
     path = tmp_path / "labels.jsonl"
-    relabel([], "tblite:GFN1-xTB", path)
-    header = json.loads(path.read_text())
+    relabel(frames[:1], "tblite:GFN1-xTB", path)
+    first, label = path.read_text().splitlines()
+    header = json.loads(first)
     header["settings"]["accuracy"] = 1.0
-    path.write_text(json.dumps(header) + "\n")
+    path.write_text(f"{json.dumps(header)}\n{label}\n")
     with pytest.raises(ValueError, match=r"'accuracy': 1.0.*'accuracy': 0.1"):
         relabel(frames, "tblite:GFN1-xTB", path)
+    path.write_text(f"{json.dumps(header)}\n")  # nothing was computed yet
+    assert len(relabel(frames[:1], "tblite:GFN1-xTB", path).ids) == 1
 
 
 def test_failures_are_recorded(frames, tmp_path, counted, monkeypatch):

@@ -182,17 +182,23 @@ def test_another_method_is_refused_before_the_training(database, tmp_path, caplo
     with pytest.raises(ValueError, match=r"Broken' fails at the sound geometry .* no executable 'code'"):
         begin("Broken", "b")
     assert not list(tmp_path.glob("?/*.db"))
+    for folder in "ab":  # it may be mended and begun again
+        callback = VisitedStates(EMT_NAME, first_epoch=9, folder=str(tmp_path / folder))
+        fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
+    with pytest.raises(ValueError, match=r"made with the reference .*EMT', not with .*OtherZero'.* do not mix"):
+        begin("OtherZero", "a")
     with caplog.at_level(logging.WARNING, "spk_dt"):
         callback = VisitedStates(f"{__name__}:OtherZero", first_epoch=9, folder=str(tmp_path / "c"))
         fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
     assert "if that is another zero of energy" in caplog.text
+    assert "has ended after 0 rounds, 0 of which count, of 6" in caplog.text
 
 
 def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):
     callback = visits(tmp_path, max_force=1e-6)
     with caplog.at_level(logging.INFO, "spk_dt"):
         _, batches = fit(database, tmp_path, callback)
-    assert "0 labelled, 5 left out" in caplog.text
+    assert "0 labelled, 5 left out (0 without a label" in caplog.text
     assert all(is_window(batch) for batch in batches)
     assert not list((tmp_path / "visited").glob("*.db"))
     assert max(callback._age) == callback.max_steps
@@ -217,7 +223,7 @@ def test_rounds_go_on_while_simulations_fail(tmp_path):
     def epochs(fails, **kwargs):
         callback, made = visits(tmp_path, n_rounds=2, first_epoch=1, every_n_epochs=3, **kwargs), []
         callback._round = lambda *_: made.append(run.current_epoch) or run.current_epoch in fails
-        run = type("Trainer", (), {"datamodule": None})
+        run = type("Trainer", (), {"datamodule": None, "should_stop": False})
         for run.current_epoch in range(20):
             callback.on_train_epoch_start(run, None)
         return made
@@ -226,6 +232,17 @@ def test_rounds_go_on_while_simulations_fail(tmp_path):
     assert epochs(fails={1, 4}) == [1, 4]
     assert epochs(fails={1, 5}, extra_rounds=3) == [1, 2, 5, 6]
     assert epochs(fails=range(20), extra_rounds=3) == [1, 2, 3, 4, 7]
+
+
+def test_no_round_for_a_training_that_ends(tmp_path):
+    callback, made = visits(tmp_path, n_rounds=2, first_epoch=0), []
+    callback._round = lambda *_: made.append(1) or False
+    run = type("Trainer", (), {"datamodule": None, "should_stop": True, "current_epoch": 5})
+    callback.on_train_epoch_start(run, None)
+    assert not made
+    run.should_stop = False
+    callback.on_train_epoch_start(run, None)
+    assert made
 
 
 def test_states_come_from_simulations_that_last(database, tmp_path):

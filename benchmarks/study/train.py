@@ -16,7 +16,7 @@ from spk_dt.data.embedded import unpack
 
 __all__ = ["Study", "overrides", "train"]
 
-_CALLBACKS = ("checkpoint", "lrmonitor", "ema", "curriculum", "budget")
+_CALLBACKS = ("checkpoint", "lrmonitor", "dt_ema", "curriculum", "budget")
 
 
 @dataclass(frozen=True)

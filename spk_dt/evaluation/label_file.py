@@ -48,10 +48,13 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
     records = [_parsed(line) for line in lines]
     if not records or records[0] is None or records[0].get("format") != LABEL_FORMAT:
         raise ValueError(f"'{path}' does not hold labels in the format '{LABEL_FORMAT}'; choose another name.")
+    if len(lines) == 1:  # nothing was computed yet
+        path.write_bytes(first)
+        return {}
     if records[0] != header:
         raise ValueError(
-            f"'{path}' was made with the reference {_described(records[0])}, not with {_described(header)}. Choose "
-            "another file or folder, or remove this one to have all labels computed anew."
+            f"'{path}' was made with the reference {_described(records[0])}, not with {_described(header)}. Labels of "
+            "two methods do not mix: begin in another folder, or remove those in this one."
         )
     if records[-1] is None:
         end -= len(lines.pop()) + 1

@@ -1,3 +1,4 @@
+from spk_dt.training.average import ExponentialMovingAverage
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Scheduled, Stage
 from spk_dt.training.losses import ElementwiseOutput, PerAtomOutput
@@ -12,6 +13,7 @@ __all__ = [
     "DynamicTrainingTask",
     "Elapsed",
     "ElementwiseOutput",
+    "ExponentialMovingAverage",
     "PerAtomOutput",
     "Scheduled",
     "Stage",

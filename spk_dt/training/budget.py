@@ -29,7 +29,8 @@ class ComputeBudget(Callback):
         final_lr: learning rate l_1 at its end; None leaves the learning rate alone.
 
     Raises:
-        ValueError: if the budget or the learning rate is not positive.
+        ValueError: if the budget or the learning rate is not positive; at the start of the fit, if a scheduler sets the
+            learning rate as well, or training runs in several processes, whose seconds differ.
     """
 
     def __init__(self, seconds: float, final_lr: float | None = None) -> None:
@@ -51,6 +52,16 @@ class ComputeBudget(Callback):
     def fraction(self) -> float:
         """Share of the budget that is used, 0 to 1."""
         return min(1.0, self.used / self.seconds)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse what could not work, before any training."""
+        if trainer.world_size > 1:
+            raise ValueError("callbacks.budget works in one process only; set trainer.devices=1.")
+        if self.final_lr is not None and trainer.lr_scheduler_configs:
+            raise ValueError(
+                f"callbacks.budget.final_lr={self.final_lr} sets the learning rate, and so does a scheduler: set "
+                "task.scheduler_cls=null, or callbacks.budget.final_lr=null."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

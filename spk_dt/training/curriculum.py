@@ -3,6 +3,7 @@
 A stage is the time during which the rollout length S stays the same.
 """
 
+import logging
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.task import DynamicTrainingTask
 
 __all__ = ["Converged", "Curriculum", "Elapsed", "Rule", "Scheduled", "Stage"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ class Curriculum(Callback):
         reset_lr: learning rate at the start of each stage after the first; None leaves it as it is.
 
     Raises:
-        ValueError: at the start of the fit, if `max_length` exceeds the windows of the data, or the rule could never
-            say that a stage is over.
+        ValueError: at the start of the fit, if `max_length` exceeds the windows of the data or is below the S that there is,
+            or the rule could never say that a stage is over, or would at once.
     """
 
     def __init__(self, max_length: int, rule: Rule | None = None, reset_lr: float | None = 1e-4) -> None:
@@ -133,6 +136,16 @@ class Curriculum(Callback):
                 f"callbacks.curriculum.max_length={self.max_length} steps, but data.train_window={window} frames; "
                 "a window must hold the longest rollout."
             )
+        if pl_module.rollout_length > self.max_length:
+            raise ValueError(
+                f"callbacks.curriculum.max_length={self.max_length} (globals.max_rollout_length), but the rollouts have "
+                f"{pl_module.rollout_length} steps already (task.rollout_length, or the checkpoint that is resumed)."
+            )
+        if isinstance(self.rule, Scheduled) and self.rule.max_length > self.max_length:
+            raise ValueError(
+                f"callbacks.curriculum.rule.max_length={self.rule.max_length} is above callbacks.curriculum.max_length="
+                f"{self.max_length}, where the training would end before its budget is used; make them equal."
+            )
         if isinstance(self.rule, Converged):
             floor = self._floor(trainer)
             if not floor > 0.0:
@@ -143,6 +156,12 @@ class Curriculum(Callback):
             if self.reset_lr is not None and self.reset_lr <= floor:
                 raise ValueError(
                     f"callbacks.curriculum.reset_lr={self.reset_lr} must be above task.scheduler_args.min_lr={floor}"
+                )
+            first = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+            if first <= floor and trainer.ckpt_path is None:
+                raise ValueError(
+                    f"the learning rate {first:g} (globals.lr) must be above task.scheduler_args.min_lr={floor:g}; a stage "
+                    "ends when it has fallen to that."
                 )
         if not self.stages:
             self.stages.append((trainer.current_epoch, pl_module.rollout_length))
@@ -168,6 +187,7 @@ class Curriculum(Callback):
         warming_up = trainer.global_step < pl_module.warmup_steps
         while not warming_up and self.rule.over(self._stage(trainer, pl_module)):
             if pl_module.rollout_length == self.max_length:
+                log.info("the last stage (S = %d) is over, the training ends", self.max_length)
                 trainer.should_stop = True  # Lightning leaves this epoch before its first batch
                 return
             self._grow(trainer, pl_module)

@@ -5,6 +5,7 @@ The config is composed with what the model file tells (`spk_dt.training.pretrain
 compares it with the data before training.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -152,15 +153,22 @@ class FineTuning(Callback):
         frames: number of frames to compare forces at.
 
     Raises:
-        ValueError: at the start of the fit, if model and data do not fit.
+        ValueError: at the start of the fit, if model and data do not fit, or a run is resumed that began with another model.
     """
 
     def __init__(self, model_file: str, frames: int = 8) -> None:
         self.known = describe(model_file)
         self.frames = frames
+        self._digest = hashlib.sha256(self.known.file.read_bytes()).hexdigest()
+        self._began_with: dict[str, str] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Compare and record; a run that is resumed was compared when it began."""
+        if self._began_with.get("digest", self._digest) != self._digest:
+            raise ValueError(
+                f"model_file='{self.known.file}', but this run began with another model, '{self._began_with['file']}', and "
+                "would go on from that. Choose another run.id."
+            )
         frames = getattr(trainer.datamodule, "frames", None)
         if frames is not None and trainer.ckpt_path is None:
             check_elements(pl_module.model, self.known, frames)
@@ -169,6 +177,14 @@ class FineTuning(Callback):
             check_forces(pl_module.model, self.known, frames, np.unique(chosen))
         if trainer.is_global_zero and Path("config.yaml").exists():
             _record(self.known, trainer.datamodule)
+
+    def state_dict(self) -> dict[str, str]:
+        """The model that training began with."""
+        return {"file": str(self.known.file), "digest": self._digest}
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        """Remember it."""
+        self._began_with = state_dict
 
 
 def _record(known: Pretrained, datamodule: pl.LightningDataModule) -> None:

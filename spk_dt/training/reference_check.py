@@ -32,7 +32,7 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
         file: where the label is kept, see `spk_dt.evaluation.relabel.relabel`; it is not computed twice.
 
     Raises:
-        ValueError: if the method fails there, or its forces are not those of the data.
+        ValueError: if the method fails there, its forces are not those of the data, or the file is of another method.
     """
     from spk_dt.evaluation.relabel import relabel  # imports much that others do not need
 
@@ -47,6 +47,7 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
     error, size = np.abs(labels.forces[0] - known).mean(), np.abs(known).mean()
     where = f"at frame {index - trajectory.start} of trajectory '{trajectory.name}' of '{frames.source}'"
     if error > _SAME_FORCES * size:
+        Path(file).unlink()  # so that another method may be named
         raise ValueError(
             f"callbacks.visits.reference='{reference}' is not the method of the data: {where} its forces are off by "
             f"{error:.3g} eV/Å, and those of the data are {size:.3g} eV/Å on average. Name the calculator, with the "

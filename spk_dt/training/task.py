@@ -195,8 +195,10 @@ class DynamicTrainingTask(AtomisticTask):
                     self.log_metrics(predicted, targets, subset)
         loss = loss / n_steps
         exploded = guard.exploded.float().mean()
-        self.log(f"{subset}_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n_systems)
-        self.log(f"{subset}_exploded", exploded, on_step=False, on_epoch=True, batch_size=n_systems)
+        # the same in all processes: schedulers, curriculum and checkpoints go by it
+        log = {"on_step": False, "on_epoch": True, "batch_size": n_systems, "sync_dist": True}
+        self.log(f"{subset}_loss", loss, prog_bar=True, **log)
+        self.log(f"{subset}_exploded", exploded, **log)
         return loss
 
     def _visit(

@@ -147,12 +147,22 @@ class VisitedStates(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
         """Make a round, if it is time."""
-        if trainer.current_epoch < self._next_epoch or self._done - self._extra == self.n_rounds:
+        over = trainer.should_stop or self._done - self._extra == self.n_rounds
+        if over or trainer.current_epoch < self._next_epoch:
             return
         again = self._round(trainer.datamodule, pl_module) and self._extra < self.extra_rounds
         self._done += 1
         self._extra += again
         self._next_epoch = trainer.current_epoch + (1 if again else self.every_n_epochs)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Say so if rounds are missing."""
+        if self._done - self._extra < self.n_rounds:
+            log.warning(
+                "visited states: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
+                "longer, or set callbacks.visits.every_n_epochs below %d.",
+                *(self._done, self._done - self._extra, self.n_rounds, self.every_n_epochs),
+            )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.db"
@@ -197,8 +207,9 @@ class VisitedStates(Callback):
                     writer.add(f"round_{self._done}_{i}", [atoms], atoms.info["timestep_fs"])
             datamodule.add_training_frames(database)
         log.info(
-            "visited states, round %d: %d labelled, %d left out (no label, or a force above %g eV/Å), %d exploded",
-            *(self._done, len(kept), len(frames) - len(kept), self.max_force, exploded),
+            "visited states, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
+            "%d exploded",
+            *(self._done, len(kept), len(frames) - len(kept), len(labels.failures), self.max_force, exploded),
         )
         return exploded > 0 or len(kept) < len(frames)
 
