@@ -409,6 +409,49 @@ def test_overwrite_moves_the_old_run_aside(folder):
     assert {path.name for path in Path().glob("out*")} == {"out", "out.old.1", "out.old.2"}
 
 
+def test_sweep_is_refused_before_its_first_job(folder, monkeypatch):
+    """Repeated, or into one folder: nothing is touched. With ``overwrite`` only the old runs of the sweep are moved."""
+
+    def sweep(*overrides):
+        names = ("-m", *LJ, "system.molecule_file=start.traj", "dynamics.n_steps=2", "dynamics.progress=false")
+        monkeypatch.setattr(sys, "argv", ["spkmd", *names, "callbacks=[checkpoint,hdf5]", *overrides])
+        cli.simulate()
+        monkeypatch.chdir(folder)
+
+    def files():
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    by_seed = "simulation_dir=out_${seed}"
+    before = files()
+    with pytest.raises(SystemExit, match=r"two jobs would write to simulation_dir='out'.*out_\$\{seed\}"):
+        sweep("seed=1,2", "simulation_dir=out")
+    assert files() == before
+    sweep("seed=2", by_seed)
+    before = files()
+    with pytest.raises(SystemExit, match=r"'out_2' holds a run already.*restart=out_2/checkpoint\.chk.*overwrite=true"):
+        sweep("seed=1,2", by_seed)
+    assert files() == before
+    sweep("seed=1,2", by_seed, "overwrite=true")
+    sweep("seed=1,2", by_seed, "restart=${simulation_dir}/checkpoint.chk")
+    sweep("seed=3,3", "simulation_dir='by_number_${hydra:job.num}'")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        *("out_1", "out_2", "out_2.old.1", "by_number_0", "by_number_1")
+    }
+    for name, entries in (("out_1", 4), ("out_2", 4), ("out_2.old.1", 2)):
+        data = HDF5Loader(f"{name}/simulation.hdf5")
+        assert data.entries == entries
+        data.database.close()
+
+
+def test_only_the_own_checkpoint_continues_a_folder(folder):
+    """A run that began from another's checkpoint does not begin there again in its own folder."""
+    spkmd(*LJ, "simulation_dir=first", callbacks="[checkpoint,hdf5]")
+    again = (*LJ, "restart=first/checkpoint.chk")
+    spkmd(*again, callbacks="[checkpoint,hdf5]")
+    with pytest.raises(SystemExit, match=r"'out' holds a run already.*restart=out/checkpoint\.chk"):
+        spkmd(*again, callbacks="[checkpoint,hdf5]")
+
+
 def test_restart_continues(folder):
     overrides = (*LJ, "system/initializer=frames")
     first, whole = "[checkpoint,hdf5]", spkmd(*overrides, "simulation_dir=whole", steps=6)
@@ -437,6 +480,28 @@ def test_load_config(folder, models, neighbor_list):
         "simulation_dir: second",
     ):
         assert line in text
+
+
+def test_load_config_does_not_open_a_folder(folder):
+    """It is a new run, unless it says otherwise, like the command line; and it is not written over unread."""
+    spkmd(*LJ, callbacks="[checkpoint,hdf5]")
+    before = Path("out/.hydra/config.yaml").read_bytes()
+    Path("warmer.yaml").write_text("system: {initializer: {temperature: 500}}")
+    Path("further.yaml").write_text("restart: out/checkpoint.chk")
+    refused = {
+        "load_config=warmer.yaml": "'out' holds a run already",
+        "load_config=none.yaml": "none.yaml",
+        "load_config=out/.hydra/config.yaml": "'out/.hydra/config.yaml' would be written over",
+    }
+    for override, words in refused.items():
+        with pytest.raises(SystemExit, match=words):
+            spkmd(*LJ, override)
+    with pytest.raises(SystemExit, match="'out' holds a run already"):
+        spkmd(*LJ, "load_config=further.yaml", "restart=null")
+    assert Path("out/.hydra/config.yaml").read_bytes() == before
+    spkmd(*LJ, "load_config=further.yaml", callbacks="[checkpoint,hdf5]")
+    assert torch.load("out/checkpoint.chk", weights_only=False)["step"] == 4
+    assert not list(Path().glob("out.*"))
 
 
 def test_program_follows_the_trajectory(tmp_path):

@@ -19,6 +19,7 @@ from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import SimulationHook
 
 from spk_dt.data.continuation import EMBEDDED, Continuation, continuation, trajectory_database
+from spk_dt.md.restart import release
 
 __all__ = ["ExplodedError", "ReferenceComparison", "StopExploded"]
 
@@ -47,7 +48,7 @@ class ReferenceComparison(SimulationHook):
         data: trajectory database, or the word ``embedded``; relative to the folder that the program was started in.
         molecule_file: file that the system was loaded from, as ``spkdt frames`` writes it: each frame tells its trajectory
             and its index there.
-        filename: HDF5 file to write; it is continued when the run is restarted.
+        filename: HDF5 file to write; when the run is restarted it goes on where the checkpoint is.
         log_file: folder for TensorBoard; None writes nothing there.
         every_n_steps: compare every so many steps.
 
@@ -79,8 +80,14 @@ class ReferenceComparison(SimulationHook):
     def on_simulation_start(self, simulator: Simulator) -> None:
         """Check that the run continues the trajectories, open the files, and compare step 0."""
         self._check(simulator)
+        if simulator.step > 0 and Path(self.filename).exists():
+            release(self.filename)
         self._file = h5py.File(self.filename, "w" if simulator.step == 0 else "a", libver="latest")
-        if "mae" not in self._file:
+        if "mae" in self._file:  # later steps are going to be made again
+            entries = np.searchsorted(self._file["step"][:], simulator.step, side="right")
+            for name in ("step", "time_fs", "mae"):
+                self._file[name].resize(entries, axis=0)
+        else:
             shape = (0, len(self._references), len(self._elements))
             self._file.create_dataset("step", (0,), dtype=int, maxshape=(None,), chunks=(1024,))
             self._file.create_dataset("time_fs", (0,), maxshape=(None,), chunks=(1024,))
