@@ -84,7 +84,7 @@ def test_frames_of_a_partition(tmp_path, database, name, digits):
     path = tmp_path / "sub" / name
     code, out, err = spkdt("frames", path, "--data", database, "--split", "train", "--number", 2, "--frame", 7)
     assert code == 0, err
-    assert "frame 7 of run_0, run_2" in out
+    assert "run_0 (7), run_2 (7)" in out
     frames = ase.io.read(path, ":")
     assert [atoms.info["trajectory"] for atoms in frames] == ["run_0", "run_2"]
     for atoms, index in zip(frames, (7, 57), strict=True):
