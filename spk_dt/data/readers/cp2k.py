@@ -30,7 +30,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
 from spk_dt.data.readers.base import RawTrajectory
-from spk_dt.data.readers.cp2k_input import DEFAULT_UNITS, RunInput, find_input, unit_factor
+from spk_dt.data.readers.cp2k_cell import cell_of
+from spk_dt.data.readers.cp2k_input import DEFAULT_UNITS, find_input, unit_factor
 from spk_dt.data.readers.incomplete import IncompleteFrameError
 
 __all__ = ["read", "recognises"]
@@ -42,11 +43,6 @@ _COMMENT = re.compile(r"\s*i\s*=\s*(\d+),\s*(?:time\s*=\s*([^\s,]+),\s*)?E\s*=\s
 _SYMBOL = re.compile(r"([A-Z][a-z]?)\d*")
 
 _PRINT_FORCES = "print them with\n&MOTION\n  &PRINT\n    &FORCES\n      &EACH\n        MD 1\nand run again"
-_SAY_CELL = (
-    "Put the restart file {project}-{number}.restart or the input of the run beside it, or a file {project}-{number}.cell "
-    "with the line '0 0.0 Ax Ay Az Bx By Bz Cx Cy Cz' in Å; for a molecule without a cell, an input with "
-    "&FORCE_EVAL &SUBSYS &CELL and PERIODIC NONE"
-)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def _read(folder: Path, project: str, number: str) -> RawTrajectory:
     indices = _in_common([_index(file) for file in paths.values() if file.is_file()])
     step, time = indices[0].step[indices[0].keep], indices[0].time[indices[0].keep]
     run_input = find_input(folder, project, number)
-    cells, pbc, said = _cells(folder, project, number, step, run_input)
+    cells, pbc, said = cell_of(folder, project, number, step, run_input)
     names = run_input.units if run_input is not None else DEFAULT_UNITS
     source = f"'{run_input.file}'" if run_input is not None else "CP2K"
     units = {key: unit_factor(unit, source) for key, unit in names.items()}
@@ -250,57 +246,6 @@ def _time_step(path: Path, step: np.ndarray, time: np.ndarray) -> float:
         )
     rounded = round(found, 3)
     return float(rounded if abs(found - rounded) * steps <= 1.1e-3 else found)
-
-
-def _cells(
-    folder: Path, project: str, number: str, step: np.ndarray, run_input: RunInput | None
-) -> tuple[dict[int, np.ndarray] | np.ndarray | None, tuple[bool, bool, bool], tuple[Path, ...]]:
-    """The cell ([3, 3] Å; by step if it changes; None without), where it is periodic, and the files that say so."""
-    pbc = run_input.pbc if run_input is not None else (True, True, True)
-    said = (run_input.file,) if run_input is not None else ()
-    file = folder / f"{project}-{number}.cell"
-    if not any(pbc):
-        return None, pbc, said
-    if not file.is_file():
-        if run_input is None or run_input.cell is None:
-            where = f"'{folder / project}-pos-{number}.xyz'"
-            remedy = _SAY_CELL.format(project=project, number=number)
-            problem = run_input.problem if run_input is not None else None
-            raise ValueError(f"the cell of {where} is not known: {problem or 'XYZ files do not hold it.'} {remedy}.")
-        return run_input.cell, pbc, said
-    if run_input is None:
-        log.warning(
-            "'%s' does not say where it is periodic: taken as PERIODIC XYZ, with the units that CP2K prints by default. "
-            "If that is wrong, put the restart file %s-%s.restart or the input of the run beside it.",
-            *(file, project, number),
-        )
-    cells = {}
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line_number, line in enumerate(lines, 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            try:
-                cell = np.array([float(word) for word in words[2:11]]).reshape(3, 3)
-                if not (np.isfinite(cell).all() and abs(np.linalg.det(cell)) > 0.0):
-                    raise ValueError
-                cells[int(words[0])] = cell
-            except ValueError:
-                raise ValueError(
-                    f"line {line_number} of '{file}' is not step, time and nine components of the cell. Repair or remove "
-                    "the line."
-                ) from None
-    if not cells:
-        raise ValueError(f"'{file}' holds no cell. {_SAY_CELL.format(project=project, number=number)}.")
-    values = np.array(list(cells.values()))
-    if np.ptp(values, axis=0).max() < 1e-8:
-        return values[0], pbc, (file, *said)
-    missing = [int(one) for one in step if int(one) not in cells]
-    if missing:
-        raise ValueError(
-            f"the cell changes, and '{file}' lacks that of step {missing[0]}. Print it with the &EACH of the positions."
-        )
-    return cells, pbc, (file, *said)
 
 
 def _numbers(symbols: list[str], path: Path) -> list[int]:
