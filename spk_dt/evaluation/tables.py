@@ -27,7 +27,7 @@ _VERDICT = (
         "conservation",
         "largest_drift_mev_per_atom_per_ps",
         False,
-        True,
+        False,
     ),
 )
 
