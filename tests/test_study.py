@@ -20,7 +20,7 @@ from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.figures import plot_along, plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
-from benchmarks.study.measure import LOST, follow, long_run, training
+from benchmarks.study.measure import LOST, beside, follow, long_run, training
 from benchmarks.study.rows import longest, most_starts, several_seeds, usual
 from benchmarks.study.tables import ensemble_table, main_table
 from benchmarks.study.train import Study, overrides
@@ -202,6 +202,12 @@ def ensemble(arm, lost):
     }
 
 
+def one_beside(arm, seed, ends):
+    settings = {"model": "egnn", "arm": arm, "seed": seed, "budget": 60.0, "windows": None, "data": "longer.db"}
+    found = {"simulations": 2, "exploded": 0, "h_of_r": 0.05, "h_of_r_of_others": 0.1, "keep_bonds": 1.0}
+    return settings | found | {"ends": [[one, "sticking"] for one in ends]}
+
+
 def test_report(tmp_path):
     rows = [row("control", 0, 1.0), row("control", 1, 0.6), row("visits", 0, 0.4), row("visits", 1, 0.9)]
     rows[-1]["along_reference"] = 0.8
@@ -223,6 +229,8 @@ def test_report(tmp_path):
         for f, along in ((0.5, 0.6), (1.0, 0.8))
     ]
     (tmp_path / "fractions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in fractions))
+    besides = [one_beside("control", 0, ["away", "sticking"]), one_beside("control", 1, ["sticking", "sticking"])]
+    (tmp_path / "beside.jsonl").write_text("".join(json.dumps(one) + "\n" for one in besides))
     write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
@@ -242,6 +250,11 @@ def test_report(tmp_path):
     assert f"| {ARMS['visits'].title} | 1 | 10 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
     options = "--temperature 300 --picoseconds 4 --starts 2 --every-ps 1 --seed 0 --arm control --arm visits"
     assert f"ensembles --model egnn {options}" in text
+    ends = "1, 3, 0 | 0, 4, 0 | 75 (50 to 100)"
+    assert (
+        f"| egnn | {ARMS['control'].title} | 2 | 4 | 0 | 0.050 (0.050 to 0.050) | 100 (100 to 100) | {ends} |" in text
+    )
+    assert "beside longer.db --model egnn --arm control --seed 0 --seed 1\n" in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
@@ -386,7 +399,19 @@ def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
         found[name] = follow(study, run)
     assert found["exact"]["true_error"] < 1e-6 < 0.01 < found["off"]["true_error"]
     assert found["exact"]["h_of_r"] < 1e-6 < found["off"]["h_of_r"]
+    longer = tmp_path / "longer.db"
+    with TrajectoryWriter(longer) as writer:
+        for seed in (1, 2):
+            writer.add(f"b{seed}", pair_trajectory(atoms, 400, 0.5, seed, kelvin=100.0), timestep_fs=0.5)
+    exact, off = (beside(study, study.run("egnn", name, 0), longer) for name in ("exact", "off"))
+    assert exact["h_of_r"] < 1e-6 < off["h_of_r"]
+    assert 1e-6 < exact["h_of_r_of_others"] == off["h_of_r_of_others"]
+    assert exact["simulations"] == 2
+    assert exact["exploded"] == 0
+    assert exact["keep_bonds"] == 1.0
+    assert [one == other for one, other in exact["ends"]] == [True, True]
     monkeypatch.setattr("benchmarks.study.measure.evaluate", None)
+    assert beside(study, study.run("egnn", "exact", 0), longer) == exact
     assert follow(study, study.run("egnn", "exact", 0)) == found["exact"]
     along = [
         along_with_fraction(study, study.run("egnn", "off", 0), fraction, starts=1) for fraction in (0.0, 0.5, 1.0)

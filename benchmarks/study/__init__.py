@@ -8,9 +8,9 @@
     displaced.py  control of visited states: labels at displaced training frames
     commands.py the command line; rows.py what it appends to files
     write.py    RESULTS.md, with tables.py and figures.py
-    results.jsonl, ensembles.jsonl, fractions.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it
+    *.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it
 
 `python -m benchmarks.study run` makes the runs, `ensembles` longer simulations of their models, `fractions`
-simulations with a part of their error, `write` the report. To
+simulations with a part of their error, `beside` simulations beside new reference trajectories, `write` the report. To
 measure trained models anew, remove results.jsonl and run the same command: what is trained and simulated is not made again.
 """

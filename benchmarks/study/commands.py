@@ -17,7 +17,7 @@ import typer
 from benchmarks.study.arms import ARMS, MODELS
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import share_of_states
-from benchmarks.study.measure import STEPS_PER_PS, follow, long_run, simulate, training
+from benchmarks.study.measure import STEPS_PER_PS, beside, follow, long_run, simulate, training
 from benchmarks.study.rows import Row, read_rows
 from benchmarks.study.train import Study, train
 
@@ -106,6 +106,27 @@ def fractions(
         _append(pool, partial(_fraction, study), rows, out / "fractions.jsonl")
 
 
+@app.command("beside")
+def beside_reference(
+    data: Annotated[Path, typer.Argument(help="Trajectories, for example of: spkdt generate", exists=True)],
+    out: Folder = Path("study"),
+    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
+    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control", "visits_hot"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0, 1, 2],  # noqa: B006
+    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+) -> None:
+    """Structure and H2 of models that `run` has trained, beside the reference method over longer trajectories.
+
+    Results are appended to OUT/beside.jsonl as they come.
+    """
+    study = Study.of(out)
+    _check(study, model, arm)
+    settings = {"budget": study.seconds, "windows": study.windows, "data": data.name}
+    rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
+    with _pool(processes) as pool:
+        _append(pool, partial(_beside, study, data), rows, out / "beside.jsonl")
+
+
 @app.command()
 def write(
     out: Folder = Path("study"),
@@ -176,8 +197,15 @@ def _fraction(study: Study, row: Row) -> Row:
     return row | along_with_fraction(study, run, row["fraction"], row["starts"])
 
 
+def _beside(study: Study, data: Path, row: Row) -> Row:
+    """Simulate one arm beside trajectories."""
+    return row | beside(study, study.run(row["model"], row["arm"], row["seed"]), data)
+
+
 def _key(row: Row) -> tuple:
-    return tuple(row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature", "fraction"))
+    return tuple(
+        row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature", "fraction", "data")
+    )
 
 
 def _told(row: dict) -> str:

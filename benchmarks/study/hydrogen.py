@@ -71,18 +71,19 @@ def hydrogen_beside_reference(folder: Path, model: str, times_fs: Sequence[float
     Returns:
         phase: (time in fs, median phase error in rad, number of starts) for each time; over starts with a bond that vibrates
             in model and reference until then and a period longer.
-        same_state: share of the starts whose molecule is, when simulation or reference end, where that of the reference is.
+        ends: for each start, in which of `STATES` the molecule and that of the reference are, when the first of them ends.
+        same_state: share of the starts where it is the same.
     """
     results = read_results(folder)
     errors: dict[float, list[float]] = {time: [] for time in times_fs}
-    same = []
+    ends = []
     for start, atoms, steps, positions in _simulations(results, model):
         followed = continuation(results.settings["data"], start.trajectory, start.frame).positions
         n = min(len(followed), 1 + steps[-1])
         assert start.inner_steps == 1
         assert steps[-1] == len(steps)  # every step is there
         ours, theirs = np.concatenate([followed[:1], positions])[:n], followed[:n]
-        same.append(bool(states(ours[-1:], atoms)[0] == states(theirs[-1:], atoms)[0]))
+        ends.append([STATES[states(one[-1:], atoms)[0]] for one in (ours, theirs)])
         bonds = _bond(ours, atoms), _bond(theirs, atoms)
         for time in times_fs:
             until = round((time + _PERIOD_FS) / start.timestep_fs) + 1
@@ -91,7 +92,8 @@ def hydrogen_beside_reference(folder: Path, model: str, times_fs: Sequence[float
                 errors[time].append(float(apart[round(time / start.timestep_fs)]))
     return {
         "phase": [(time, float(np.median(found)), len(found)) for time, found in errors.items() if found],
-        "same_state": float(np.mean(same)),
+        "ends": ends,
+        "same_state": float(np.mean([one == other for one, other in ends])),
     }
 
 

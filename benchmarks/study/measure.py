@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from itertools import combinations
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean, median
@@ -11,11 +12,14 @@ from typing import Any
 
 from benchmarks.study.hydrogen import hydrogen_beside_reference
 from benchmarks.study.train import Study
+from spk_dt.data.continuation import spread_continuations
+from spk_dt.data.partition import ALL, read_partition
+from spk_dt.evaluation.distributions import distance_distribution, distance_mae
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.simulate import Protocol
 from spk_dt.evaluation.true_error import true_errors
 
-__all__ = ["LOST", "long_run", "simulate", "training"]
+__all__ = ["LOST", "beside", "follow", "long_run", "simulate", "training"]
 
 #: eV/Å; with a true error above it, summed over elements, a simulation is lost, and larger errors count as this
 LOST = 2.0
@@ -56,7 +60,7 @@ def follow(study: Study, run: Path) -> dict[str, Any]:
         true_error: at the visited geometries, mean over starts and times, summed over elements, eV/Å.
         h_of_r: MAE of the distribution of distances against that of the reference, without unit.
         drift: largest of the total energy, meV/atom/ps; infinite where a simulation exploded at once.
-        phase, same_state: see `benchmarks.study.hydrogen.hydrogen_beside_reference`.
+        phase, ends, same_state: see `benchmarks.study.hydrogen.hydrogen_beside_reference`.
     """
     out = study.folder / "simulations" / f"{run.name}-150fs"
     _evaluate(study, run, out, Protocol(300, device=study.device), starts=2, every=100)
@@ -67,6 +71,46 @@ def follow(study: Study, run: Path) -> dict[str, Any]:
         "h_of_r": metrics["structure"]["mae_of_h_of_r"],
         "drift": inf if drift is None else drift,
         **hydrogen_beside_reference(out, run.name, times_fs=(25.0, 50.0, 75.0)),
+    }
+
+
+def beside(study: Study, run: Path, data: Path) -> dict[str, Any]:
+    """Simulations beside reference trajectories that are none of the data of the study, from their beginning to their end.
+
+    Args:
+        study: the study.
+        run: folder of a run.
+        data: database of trajectories, all of the same length and with every step.
+
+    Returns:
+        simulations: their number.
+        exploded: how many of them exploded.
+        h_of_r: MAE of the distribution of distances against that of the reference from the same start, without unit.
+        h_of_r_of_others: the same between two reference trajectories, mean over all pairs.
+        keep_bonds: share of the simulations in which no bond breaks that the reference keeps.
+        ends: see `benchmarks.study.hydrogen.hydrogen_beside_reference`.
+
+    Raises:
+        ValueError: if there is but one trajectory.
+    """
+    out = study.folder / "simulations" / f"{run.name}-beside-{data.stem}"
+    references = spread_continuations(read_partition(data, ALL))
+    if len(references) < 2:
+        raise ValueError(f"'{data}' has one trajectory; h(r) of two is compared to see what its error means.")
+    if not (out / "metrics.json").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        evaluate(
+            data, {run.name: run / "best_model"}, out, Protocol(references[0].steps, device=study.device), split=ALL
+        )
+    metrics = json.loads((out / "metrics.json").read_text())[run.name]
+    structures = [distance_distribution(one.positions, one.start.cell.array, one.start.pbc) for one in references]
+    return {
+        "simulations": len(structures),
+        "exploded": len(metrics["exploded"]),
+        "h_of_r": metrics["structure"]["mae_of_h_of_r"],
+        "h_of_r_of_others": fmean(distance_mae(one, other) for one, other in combinations(structures, 2)),
+        "keep_bonds": metrics["stability"]["part_that_keeps_the_bonds_that_the_reference_keeps"],
+        "ends": hydrogen_beside_reference(out, run.name, times_fs=())["ends"],
     }
 
 

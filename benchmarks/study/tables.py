@@ -16,6 +16,7 @@ __all__ = [
     "error_table",
     "fraction_table",
     "main_table",
+    "reference_table",
     "training_table",
 ]
 
@@ -159,6 +160,29 @@ def beside_table(rows: list[Row]) -> str:
             _spread([100.0 * one["same_state"] for one in found], 0),
         ]
         lines.append(f"| {ARMS[arm].title} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def reference_table(rows: list[Row]) -> str:
+    """Structure and H2 beside longer reference trajectories, by model and arm."""
+    lines = [
+        f"| model | arm | seeds | simulations | exploded | error of h(r) | keep the bonds that the reference keeps, % "
+        f"| at the end: {', '.join(STATES)} | of the reference | the same end, % |",
+        "|---" * 10 + "|",
+    ]
+    for model, of_model in grouped(rows, "model").items():
+        for arm, same in by_arm(of_model).items():
+            ends = [pair for row in same for pair in row["ends"]]
+            ours, theirs = (", ".join(str(sum(pair[i] == state for pair in ends)) for state in STATES) for i in (0, 1))
+            cells = [
+                *(model, ARMS[arm].title, str(len(same)), str(sum(row["simulations"] for row in same))),
+                str(sum(row["exploded"] for row in same)),
+                _spread([row["h_of_r"] for row in same], 3),
+                _spread([100.0 * row["keep_bonds"] for row in same], 0),
+                *(ours, theirs),
+                _spread([100.0 * fmean(one == other for one, other in row["ends"]) for row in same], 0),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from benchmarks.study.tables import (
     error_table,
     fraction_table,
     main_table,
+    reference_table,
     training_table,
 )
 
@@ -60,19 +61,28 @@ geometry that they visit.
 """
 
 
+_BESIDE = """## Beside the reference method for longer
+
+New trajectories of the reference method, and NVE simulations of the same models from their first frames. The error of h(r)
+is that against the reference from the same start; two reference trajectories from different starts differ by {h_of_r:.3f}.
+Simulations that exploded are compared until then.
+"""
+
+
 def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     """Write the report.
 
     Args:
-        folder: with ``results.jsonl`` of a study, and ``fractions.jsonl`` and ``ensembles.jsonl`` if there are any.
+        folder: with ``results.jsonl`` of a study, and ``ensembles.jsonl``, ``fractions.jsonl`` and ``beside.jsonl`` if there
+            are any.
         out: Markdown file; the figures ``true_error.png``, ``along_reference.png`` and ``ensembles.png`` go beside it.
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
         FileNotFoundError: if there are no results.
     """
-    found, fractions, ensembles = (
-        _in_order(read_rows(folder / f"{name}.jsonl")) for name in ("results", "fractions", "ensembles")
+    found, fractions, ensembles, besides = (
+        _in_order(read_rows(folder / f"{name}.jsonl")) for name in ("results", "fractions", "ensembles", "beside")
     )
     if not found:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
@@ -91,6 +101,8 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     if ensembles := most_starts(ensembles):
         _save(plot_ensembles(ensembles), out.with_name("ensembles.png"))
         parts += [_ENSEMBLES, *_ensemble_parts(ensembles), "![survival](ensembles.png)\n"]
+    for same in grouped(besides, "budget", "data").values():
+        parts += [_BESIDE.format(h_of_r=same[0]["h_of_r_of_others"]), _beside_command(same), reference_table(same)]
     out.write_text("\n".join(parts))
 
 
@@ -126,6 +138,14 @@ def _fractions_command(rows: list[Row]) -> str:
     words = ["python -m benchmarks.study fractions", f"--starts {rows[0]['starts']}"]
     words += [f"--{key} {value}" for key in ("model", "arm", "seed") for value in sorted({row[key] for row in rows})]
     words += [f"--fraction {fraction:g}" for fraction in sorted({row["fraction"] for row in rows}, reverse=True)]
+    return f"```bash\n{' '.join(words)}\n```\n"
+
+
+def _beside_command(rows: list[Row]) -> str:
+    words = [f"python -m benchmarks.study beside {rows[0]['data']}"]
+    words += [
+        f"--{key} {value}" for key in ("model", "arm", "seed") for value in dict.fromkeys(row[key] for row in rows)
+    ]
     return f"```bash\n{' '.join(words)}\n```\n"
 
 
