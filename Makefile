@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 DEMO := demo
-# a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 STUDY='--seconds 20 --picoseconds 0.5 --starts 1'
+# a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 STUDY='--seconds 20 --picoseconds 1 --every-ps 0.2 --starts 1'
 TRAIN :=
 STUDY := --seconds 240 --picoseconds 5 --starts 2
 

@@ -12,10 +12,12 @@ from matplotlib import pyplot as plt
 from models import potential, tiny_egnn
 from pair_potential import pair_model, pair_trajectory
 from test_experiments import composed
+from typer.testing import CliRunner
 
 pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
+from benchmarks.study.commands import app
 from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.figures import plot_along, plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
@@ -318,6 +320,17 @@ def test_report_without_results(tmp_path):
         write_results(tmp_path, tmp_path / "RESULTS.md")
     with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.study run"):
         Study.of(tmp_path)
+
+
+@pytest.mark.parametrize("times", [("0.5", "0.5"), ("10", "6"), ("1", "0"), ("-1", "0.5")])
+def test_simulations_of_which_only_the_start_would_be_relabelled_are_refused(tmp_path, times):
+    Study(tmp_path, seconds=60.0).prepare()
+    for command in (["run", "--seconds", "60"], ["ensembles"]):
+        options = ["--out", str(tmp_path), "--picoseconds", times[0], "--every-ps", times[1]]
+        result = CliRunner().invoke(app, [*command, *options])
+        assert result.exit_code == 2
+        assert f"--every-ps {times[1]} does not fit --picoseconds {times[0]}" in " ".join(result.output.split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_training_logs(tmp_path):

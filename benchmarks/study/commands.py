@@ -46,6 +46,8 @@ def run(
     study = Study(out.resolve(), seconds, windows=windows, device=device)
     arms = arm or [name for name, one in ARMS.items() if study.takes(one)]
     _check(study, model, arms)
+    if picoseconds:
+        _check_times(picoseconds, every_ps)
     study.prepare()
     settings = {"budget": seconds, "windows": windows, "picoseconds": picoseconds, "starts": starts}
     with _pool(processes) as pool:
@@ -71,6 +73,7 @@ def ensembles(
     """Long simulations of models that `run` has trained; results are appended to OUT/ensembles.jsonl as they come."""
     study = Study.of(out)
     _check(study, model, arm)
+    _check_times(picoseconds, every_ps)
     settings = {"budget": study.seconds, "windows": study.windows, "picoseconds": picoseconds, "starts": starts}
     settings |= {"temperature": temperature, "every_ps": every_ps}
     rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
@@ -156,6 +159,14 @@ def _check(study: Study, models: list[str], arms: list[str]) -> None:
             raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}")
         if known is ARMS and not study.takes(ARMS[name]):
             raise typer.BadParameter(f"'{name}' does not fit --windows {study.windows}")
+
+
+def _check_times(picoseconds: float, every_ps: float) -> None:
+    """Refuse simulations of which nothing but the beginning would be relabelled."""
+    if not 0.0 < every_ps <= picoseconds / 2:
+        raise typer.BadParameter(
+            f"--every-ps {every_ps:g} does not fit --picoseconds {picoseconds:g}: choose at most half of it"
+        )
 
 
 def _append(pool: ProcessPoolExecutor, work: Callable[[Row], Row], rows: list[Row], file: Path) -> None:
