@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ase.io
@@ -119,6 +120,30 @@ def test_killed_program_goes_on(folder, data):  # noqa: F811
     assert loader.time_step == pytest.approx(0.5 * spk_units.fs)
     loader.database.close()
     assert not list(Path("out").glob("*.part"))
+
+
+def test_a_run_that_is_alive_is_left_alone(folder, data):  # noqa: F811
+    """Neither continued nor moved aside, until its process has ended, however that ends."""
+    ase.io.write("start.traj", start_frames(data)[:1])
+    common = ("calculator.model_file=exact", "system/initializer=frames", "simulation_dir=out")
+    command = [str(Path(sys.executable).with_name("spkmd")), "system.molecule_file=start.traj", *common]
+    command += ["callbacks=[checkpoint,hdf5]", "callbacks.checkpoint.every_n_steps=5", "dynamics.n_steps=1000000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not Path("out/checkpoint.chk").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        for option in ("restart=out/checkpoint.chk", "overwrite=true", "seed=1"):
+            with pytest.raises(SystemExit, match="still going on in simulation_dir='out'"):
+                spkmd(*common, option, callbacks="[checkpoint,hdf5]", steps=10)
+        assert process.poll() is None
+        assert not list(Path().glob("out.old*"))
+    finally:
+        process.kill()
+        process.wait()
+    spkmd(*common, "restart=out/checkpoint.chk", callbacks="[checkpoint,hdf5]", steps=10)
+    assert content("out")["molecules"].shape[0] > 10
 
 
 @pytest.mark.parametrize("moment", ["on_step_begin", "on_step_finalize"])

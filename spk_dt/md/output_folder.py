@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fasteners
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +14,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 __all__ = ["OutputFolder"]
+
+_LOCK = Path(".hydra", "lock")
 
 
 class OutputFolder(Callback):
@@ -28,6 +31,9 @@ class OutputFolder(Callback):
             written over, or if none of this can be found out. Hydra turns other exceptions of a callback into warnings.
     """
 
+    def __init__(self) -> None:
+        self._lock: fasteners.InterProcessLock | None = None
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the folder before anything is written."""
         try:
@@ -41,6 +47,17 @@ class OutputFolder(Callback):
             _make_room(_jobs(config))
         except Exception as error:
             raise SystemExit(f"spkmd: {error}") from error
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep others off the folder; it is there by now, and with ``-m`` this is the job's own."""
+        folder = config.hydra.runtime.output_dir
+        self._lock = fasteners.InterProcessLock(Path(folder, _LOCK))
+        if not self._lock.acquire(blocking=False):
+            raise SystemExit(f"spkmd: {_still_alive(folder)}")
+
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave the folder to others."""
+        self._lock.release()
 
 
 def _jobs(config: DictConfig) -> list[DictConfig]:
@@ -62,7 +79,7 @@ def _make_room(configs: Sequence[DictConfig]) -> None:
     """Move old runs out of the way of new ones, all or none.
 
     Raises:
-        ValueError: if a folder may not be written to.
+        ValueError: if a folder may not be written to, or a run is going on in it.
     """
     taken, in_the_way = set(), []
     for config in configs:
@@ -73,6 +90,8 @@ def _make_room(configs: Sequence[DictConfig]) -> None:
                 "'simulation_dir=out_${seed}'."
             )
         taken.add(folder.resolve())
+        if _is_alive(folder):
+            raise ValueError(_still_alive(folder))
         continued = restart is not None and Path(restart).resolve().parent == folder.resolve()
         if continued or not any((folder / name).exists() for name in (".hydra", "simulation.hdf5")):
             continue
@@ -87,6 +106,20 @@ def _make_room(configs: Sequence[DictConfig]) -> None:
     for folder in in_the_way:
         n = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old.{n}").exists())
         shutil.move(folder, folder.with_name(f"{folder.name}.old.{n}"))
+
+
+def _is_alive(folder: Path) -> bool:
+    """Whether a run in a folder is going on."""
+    if not (folder / _LOCK).exists():
+        return False
+    lock = fasteners.InterProcessLock(folder / _LOCK)
+    if free := lock.acquire(blocking=False):
+        lock.release()
+    return not free
+
+
+def _still_alive(folder: str | Path) -> str:
+    return f"a run is still going on in simulation_dir='{folder}'. Wait for it, end it, or choose another folder."
 
 
 def _settings(config: DictConfig) -> tuple[Path, str | None, bool]:

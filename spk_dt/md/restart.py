@@ -142,7 +142,7 @@ def release(path: str | Path) -> None:
     """Make an HDF5 file usable again whose writer was killed.
 
     Such a file stays marked as being written. It still opens as readers of a running simulation open it, so its content goes
-    to a new file that takes its place. A run that is still alive looks just the same: never restart one.
+    to a new file that takes its place. A run that is still alive looks just the same; `spk_dt.md.OutputFolder` refuses it.
 
     Args:
         path: the file; left as it is if it can be opened for writing.
