@@ -86,6 +86,34 @@ def test_true_error(result):
         assert metrics(result, name)["true_error"]["n_geometries"] == 2 * (STEPS // EVERY + 1)
 
 
+def test_true_error_of_the_energy(result):
+    """Of the change since the start, so that a common shift does not count; by the energies of the reference."""
+    atoms = tetrahedron()
+    atoms.calc = Reference()
+    rows = list(csv.DictReader((result / "true_energy_error_by_start.csv").open(newline="")))
+    largest = {}
+    for name in NAMES:
+        x, _, _, e = simulation(result, name)
+        reference = np.zeros_like(e)
+        for step in range(0, STEPS + 1, EVERY):
+            for start in range(2):
+                atoms.positions = x[step, start]
+                reference[step, start] = atoms.get_potential_energy()
+        expected = 1000.0 * ((e - e[0]) - (reference - reference[0])) / len(atoms)
+        found = {(int(r["start"]), int(r["step"])): r for r in rows if r["model"] == name}
+        assert len(found) == 2 * (STEPS // EVERY + 1)
+        for (start, step), row in found.items():
+            assert float(row["time_fs"]) == 0.5 * step
+            assert float(row["error_mev_per_atom"]) == pytest.approx(expected[step, start], abs=1e-6)
+        later = np.abs(expected[EVERY::EVERY])
+        summary = metrics(result, name)["true_error"]["energy"]
+        assert summary["mae_mev_per_atom"] == pytest.approx(later.mean(), abs=1e-6)
+        largest[name] = summary["largest_mev_per_atom"]
+        assert largest[name] == pytest.approx(later.max(), abs=1e-6)
+    assert largest["exact"] < 1e-5
+    assert largest["off"] > 1.0  # the control
+
+
 def test_relabelling_again_computes_nothing(result):
     before = (result / "true_error.csv").read_text()
     labels = (result / "off" / "labels.jsonl").read_text()

@@ -130,13 +130,14 @@ def relabel(
     every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
 ) -> None:
-    """Compute the true force error: the reference method at the geometries that the models have visited.
+    """Compute the true errors of forces and energies: the reference method at the geometries that the models have visited.
 
     If it is interrupted, the same command continues. `spkdt evaluate --reference` does this at its end.
     """
     from rich.console import Console
     from rich.progress import Progress as Bars
 
+    from spk_dt.evaluation.tables import format_number
     from spk_dt.evaluation.true_error import true_errors
 
     with Bars(console=Console(stderr=True)) as bars:
@@ -152,7 +153,8 @@ def relabel(
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
         failures = list(one["labels"]["failures"].values())
         failed = f"; {len(failures)} could not be relabelled, the first: {failures[0]}" if failures else ""
-        typer.echo(f"{name}: true force error at visited geometries {errors} eV/Å{failed}")
+        energy = ", at most ".join(map(format_number, one["energy"].values()))
+        typer.echo(f"{name}: true error at visited geometries: forces {errors} eV/Å, energy {energy} meV/atom{failed}")
     _draw(directory)
 
 

@@ -10,7 +10,7 @@ The folder that is written:
     metrics.json             numbers for each model, see `all_metrics`
     distributions.json       h(r) and g(r) of each model and of the reference, `spk_dt.evaluation.distributions`
     true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`),
-                             and true_error_by_start.csv
+                             true_error_by_start.csv, and of energies true_energy_error_by_start.csv
 """
 
 import json

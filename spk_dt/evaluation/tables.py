@@ -67,6 +67,9 @@ def verdict(results: Results) -> Table:
         for element in results.elements if errors else ():
             values = [means.get(m, {}).get(element) for m in results.models]
             rows.append(_ranked(f"{name}, {element} (eV/Å)", values, comparable=comparable))
+    off = [one.get("true_error", {}).get("energy", {}).get("mae_mev_per_atom") for one in metrics]
+    if any(value is not None for value in off):
+        rows.append(_ranked("true error of the energy since the start (meV per atom)", off, comparable=labelled))
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
         rows.append(_ranked(f"simulations that exploded, of {len(results.starts)}", counts))

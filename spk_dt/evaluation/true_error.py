@@ -1,7 +1,16 @@
-"""The true force error of an evaluation: visited geometries relabelled with the reference method.
+r"""The true error of an evaluation: visited geometries relabelled with the reference method.
 
-This is another number than the error along the reference, see `spk_dt.evaluation.relabel`. It needs no reference trajectory,
-so it goes on where that ends.
+The force error is another number than that along the reference, see `spk_dt.evaluation.relabel`. It needs no reference
+trajectory, so it goes on where that ends.
+
+Forces that are nearly right can still lead to where no trajectory of the reference would come: a model whose barriers or
+reaction energies are wrong, once it has crossed them, may have moderate force errors and lack several eV. This shows in the
+energy error of a geometry,
+
+.. math:: e(t) = \frac{1}{N} \bigl[ (E(x_t) - E(x_0)) - (E_\mathrm{ref}(x_t) - E_\mathrm{ref}(x_0)) \bigr],
+
+which needs no common zero of energies. At constant energy e(t) is also what the kinetic energy is off by. The thermal energy
+of an atom is a scale for it, 39 meV at 300 K.
 """
 
 import csv
@@ -10,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase.io
 import numpy as np
@@ -28,6 +37,20 @@ __all__ = ["true_errors"]
 #: errors of the start frames at one time step of the simulation: by step, then by element
 _Curve = dict[int, dict[str, list[float]]]
 
+
+class _Visited(NamedTuple):
+    """A geometry that a model has visited, from the start frame `start` on at time step `step`.
+
+    `forces` [n_atoms, 3] in eV/Å and `energy` in eV are those of the model.
+    """
+
+    start: int
+    step: int
+    atoms: Atoms
+    forces: np.ndarray
+    energy: float
+
+
 #: reports progress: model, geometries done, geometries in all
 Progress = Callable[[str, int, int], None]
 
@@ -39,9 +62,10 @@ def true_errors(
     n_processes: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Relabel the geometries that all models of an evaluation have visited, and write what their forces are off by.
+    """Relabel the geometries that all models of an evaluation have visited, and write what forces and energies are off by.
 
-    ``true_error.csv`` has means and deviations over the start frames, ``true_error_by_start.csv`` the error of each.
+    ``true_error.csv`` has means and deviations over the start frames, ``true_error_by_start.csv`` the error of each, and
+    ``true_energy_error_by_start.csv`` that of its energy since the start, meV per atom.
 
     Labels are kept in ``<model>/labels.jsonl``; a call that was interrupted is continued by the same call.
 
@@ -54,7 +78,8 @@ def true_errors(
 
     Returns:
         for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
-        in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts.
+        in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts; and under
+        ``energy`` the mean and largest absolute error of the energy since the start, meV per atom.
 
     Raises:
         FileNotFoundError: if the folder is not that of an evaluation.
@@ -65,21 +90,26 @@ def true_errors(
         raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
     directory = Path(directory)
     results = read_results(directory)
-    rows, by_start, found = [], [], {}
+    rows, by_start, of_energy, found = [], [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
-        frames = [atoms for _, _, atoms, _ in visited]
-        ids = [f"{start}:{step}" for start, step, _, _ in visited]
+        frames = [one.atoms for one in visited]
+        ids = [f"{one.start}:{one.step}" for one in visited]
         done = None if progress is None else partial(_report, progress, model, len(frames))
-        start_frames = {name for name, (_, step, _, _) in zip(ids, visited, strict=True) if step == 0}
+        start_frames = {name for name, one in zip(ids, visited, strict=True) if one.step == 0}
         labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done, start_frames)
         each = list(_rows_by_start(results, visited, labels))
         errors = _errors(results, each)
         rows += [{"model": model, **row} for row in _rows(errors)]
         by_start += [{"model": model, **row} for row in each]
-        found[model] = {"reference": reference, "every": every, **_summary(errors), "labels": labels.as_dict()}
+        energies = list(_energy_rows(results, visited, labels))
+        of_energy += [{"model": model, **row} for row in energies]
+        summary = {**_summary(errors), "energy": _energy_summary(energies)}
+        found[model] = {"reference": reference, "every": every, **summary, "labels": labels.as_dict()}
     _write(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
     _write(directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start)
+    columns = ["model", "start", "step", "time_fs", "error_mev_per_atom"]
+    _write(directory / "true_energy_error_by_start.csv", columns, of_energy)
     metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return found
@@ -96,8 +126,8 @@ def _report(progress: Progress, model: str, total: int, done: int) -> None:
     progress(model, done, total)
 
 
-def _visited(results: Results, model: str, every: int) -> list[tuple[int, int, Atoms, np.ndarray]]:
-    """Start, step, geometry and forces of the model [n_atoms, 3] eV/Å, for the steps to be relabelled."""
+def _visited(results: Results, model: str, every: int) -> list[_Visited]:
+    """The geometries at the steps to be relabelled, by start."""
     energy_unit = conversion(parse_unit(results.settings["energy_unit"], "eV"), "eV", "energy")
     position_unit = conversion(parse_unit(results.settings["distance_unit"], "Ang"), "Ang", "length")
     starts = _starts(results)
@@ -115,7 +145,8 @@ def _visited(results: Results, model: str, every: int) -> list[tuple[int, int, A
                 continue  # exploded before
             atoms = starts[index].start.copy()
             atoms.positions = trajectory.positions[frame]
-            visited.append((index, int(steps[frame]), atoms, trajectory.forces[frame]))
+            energy = float(trajectory.potential_energy[frame])
+            visited.append(_Visited(index, int(steps[frame]), atoms, trajectory.forces[frame], energy))
     return visited
 
 
@@ -138,15 +169,34 @@ def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]
     return {timestep: dict(sorted(curve.items())) for timestep, curve in sorted(errors.items())}
 
 
-def _rows_by_start(
-    results: Results, visited: list[tuple[int, int, Atoms, np.ndarray]], labels: Labels
-) -> Iterator[dict[str, Any]]:
+def _rows_by_start(results: Results, visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
     """One row for each geometry and element; an error that could not be had is empty."""
-    for (start, step, atoms, forces), reference in zip(visited, labels.forces, strict=True):
-        time_fs = step * results.starts[start].timestep_fs
-        found = true_force_error(forces[None], reference[None], atoms.numbers)["mae_ev_per_ang"]
+    for one, reference in zip(visited, labels.forces, strict=True):
+        time_fs = one.step * results.starts[one.start].timestep_fs
+        found = true_force_error(one.forces[None], reference[None], one.atoms.numbers)["mae_ev_per_ang"]
         for element, error in found.items():
-            yield {"start": start, "step": step, "time_fs": time_fs, "element": element, "mae": error}
+            yield {"start": one.start, "step": one.step, "time_fs": time_fs, "element": element, "mae": error}
+
+
+def _energy_rows(results: Results, visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
+    """One row for each geometry; an error that could not be had is empty."""
+    pairs = list(zip(visited, labels.energy.tolist(), strict=True))
+    at_start = {one.start: one.energy - reference for one, reference in pairs if one.step == 0}
+    for one, reference in pairs:
+        time_fs = one.step * results.starts[one.start].timestep_fs
+        error = 1000.0 * (one.energy - reference - at_start[one.start]) / len(one.atoms)
+        row = {"start": one.start, "step": one.step, "time_fs": time_fs}
+        yield row | {"error_mev_per_atom": error if np.isfinite(error) else None}
+
+
+def _energy_summary(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean over times after the start and start frames, and the largest; None without any."""
+    errors = [row["error_mev_per_atom"] for row in rows if row["step"] > 0]
+    known = [abs(error) for error in errors if error is not None]
+    return {
+        "mae_mev_per_atom": float(np.mean(known)) if known else None,
+        "largest_mev_per_atom": max(known, default=None),
+    }
 
 
 def _rows(errors: dict[float, _Curve]) -> Iterator[dict[str, Any]]:
