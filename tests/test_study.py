@@ -22,7 +22,7 @@ from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.figures import plot_along, plot_ensembles
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
-from benchmarks.study.measure import LOST, beside, follow, long_run, training
+from benchmarks.study.measure import ASTRAY, LOST, beside, follow, long_run, training
 from benchmarks.study.rows import longest, most_starts, several_seeds, usual
 from benchmarks.study.tables import ensemble_table, main_table
 from benchmarks.study.train import Study, overrides
@@ -134,15 +134,17 @@ def test_settings_of_a_study_are_whole_or_not_there(tmp_path, monkeypatch):
 
 
 def simulation(folder, errors, every_fs=500.0):
-    """A relabelled evaluation: errors[start][time] of H and C, None where there is no geometry."""
+    """A relabelled evaluation: errors[start][time] of H and C, None where there is no geometry; energies off by -100 of it."""
     folder.mkdir()
-    lines = ["model,start,step,time_fs,element,mae"]
+    lines, energies = ["model,start,step,time_fs,element,mae"], ["model,start,step,time_fs,error_mev_per_atom"]
     for start, over_time in enumerate(errors):
         for i, error in enumerate(over_time):
             if error is not None:
                 time = every_fs * i
                 lines += [f"m,{start},{2 * time},{time},{element},{error / 2}" for element in ("H", "C")]
+                energies.append(f"m,{start},{2 * time},{time},{-100.0 * error}")
     (folder / "true_error_by_start.csv").write_text("\n".join(lines) + "\n")
+    (folder / "true_energy_error_by_start.csv").write_text("\n".join(energies) + "\n")
     (folder / "settings.json").write_text(json.dumps({"starts": [{}] * len(errors)}))
     return folder
 
@@ -160,11 +162,25 @@ def test_true_errors_of_long_runs(tmp_path):
     assert found["lost_fs"] == [None, 1500.0]
     assert [point[3] for point in found["over_time"]] == [0.0, 0.0, 0.0, 0.5, 0.5]
     assert found["over_time"][1][1] == pytest.approx(0.2)
+    assert pytest.approx(38.78, abs=0.01) == ASTRAY
+    assert found["energy"] == pytest.approx(45.0)  # of 30, 40, 50; 30, 90000 and one that is not there
+    assert found["astray_fs"] == [1500.0, 1500.0]
+
+
+def test_a_simulation_without_a_geometry_is_astray(tmp_path):
+    """As it has exploded; one whose energy is right is not."""
+    found = long_run(simulation(tmp_path / "a", [[0.1, 0.3, 0.3, 0.3], [0.1, 0.3, 0.3, None]]))
+    assert found["astray_fs"] == [None, 1500.0]
 
 
 def row(arm, seed, mean, model="egnn"):
     long = {"mean": mean, "uncapped": mean, "median": mean, "lost": 0.1, "elements": {"H": 0.1, "C": 0.2, "Pd": 0.3}}
-    long |= {"by_start": [mean - 0.1, mean + 0.1], "lost_fs": [None, 1000.0]}
+    long |= {
+        "by_start": [mean - 0.1, mean + 0.1],
+        "lost_fs": [None, 1000.0],
+        "energy": 12.0,
+        "astray_fs": [None, 500.0],
+    }
     beside = {"true_error": 0.2, "h_of_r": 0.05, "drift": 0.1, "phase": [(25.0, 0.25, 8)], "same_state": 0.9}
     long["over_time"] = [(0.0, 0.1, 0.1, 0.0), (1000.0, mean, mean, 0.1)]
     return {
@@ -195,10 +211,11 @@ def ensemble(arm, lost):
         "starts": 2,
     }
     over_time = [(0.0, 0.1, 0.1, 0.0), (1000.5, 0.2, 0.2, 0.0), (2000.5, 0.3, 0.3, lost), (4000.5, 0.3, 0.3, lost)]
+    went_astray = {"astray_fs": [1000.5] * 2 + [3000.5] * 3 + [None] * 5}
     return settings | {
         "temperature": 300.0,
         "every_ps": 1.0,
-        "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time, "by_start": [0.3] * 10},
+        "long_run": {"mean": 0.3, "median": 0.25, "over_time": over_time, "by_start": [0.3] * 10} | went_astray,
         "states": [(4000.5, {"away": 3, "sticking": 2, "dissociated": 1})],
         "conservation": {"mean_temperature_k": 301.2},
     }
@@ -242,14 +259,17 @@ def test_report(tmp_path):
     assert "| 0.5 | 10 | 0.100 | 0.600 | -25 % | 0.200, 0.100, 0.100 |" in text
     assert "fractions --starts 2 --model egnn --arm control --seed 0 --fraction 1 --fraction 0.5\n" in text
     assert "1 of 2" in line
-    assert "| painn | 60 | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |" in text
+    assert (
+        "| painn | 60 | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |"
+        in text
+    )
     command = text.split("```bash\n")[1].split("\n")[0]
     assert command.endswith(
         "--model egnn --seconds 60 --picoseconds 1 --starts 2 --seed 0 --seed 1 --arm control --arm visits"
     )
     beside = "| 0.200 (0.200 to 0.200) | 0.050 (0.050 to 0.050) | 0.10 (0.10 to 0.10) | 0.25 | 90 (90 to 90) |"
     assert f"| {ARMS['visits'].title} | 2 {beside}" in text
-    assert f"| {ARMS['visits'].title} | 1 | 10 | 100, 90, 90 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
+    assert f"| {ARMS['visits'].title} | 1 | 10 | 100, 90, 90 | 80, 80, 50 | 0.300 | 0.250 | 301 | - | 3, 2, 1 |" in text
     options = "--temperature 300 --picoseconds 4 --starts 2 --every-ps 1 --seed 0 --arm control --arm visits"
     assert f"ensembles --model egnn {options}" in text
     ends = "1, 3, 0 | 0, 4, 0 | 75 (50 to 100)"
@@ -309,7 +329,7 @@ def test_ensembles_of_different_size_are_pooled():
     again = less | {"seed": 0}  # its starts are among those of the other row of this seed
     rows = most_starts([ensemble("control", 0.1), less, again])
     assert rows == [ensemble("control", 0.1), less]
-    assert "| 2 | 15 | 100, 60, 60 | 0.400 (0.300 to 0.500) |" in ensemble_table(rows)
+    assert "| 2 | 15 | 100, 60, 60 | 80, 80, 50 | 0.400 (0.300 to 0.500) |" in ensemble_table(rows)
     figure = plot_ensembles(rows)
     assert figure.axes[0].lines[0].get_ydata()[-1] == pytest.approx(60.0)
     plt.close(figure)

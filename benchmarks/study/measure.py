@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import ase.units
+
 from benchmarks.study.hydrogen import hydrogen_beside_reference
 from benchmarks.study.train import Study
 from spk_dt.data.continuation import spread_continuations
@@ -19,10 +21,13 @@ from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.simulate import Protocol
 from spk_dt.evaluation.true_error import true_errors
 
-__all__ = ["LOST", "beside", "follow", "long_run", "simulate", "training"]
+__all__ = ["ASTRAY", "LOST", "beside", "follow", "long_run", "simulate", "training"]
 
 #: eV/Å; with a true error above it, summed over elements, a simulation is lost, and larger errors count as this
 LOST = 2.0
+
+#: meV per atom; the thermal energy at 300 K. A simulation whose energy since the start is off by more has gone astray
+ASTRAY = 1000.0 * 1.5 * ase.units.kB * 300.0
 
 _FIRST_FS = 1000.0  # long simulations count from here on
 STEPS_PER_PS = 2000  # of the embedded data
@@ -140,7 +145,7 @@ def simulate(
 
 def _evaluate(study: Study, run: Path, out: Path, protocol: Protocol, starts: int, every: int) -> None:
     """Simulations and true errors, as far as they are not there; simulations are not continued."""
-    if (out / "true_error_by_start.csv").exists():
+    if (out / "true_energy_error_by_start.csv").exists():
         return
     if not (out / "metrics.json").exists():
         shutil.rmtree(out, ignore_errors=True)
@@ -149,10 +154,10 @@ def _evaluate(study: Study, run: Path, out: Path, protocol: Protocol, starts: in
 
 
 def long_run(folder: Path) -> dict[str, Any]:
-    """True errors of long simulations, in eV/Å.
+    """True errors of long simulations, in eV/Å, and of their energy.
 
     Args:
-        folder: of an evaluation with ``true_error_by_start.csv``.
+        folder: of an evaluation that was relabelled.
 
     Returns:
         mean: over starts and times from 1 ps on (in a shorter simulation from the middle on), summed over elements, at
@@ -166,10 +171,17 @@ def long_run(folder: Path) -> dict[str, Any]:
         by_start: [n_starts] the mean of each start.
         lost_fs: [n_starts] time at which it was found lost, None if it is not.
         over_time: (time in fs, mean, median, share of simulations lost until then) from the start on.
+        energy: median of the absolute error of the energy since the start, meV per atom, of the same geometries as the mean;
+            infinite for one that is not there.
+        astray_fs: [n_starts] time at which the energy was found off by more than `ASTRAY`, None if it is not.
     """
     errors: dict[tuple[int, float], dict[str, float]] = defaultdict(dict)
     for row in _rows(folder / "true_error_by_start.csv"):
         errors[int(row["start"]), float(row["time_fs"])][row["element"]] = float(row["mae"] or "inf")
+    energies = {
+        (int(row["start"]), float(row["time_fs"])): abs(float(row["error_mev_per_atom"] or "inf"))
+        for row in _rows(folder / "true_energy_error_by_start.csv")
+    }
     settings = json.loads((folder / "settings.json").read_text())
     starts = sorted({start for start, _ in errors})
     times = sorted({time for _, time in errors})
@@ -186,6 +198,8 @@ def long_run(folder: Path) -> dict[str, Any]:
         element: fmean(min(LOST, one[element]) for (_, time), one in errors.items() if one and time >= first)
         for element in next(iter(errors.values()))
     }
+    off = {(start, time): energies.get((start, time), inf) for start, time in summed}
+    astray = {start: min((t for t in times if off[start, t] > ASTRAY), default=None) for start in starts}
     lost, over_time = {}, []
     for time in times:
         values = [summed[start, time] for start in starts]
@@ -201,6 +215,8 @@ def long_run(folder: Path) -> dict[str, Any]:
         "by_start": [fmean(summed[start, time] for time in times if time >= first) for start in starts],
         "lost_fs": [lost.get(start) for start in starts],
         "over_time": over_time,
+        "energy": median(error for (_, time), error in off.items() if time >= first),
+        "astray_fs": [astray[start] for start in starts],
     }
 
 

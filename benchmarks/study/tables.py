@@ -1,6 +1,7 @@
 """The tables of RESULTS.md."""
 
 from collections.abc import Callable
+from math import inf
 from statistics import fmean
 
 import numpy as np
@@ -27,9 +28,9 @@ def main_table(rows: list[Row]) -> str:
     """The control and the best arm for each model, in its longest simulations; empty if there are not both."""
     lines = [
         "| model | seconds | simulations | seeds | true error: control | visited states | change "
-        "| seeds below the controls' mean | lost: control | visited states "
+        "| seeds below the controls' mean | lost: control | visited states | astray: control | visited states "
         "| along the reference: control | visited states |",
-        "|---" * 12 + "|",
+        "|---" * 14 + "|",
     ]
     for (model, budget, windows, ps), same in grouped(
         longest(rows), "model", "budget", "windows", "picoseconds"
@@ -39,13 +40,13 @@ def main_table(rows: list[Row]) -> str:
             continue
         pair = arms["control"], arms[_BEST]
         true, other = (_spread([row["long_run"]["mean"] for row in one], 3) for one in pair)
-        lost, fewer = (f"{_n_lost(one)} of {sum(len(row['long_run']['by_start']) for row in one)}" for one in pair)
+        lost, fewer, astray, right = (_of_all(one, key) for key in ("lost_fs", "astray_fs") for one in pair)
         along, also = (f"{fmean(row['along_reference'] for row in one):.3f}" for one in pair)
         change, below = _against(pair[1], pair[0])
         name = f"{model}, {windows} windows" if windows else model
         seeds = str(len(pair[1]))
-        cells = [name, f"{budget:g}", f"{ps:g} ps", seeds, true, other, change, below, lost, fewer, along, also]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [name, f"{budget:g}", f"{ps:g} ps", seeds, true, other, change, below, lost, fewer, astray, right]
+        lines.append(f"| {' | '.join([*cells, along, also])} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
@@ -71,6 +72,8 @@ def error_table(rows: list[Row]) -> str:
             ("without the cap", lambda row: row["long_run"]["uncapped"]),
             ("median", lambda row: row["long_run"]["median"]),
             ("lost, %", lambda row: 100.0 * row["long_run"]["lost"]),
+            ("astray, %", lambda row: 100.0 * _share(row["long_run"]["astray_fs"])),
+            ("energy, median", lambda row: row["long_run"]["energy"]),
         ]
     arms = by_arm(rows)
     compared = long_runs and "control" in arms
@@ -84,7 +87,7 @@ def error_table(rows: list[Row]) -> str:
     names += ["against the control of the same seeds", "seeds below the mean of the controls"] if compared else []
     lines = [f"| arm | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for arm, same in arms.items():
-        cells = [_spread([value(row) for row in same], digits=0 if "%" in name else 3) for name, value in columns]
+        cells = [_spread([value(row) for row in same], digits=_digits(name)) for name, value in columns]
         if "control" in arms:
             cells.insert(2, "" if arm == "control" else _change_along(same, arms["control"]))
         if from_start:
@@ -119,8 +122,15 @@ def _change(value: float, before: float) -> str:
     return f"{100.0 * (value / before - 1.0):+.0f} %"
 
 
-def _n_lost(rows: list[Row]) -> int:
-    return sum(time is not None for row in rows for time in row["long_run"]["lost_fs"])
+def _of_all(rows: list[Row], key: str) -> str:
+    """How many simulations have a time under a key."""
+    times = [time for row in rows for time in row["long_run"][key]]
+    return f"{sum(time is not None for time in times)} of {len(times)}"
+
+
+def _share(times: list[float | None], until: float = inf) -> float:
+    """Of the simulations, those with a time up to some time."""
+    return fmean(time is not None and time <= until for time in times)
 
 
 def element_table(rows: list[Row]) -> str:
@@ -216,9 +226,9 @@ def ensemble_table(rows: list[Row]) -> str:
     ps = rows[0]["picoseconds"]
     early = ", ".join(f"{share * ps:g}" for share in (0.25, 0.5, 1.0))
     lines = [
-        f"| arm | seeds | simulations | survive {early} ps, % | true error, mean | median "
+        f"| arm | seeds | simulations | survive {early} ps, % | not astray by then, % | true error, mean | median "
         f"| temperature, K | mean drift, meV/atom/ps | survivors at the end: {', '.join(STATES)} |",
-        "|---" * 9 + "|",
+        "|---" * 10 + "|",
     ]
     for arm, same in by_arm(rows).items():
         long_runs = [row["long_run"] for row in same]
@@ -227,11 +237,16 @@ def ensemble_table(rows: list[Row]) -> str:
             100.0 * fmean((1.0 - _until(one["over_time"], share * 1000.0 * ps) for one in long_runs), sizes)
             for share in (0.25, 0.5, 1.0)
         ]
+        right = [
+            100.0 * (1.0 - _share([time for one in long_runs for time in one["astray_fs"]], share * 1000.0 * ps + 1.0))
+            for share in (0.25, 0.5, 1.0)
+        ]
         drifts = [row["conservation"].get("mean_drift_mev_per_atom_per_ps") for row in same]
         cells = [
             str(len(same)),
             str(sum(sizes)),
             ", ".join(f"{value:.0f}" for value in alive),
+            ", ".join(f"{value:.0f}" for value in right),
             _spread([one["mean"] for one in long_runs], 3),
             _spread([one["median"] for one in long_runs], 3),
             f"{fmean(row['conservation']['mean_temperature_k'] for row in same):.0f}",
@@ -245,6 +260,11 @@ def ensemble_table(rows: list[Row]) -> str:
 def _until(over_time: list, time: float) -> float:
     """Share of the simulations lost until a time."""
     return max(point[3] for point in over_time if point[0] <= time + 1.0)  # states are kept one step later
+
+
+def _digits(name: str) -> int:
+    """Of the numbers in a column."""
+    return 0 if "%" in name else 1 if "energy" in name else 3
 
 
 def _spread(values: list[float], digits: int) -> str:

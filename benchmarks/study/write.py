@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
-from benchmarks.study.measure import LOST
+from benchmarks.study.measure import ASTRAY, LOST
 from benchmarks.study.rows import Row, by_arm, grouped, most_starts, read_rows
 from benchmarks.study.tables import (
     beside_table,
@@ -39,6 +39,9 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   visits, summed over elements, from 1 ps on. A simulation is *lost* when it exceeds {LOST:g} eV/Å, and no geometry counts
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
   where the simulation goes. *Over starting points*: 16th to 84th percentile of the means of single simulations, all seeds.
+- *astray*: simulations in which the change of the potential energy since the start, of the model and of the reference
+  method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at 300 K. Even with
+  moderate force errors atoms may come to where the reference never lets them. *Energy, median*: this difference, meV per atom.
 - *beside the reference*: simulations of 150 fs from the beginning and the middle of the unseen trajectories. h(r) is the
   distribution of distances; the phase error is that of the vibration of H2 (period 8 fs), median over molecules that
   do not dissociate; the same end: H2 is away, sticks or is dissociated where it is so in the reference.
