@@ -40,8 +40,9 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
   where the simulation goes. *Over starting points*: 16th to 84th percentile of the means of single simulations, all seeds.
 - *astray*: simulations in which the change of the potential energy since the start, of the model and of the reference
-  method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at 300 K. Even with
-  moderate force errors atoms may come to where the reference never lets them. *Energy, median*: this difference, meV per atom.
+  method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at
+  300 K. Even with moderate force errors atoms may come to where the reference never lets them. *Energy, median*: this
+  difference, meV per atom.
 - *beside the reference*: simulations of 150 fs from the beginning and the middle of the unseen trajectories. h(r) is the
   distribution of distances; the phase error is that of the vibration of H2 (period 8 fs), median over molecules that
   do not dissociate; the same end: H2 is away, sticks or is dissociated where it is so in the reference.
