@@ -134,7 +134,7 @@ def test_settings_of_a_study_are_whole_or_not_there(tmp_path, monkeypatch):
 
 
 def simulation(folder, errors, every_fs=500.0):
-    """A relabelled evaluation: errors[start][time] of H and C, None where there is no geometry; and -100 of it of energies."""
+    """A relabelled evaluation: errors[start][time] of H and C, None where there is none; of energies -100 of it."""
     folder.mkdir()
     lines, energies = ["model,start,step,time_fs,element,mae"], ["model,start,step,time_fs,error_mev_per_atom"]
     for start, over_time in enumerate(errors):
