@@ -83,8 +83,9 @@ def test_arms_differ_from_the_control_in_what_they_say(study):
         assert differing <= {"train_window"}
 
 
-def test_few_windows(tmp_path, database):
+def test_few_windows(tmp_path, database, monkeypatch):
     """The control on all frames of the windows sees what the rollouts are compared with, and nothing else."""
+    monkeypatch.chdir(tmp_path)  # the split is kept in the folder of the run
     study = Study(tmp_path / "study", windows=3)
     study.folder.mkdir()
     study.database.write_bytes(database.read_bytes())

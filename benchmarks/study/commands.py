@@ -221,6 +221,7 @@ def _key(row: Row) -> tuple:
 
 def _told(row: dict) -> str:
     told = [f"along reference {row['along_reference']:.3f}"] if "along_reference" in row else []
+    told += [f"error of h(r) {row['h_of_r']:.3f}"] if "h_of_r" in row else []
     if "long_run" in row:
         one = row["long_run"]
         told.append(f"true error from 1 ps on {one['mean']:.3f} (median {one['median']:.3f}), {one['lost']:.0%} lost")
