@@ -245,52 +245,6 @@ def test_no_round_for_a_training_that_ends(tmp_path):
     assert made
 
 
-@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
-def test_simulations_whose_energy_is_off_go_back(database, tmp_path, units):
-    """To the last state where it was right, or to the data if there is none; the others go on."""
-    module = data_module(database, tmp_path, **units)
-    module.setup()
-    callback = visits(tmp_path, n_systems=4, max_energy_error=0.01, max_steps=100)
-    callback._begin(module)
-    callback._age, ages = [26, 26, 16, 6], [20, 20, 10, 0]
-    before = [(one[p.R].clone(), one[properties.velocities].clone()) for one in callback._systems]
-    callback._energy = [1.0] * 4
-    errors = {(0, 2): 0.009, (0, 5): -0.009, (1, 2): 0.0, (1, 4): 0.0, (1, 5): -0.011, (2, 3): 0.011, (2, 5): 0.0}
-    errors |= {(3, 0): 0.0, (3, 1): np.nan}
-    visited, energies, states = [], [], {}
-    for i, step in list(errors)[::-1]:  # in any order
-        r, v = (x + 0.1 * torch.rand_like(x) for x in before[i])
-        visited.append(callback._atoms(i, step, r, v, module.frames))
-        energies.append(1.0 - visited[-1].get_kinetic_energy() + errors[i, step] * len(visited[-1]))
-        states[i, step] = r, v
-    assert callback._go_back(visited, np.array(energies), ages, module.frames) == 3
-    assert callback._age == [26, 24, 100, 0]
-    for i, expected in enumerate((before[0], states[1, 4], before[2], states[3, 0])):
-        for key, values in zip((p.R, properties.velocities), expected, strict=True):
-            torch.testing.assert_close(callback._systems[i][key], values)
-
-
-@pytest.mark.parametrize(("limit", "n_astray"), [(1e3, 0), (1e-9, 2)])
-def test_rounds_with_a_limit_of_the_energy_error(database, tmp_path, caplog, limit, n_astray):
-    """Energies are those of the reference, from the beginning on; the states of the beginning are no new frames."""
-    callback = visits(tmp_path, n_rounds=1, extra_rounds=1, max_energy_error=limit, n_labels=12)
-    with caplog.at_level(logging.INFO, "spk_dt"):
-        fit(database, tmp_path, callback)
-    assert (
-        f"12 labelled, 0 left out (0 without a label, others with a force above 30 eV/Å), 0 exploded, {n_astray}"
-        in caplog.text
-    )
-    assert callback._done == (2 if n_astray else 1)  # one of the rounds does not count
-    frames = ase.io.read(tmp_path / "visited" / "round_000.traj", ":")
-    assert [atoms.info["step"] for atoms in frames[:2]] == [0, 0]
-    assert len(ASEAtomsData(str(tmp_path / "visited" / "round_000.db"))) == len(frames) - 2 == 12
-    for atoms, energy in zip(frames[:2], callback._energy, strict=True):
-        atoms.calc = EMT()
-        assert n_astray or energy == pytest.approx(atoms.get_total_energy())
-    later = ase.io.read(tmp_path / "visited" / "round_001.traj", ":") if n_astray else []
-    assert all((a.positions == b.positions).all() for a, b in zip(frames[:2], later, strict=False))  # where they began
-
-
 def test_states_come_from_simulations_that_last(database, tmp_path):
     """One of two simulations explodes at once: as many states are taken as ever, all of them of the other one."""
     task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4}, max_displacement=0.1)
@@ -315,8 +269,6 @@ def test_refusals(database, tmp_path):
         visits(tmp_path, extra_rounds=-1)
     with pytest.raises(ValueError, match="max_force=-1 must be positive"):
         visits(tmp_path, max_force=-1)
-    with pytest.raises(ValueError, match="max_energy_error=0 must be positive"):
-        visits(tmp_path, max_energy_error=0)
     with pytest.raises(ValueError, match=r"share=1\.0"):
         fit(database, tmp_path, visits(tmp_path, share=1.0))
     with pytest.raises(ImportError, match="nowhere"):
