@@ -101,12 +101,6 @@ ARMS: dict[str, Arm] = {
         (*_HOT, "callbacks.visits.extra_rounds=12"),
         labels="visited",
     ),
-    "visits_right": Arm(
-        "S = 1 and visited states, hotter and further, until energies are right",
-        1,
-        (*_HOT, "callbacks.visits.extra_rounds=12", "callbacks.visits.max_energy_error=0.039"),
-        labels="visited",
-    ),
     "visits_hotter": Arm(
         "S = 1 and visited states, far hotter, until simulations last",
         1,

@@ -20,5 +20,5 @@ class DisplacedFrames(VisitedStates):
             self._begin(task.trainer.datamodule)
             system = self._systems[0]
             moved = system[properties.R] + _DEVIATION * torch.randn_like(system[properties.R])
-            found.append(self._atoms(0, 1, moved, torch.zeros_like(moved), frames))
+            found.append(self._atoms(0, moved, torch.zeros_like(moved), frames))
         return found, 0

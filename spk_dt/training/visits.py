@@ -64,9 +64,8 @@ class VisitedStates(Callback):
         n_rounds: number of rounds.
         first_epoch: epoch before which the first round is made.
         every_n_epochs: epochs from one round to the next.
-        extra_rounds: so many times at most, a round in which a simulation fails (explodes, comes to a state that is left
-            out, or see `max_energy_error`) is followed by another one in the next epoch, and does not count among
-            `n_rounds`.
+        extra_rounds: so many times at most, a round in which a simulation fails (explodes, or comes to a state that is left
+            out) is followed by another one in the next epoch, and does not count among `n_rounds`.
         n_systems: simulations side by side, from training frames drawn at random.
         steps: steps of each simulation in a round.
         n_labels: states of a round that are labelled, drawn at random from the simulations until they end or explode.
@@ -77,10 +76,6 @@ class VisitedStates(Callback):
         share: expected share of the training batches that are of visited states.
         max_force: eV/Å; a simulation that has come to a state in which a reference force is larger begins anew, and the
             state is left out.
-        max_energy_error: eV per atom; a simulation whose total energy by the reference method has changed by more since it
-            began has failed, and goes back to its last labelled state where it had not. Its labels are kept. With forces
-            that are nearly right a model may still cross barriers that the reference method has, and nothing else tells.
-            None does not ask. The thermal energy at 300 K is 0.039 eV per atom.
         n_processes: processes that run the reference method.
         folder: where the databases are written, in the run folder.
 
@@ -104,7 +99,6 @@ class VisitedStates(Callback):
         kinetic_energy: float = 1.0,
         share: float = 0.25,
         max_force: float = 30.0,
-        max_energy_error: float | None = None,
         n_processes: int = 1,
         folder: str = "visited",
     ) -> None:
@@ -116,9 +110,8 @@ class VisitedStates(Callback):
             raise ValueError(
                 f"callbacks.visits.n_labels={n_labels}: {n_systems} simulations of {steps} steps have fewer states."
             )
-        numbers = {"max_force": max_force, "time_step": time_step, "kinetic_energy": kinetic_energy}
-        for name, value in {**numbers, "max_energy_error": max_energy_error}.items():
-            if value is not None and not value > 0.0:
+        for name, value in {"max_force": max_force, "time_step": time_step, "kinetic_energy": kinetic_energy}.items():
+            if not value > 0.0:
                 raise ValueError(f"callbacks.visits.{name}={value} must be positive.")
         if extra_rounds < 0:
             raise ValueError(f"callbacks.visits.extra_rounds={extra_rounds} must not be negative.")
@@ -127,15 +120,13 @@ class VisitedStates(Callback):
         self.first_epoch, self.every_n_epochs = first_epoch, every_n_epochs
         self.n_systems, self.steps, self.n_labels, self.max_steps = n_systems, steps, n_labels, max_steps
         self.time_step, self.kinetic_energy = time_step, kinetic_energy
-        self.share, self.n_processes = share, n_processes
-        self.max_force, self.max_energy_error = max_force, max_energy_error
+        self.share, self.max_force, self.n_processes = share, max_force, n_processes
         self.folder = Path(folder)
         self._done = 0  # rounds
         self._extra = 0  # those of them that do not count
         self._next_epoch = first_epoch  # before which the next one is made
         self._systems: list[dict[str, torch.Tensor]] = []  # samples of one frame, where the simulations are
         self._age: list[int] = []  # steps they have made
-        self._energy: list[float] = []  # eV, by the reference method, with the kinetic one, where they have begun
 
     def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""
@@ -191,25 +182,20 @@ class VisitedStates(Callback):
             datamodule.add_training_frames(database)
             return False
         self._begin(datamodule)
-        states, exploded, ages = database.with_suffix(".traj"), 0, list(self._age)
+        states, exploded = database.with_suffix(".traj"), 0
         if not states.exists():
-            starts = self._starts(datamodule.frames)
             visited, exploded = self._simulate(task, datamodule.frames)
             if not visited:
                 log.warning("visited states, round %d: all simulations exploded before a state was taken", self._done)
                 return True
             self.folder.mkdir(exist_ok=True)
             part = states.with_suffix(".part")
-            ase.io.write(part, [*starts, *visited], format="traj")
+            ase.io.write(part, visited, format="traj")
             part.rename(states)
         frames = ase.io.read(states, ":")
         labels = relabel(frames, self.reference, states.with_suffix(".jsonl"), self.n_processes)
-        kept, n_visited = [], 0
+        kept = []
         for atoms, energy, forces in zip(frames, labels.energy, labels.forces, strict=True):
-            if atoms.info["step"] == 0:
-                self._energy[atoms.info["system"]] = energy + atoms.get_kinetic_energy()
-                continue
-            n_visited += 1
             if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force:
                 atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
                 kept.append(atoms)
@@ -220,13 +206,12 @@ class VisitedStates(Callback):
                 for i, atoms in enumerate(kept):
                     writer.add(f"round_{self._done}_{i}", [atoms], atoms.info["timestep_fs"])
             datamodule.add_training_frames(database)
-        astray = 0 if self.max_energy_error is None else self._go_back(frames, labels.energy, ages, datamodule.frames)
         log.info(
             "visited states, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
-            "%d exploded, %d astray in energy",
-            *(self._done, len(kept), n_visited - len(kept), len(labels.failures), self.max_force, exploded, astray),
+            "%d exploded",
+            *(self._done, len(kept), len(frames) - len(kept), len(labels.failures), self.max_force, exploded),
         )
-        return exploded > 0 or len(kept) < n_visited or astray > 0
+        return exploded > 0 or len(kept) < len(frames)
 
     def _begin(self, datamodule: TrajectoryDataModule) -> None:
         """Put systems that are not there yet, or have run their time, at training frames drawn at random."""
@@ -240,50 +225,6 @@ class VisitedStates(Callback):
             system[properties.time_step] = system[properties.time_step] * self.time_step
             self._systems[i : i + 1] = [system]
             self._age[i : i + 1] = [0]
-            self._energy[i : i + 1] = [np.nan]
-
-    def _starts(self, frames: Frames) -> list[Atoms]:
-        """The states of the simulations that begin, if their energies are to be followed."""
-        if self.max_energy_error is None:
-            return []
-        return [
-            self._atoms(i, 0, system[spk_properties.R], system[properties.velocities], frames)
-            for i, (system, age) in enumerate(zip(self._systems, self._age, strict=True))
-            if age == 0
-        ]
-
-    def _go_back(self, visited: list[Atoms], energies: np.ndarray, ages: list[int], frames: Frames) -> int:
-        """Put simulations whose energy is off where they last were right; without such a state they begin anew.
-
-        Args:
-            visited: states of a round, those that simulations began with included.
-            energies: [n] of them by the reference method, eV; NaN without a label.
-            ages: steps that the simulations had made before the round.
-            frames: the data.
-
-        Returns:
-            number of simulations whose energy is off.
-        """
-        n_astray = 0
-        for i, begun in enumerate(self._energy):
-            own = [(a.info["step"], a, e) for a, e in zip(visited, energies, strict=True) if a.info["system"] == i]
-            right = None
-            for _, atoms, energy in sorted(own, key=lambda one: one[0]):
-                if not abs(energy + atoms.get_kinetic_energy() - begun) <= self.max_energy_error * len(atoms):
-                    n_astray += 1
-                    self._age[i] = self.max_steps if right is None else ages[i] + right.info["step"]
-                    break
-                right = atoms
-            else:
-                continue
-            if right is not None:
-                length, time_unit = _length_and_time(frames)
-                for key, values in (
-                    (spk_properties.R, right.positions / length),
-                    (properties.velocities, right.get_velocities() * time_unit * ase.units.fs / length),
-                ):
-                    self._systems[i][key] = torch.as_tensor(values).to(self._systems[i][key])
-        return n_astray
 
     def _simulate(self, task: DynamicTrainingTask, frames: Frames) -> tuple[list[Atoms], int]:
         """Run the model from where the systems are.
@@ -307,7 +248,7 @@ class VisitedStates(Callback):
                     i = number % self.n_systems
                     if not guard.exploded[i]:
                         positions, velocities = (x.split(sizes)[i] for x in (state.positions, state.velocities))
-                        found[number] = self._atoms(i, visited.step, positions, velocities, frames)
+                        found[number] = self._atoms(i, positions, velocities, frames)
         task.train(training)
         for i, system in enumerate(self._systems):
             system[spk_properties.R] = state.positions.split(sizes)[i].cpu()
@@ -315,16 +256,17 @@ class VisitedStates(Callback):
             self._age[i] = self.max_steps if guard.exploded[i] else self._age[i] + self.steps
         return [found[number] for number in drawn if number in found][: self.n_labels], int(guard.exploded.sum())
 
-    def _atoms(self, i: int, step: int, positions: torch.Tensor, velocities: torch.Tensor, frames: Frames) -> Atoms:
+    def _atoms(self, i: int, positions: torch.Tensor, velocities: torch.Tensor, frames: Frames) -> Atoms:
         """A state of system i, in the units of ASE."""
         system = self._systems[i]
-        length, time_unit = _length_and_time(frames)
+        length = units.conversion(frames.distance_unit, "Ang", "distance")
+        time_unit = units.time_unit_in_fs(frames.units[spk_properties.energy], frames.distance_unit)
         atoms = Atoms(
             system[spk_properties.Z].numpy(),
             length * positions.double().cpu().numpy(),
             cell=length * system[spk_properties.cell][0].double().numpy(),
             pbc=system[spk_properties.pbc].numpy(),
-            info={"system": i, "step": step, "timestep_fs": time_unit * float(system[properties.time_step])},
+            info={"system": i, "timestep_fs": time_unit * float(system[properties.time_step])},
         )
         atoms.set_masses(system[spk_properties.masses].double().numpy())
         atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
@@ -340,17 +282,9 @@ class VisitedStates(Callback):
             "next_epoch": self._next_epoch,
             "systems": self._systems,
             "age": list(self._age),
-            "energy": list(self._energy),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self._done, self._extra, self._next_epoch = (state_dict[key] for key in ("done", "extra", "next_epoch"))
-        self._systems = state_dict["systems"]
-        self._age, self._energy = list(state_dict["age"]), list(state_dict["energy"])
-
-
-def _length_and_time(frames: Frames) -> tuple[float, float]:
-    """Units of the data, in Å and fs."""
-    length = units.conversion(frames.distance_unit, "Ang", "distance")
-    return length, units.time_unit_in_fs(frames.units[spk_properties.energy], frames.distance_unit)
+        self._systems, self._age = state_dict["systems"], list(state_dict["age"])
