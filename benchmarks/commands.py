@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import loading, memory, report, scaling, simulation, training_step, validation
+from benchmarks import loading, memory, report_page, scaling, simulation, training_step, validation
 from benchmarks.models import MODELS
 from benchmarks.settings import Settings, prepare
 
@@ -87,6 +87,6 @@ def _loading(context: typer.Context, length: Lengths = [1, 20]) -> None:  # noqa
     typer.echo(loading.run(context.obj, length))
 
 
-@app.command("all", help=report.__doc__)
+@app.command("all", help=report_page.__doc__)
 def _all(context: typer.Context, out: Annotated[Path, typer.Option(help="Markdown file to write.")]) -> None:
-    report.run(context.obj, out)
+    report_page.run(context.obj, out)

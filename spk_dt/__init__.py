@@ -12,7 +12,7 @@ _PUBLIC = {
     "Full": "spk_dt.dynamics",
     "ModelForces": "spk_dt.dynamics",
     "TrajectoryDataModule": "spk_dt.data",
-    "TrajectoryWriter": "spk_dt.data",
+    "TrajectoryWriter": "spk_dt.trajectories",
     "Truncated": "spk_dt.dynamics",
     "VerletList": "spk_dt.dynamics",
     "rollout": "spk_dt.dynamics",

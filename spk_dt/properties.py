@@ -2,6 +2,22 @@
 
 from typing import Final
 
+# SchNetPack's names, for code that does not load torch
+
+#: [n_systems] energy
+energy: Final[str] = "energy"
+
+#: [n_atoms, 3] forces
+forces: Final[str] = "forces"
+
+#: [n_atoms, 3] positions
+R: Final[str] = "_positions"
+
+#: [n_systems, 3, 3] cell
+cell: Final[str] = "_cell"
+
+# our own
+
 #: [n_atoms, 3] velocities, in the database in Å/fs (or what its metadata says), in a batch in length unit / time unit
 velocities: Final[str] = "velocities"
 

@@ -15,7 +15,7 @@ from schnetpack import properties as spk
 
 from spk_dt import properties, units
 from spk_dt.data import Frames, Trajectory
-from spk_dt.data.diagnosis import Diagnosis, diagnose
+from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ase.db import connect
 from schnetpack.units import convert_units
 
 from spk_dt.data.start_frames import start_frames
-from spk_dt.data.trajectories import read_trajectories
+from spk_dt.trajectories.database import read_trajectories
 
 #: noise of the force in eV/Å and growth rate of the deviation in 1/fs, of each model
 MODELS = {"static": (0.15, 0.040), "dt": (0.10, 0.015), "dt_painn": (0.12, 0.020)}

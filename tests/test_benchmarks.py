@@ -10,7 +10,7 @@ pytest.importorskip("benchmarks.commands")  # not part of the wheel
 
 import torch
 
-from benchmarks import loading, memory, points, report, scaling, settings, simulation, training_step, validation
+from benchmarks import loading, memory, points, report_page, scaling, settings, simulation, training_step, validation
 from benchmarks.commands import app
 from benchmarks.models import MODELS, LightningSteps, composed, data_of, task_of
 from benchmarks.systems import batch_of, windows_of
@@ -93,7 +93,7 @@ def test_loading(tiny):
 
 
 def test_all(tiny, tmp_path):
-    report.run(
+    report_page.run(
         tiny, tmp_path / "out.md", {"training-step": lambda settings: "a table", "md": lambda settings: "another"}
     )
     text = (tmp_path / "out.md").read_text()

@@ -74,7 +74,7 @@ def test_an_error_that_is_no_user_error_keeps_its_traceback(tmp_path, monkeypatc
     def fail(*arguments):
         raise RuntimeError("defect")
 
-    monkeypatch.setattr("spk_dt.data.generate.generate", fail)
+    monkeypatch.setattr("spk_dt.labels.generate.generate", fail)
     result = CliRunner().invoke(app, ["generate", str(tmp_path / "a.db")])
     assert isinstance(result.exception, RuntimeError)
 

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from spk_dt.cli import app
 from spk_dt.data import TrajectoryWriter, part_file
-from spk_dt.data.convert import convert
+from spk_dt.trajectories.convert import convert
 
 FORK = multiprocessing.get_context("fork")
 
@@ -536,7 +536,7 @@ def test_an_interrupted_command_says_that_it_continues(tmp_path, frames, monkeyp
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spk_dt.data.convert.convert", interrupt)
+    monkeypatch.setattr("spk_dt.trajectories.convert.convert", interrupt)
     code, _, err = spkdt("convert", write(tmp_path / "run.traj", frames), tmp_path / "out.db")
     assert code == 130
     assert "The same command continues" in err

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from simulation_files import write_dump, write_log, write_outcar, write_vasprun
 
-from spk_dt.data.convert import convert
-from spk_dt.data.readers import find_reader, lammps
-from spk_dt.data.unwrapping import checked_frames
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import find_reader, lammps
+from spk_dt.trajectories.unwrapping import checked_frames
 
 FORMATS = ("extxyz", "traj", "vasprun.xml", "OUTCAR", "dump")
 N_FRAMES = 4

@@ -389,7 +389,7 @@ def test_atoms_that_stand_still(path):
 def test_it_reads_in_pieces_what_it_reads_at_once(path, monkeypatch):
     faulty = jump(without(path, 40), 90, 3, [0.0, 0.8, 0.0], 91)
     whole, whole_faulty = check(path), check(faulty)
-    monkeypatch.setattr("spk_dt.data.diagnosis.reader._PIECE", 16 * 3 * len(path.numbers))
+    monkeypatch.setattr("spk_dt.trajectories.diagnosis.pieces._PIECE", 16 * 3 * len(path.numbers))
     pieces, pieces_faulty = check(path), check(faulty)
     assert pieces_faulty.findings == whole_faulty.findings
     assert [f.key for f in pieces_faulty.findings] == ["dropped_frames", "corrupted_frame"]

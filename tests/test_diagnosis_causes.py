@@ -7,7 +7,7 @@ from diagnosis_data import Path, check, simulate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spk_dt.data.diagnosis.causes import Measured, explain, known_unit
+from spk_dt.trajectories.diagnosis.causes import Measured, explain, known_unit
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FACTOR = st.floats(0.02, 50.0).filter(lambda factor: abs(factor - 1.0) > 0.15)

@@ -27,7 +27,7 @@ from spk_dt.data import download as download_module
 from spk_dt.data.download import download, unpack
 from spk_dt.data.dtegnn import DTEGNN
 from spk_dt.data.md17 import MOLECULES, MD17Trajectory
-from spk_dt.data.trajectories import read_trajectories
+from spk_dt.trajectories.database import read_trajectories
 
 KCAL_PER_MOL = 4184.0 / 6.02214076e23 / 1.602176634e-19  # eV
 BY_HAND = "Do it by hand."
@@ -212,7 +212,7 @@ def test_a_damaged_file_is_downloaded_again(server, tmp_path, ethanol):
 def test_an_interrupted_conversion_goes_on_without_a_second_download(server, tmp_path, ethanol, monkeypatch):
     server.files["/npz/md17_ethanol.npz"] = npz(ethanol)
     path = tmp_path / "a.db"
-    monkeypatch.setattr("spk_dt.data.part_file.COMMIT_EVERY", 20)
+    monkeypatch.setattr("spk_dt.trajectories.part_file.COMMIT_EVERY", 20)
     from spk_dt.data import md17 as module
 
     def interrupted(frames, timestep_fs):

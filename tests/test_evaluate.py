@@ -26,7 +26,7 @@ from spk_dt.evaluation.named_models import named_models
 from spk_dt.evaluation.results import read_results
 from spk_dt.evaluation.tables import verdict
 from spk_dt.evaluation.true_error import true_errors
-from spk_dt.evaluation.unit_check import check_units
+from spk_dt.labels.unit_check import check_units
 
 STEPS = 120
 

@@ -15,8 +15,8 @@ from schnetpack.data import ASEAtomsData
 
 from spk_dt.data import load_frames, read_trajectories
 from spk_dt.data.checks import check_frames
-from spk_dt.data.generate import Recipe, generate, place_molecule, surface
-from spk_dt.data.reference import TBLITE_SETTINGS, reference_calculator
+from spk_dt.labels.calculator import TBLITE_SETTINGS, reference_calculator
+from spk_dt.labels.generate import Recipe, generate, place_molecule, surface
 
 SHORT = Recipe(relax_steps=5, equilibration_fs=5.0, start_interval_fs=2.0, steps=6)
 EMT_ = "ase.calculators.emt:EMT"  # knows H, C and Pd, if badly

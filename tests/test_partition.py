@@ -13,7 +13,7 @@ from spk_dt.cli import app
 from spk_dt.data import TimeBlockSplit, TrajectoryDataModule, TrajectoryWriter
 from spk_dt.data.continuation import spread_continuations
 from spk_dt.data.partition import read_partition
-from spk_dt.data.trajectories import read_trajectories
+from spk_dt.trajectories.database import read_trajectories
 
 LENGTH = 21
 

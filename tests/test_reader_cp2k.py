@@ -10,11 +10,11 @@ from ase import Atoms
 from ase.db import connect
 
 from spk_dt import properties
-from spk_dt.data.convert import convert
-from spk_dt.data.readers import cp2k
-from spk_dt.data.readers.cp2k_input import read_input, unit_factor
-from spk_dt.data.readers.incomplete import IncompleteFrameError
-from spk_dt.data.verlet_residual import verlet_residual
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import cp2k
+from spk_dt.trajectories.readers.cp2k_input import read_input, unit_factor
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 HARTREE, BOHR = 27.211386245988, 0.529177210903  # eV, Å (CODATA 2018); ASE's are of 2014
 AU_TIME_FS = 2.4188843265857e-2

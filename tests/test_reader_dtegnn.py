@@ -12,9 +12,9 @@ from ase.constraints import FixAtoms
 from ase.db import connect
 
 from spk_dt import properties
-from spk_dt.data.convert import convert
-from spk_dt.data.readers import dtegnn
-from spk_dt.data.verlet_residual import verlet_residual
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import dtegnn_files
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 
 def write(folder, number, frames, timestep_fs=0.5, scale=1.0, later=0.0):
@@ -44,8 +44,8 @@ def frames(crystal, make_trajectory):
 
 def test_values_units_and_physics(tmp_path, frames):
     path = write(tmp_path, 3, frames)
-    assert dtegnn.recognises(path)
-    (raw,) = dtegnn.read(path)
+    assert dtegnn_files.recognises(path)
+    (raw,) = dtegnn_files.read(path)
     assert (raw.name, raw.timestep_fs, raw.n_frames) == ("traj_3", 0.5, 16)
     assert [file.name for file in raw.files] == ["traj_3.traj", "velall-3"]
     for _ in range(2):
@@ -65,8 +65,8 @@ def test_a_folder_in_the_order_of_numbers(tmp_path, crystal, make_trajectory):
     for number in (10, 2, 1):
         write(tmp_path / "data", number, make_trajectory(crystal, 5, 0.5, number))
     (tmp_path / "data" / "notes.txt").write_text("about")
-    assert dtegnn.recognises(tmp_path / "data")
-    assert [raw.name for raw in dtegnn.read(tmp_path / "data")] == ["traj_1", "traj_2", "traj_10"]
+    assert dtegnn_files.recognises(tmp_path / "data")
+    assert [raw.name for raw in dtegnn_files.read(tmp_path / "data")] == ["traj_1", "traj_2", "traj_10"]
 
 
 def test_positions_that_were_wrapped(tmp_path, frames):
@@ -74,7 +74,7 @@ def test_positions_that_were_wrapped(tmp_path, frames):
     for atoms, whole in zip(wrapped, frames, strict=True):
         atoms.wrap()
         atoms.calc = type(whole.calc)(atoms, **whole.calc.results)
-    (raw,) = dtegnn.read(write(tmp_path, 1, wrapped))
+    (raw,) = dtegnn_files.read(write(tmp_path, 1, wrapped))
     assert miss(list(raw.frames())) < 1e-12
 
 
@@ -87,7 +87,7 @@ def test_frozen_atoms(tmp_path, crystal, make_trajectory):
     for atoms in frames:
         free = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True, calculator=EMT())
         atoms.calc.results["forces"] = free.get_forces()
-    (raw,) = dtegnn.read(write(tmp_path, 1, frames))
+    (raw,) = dtegnn_files.read(write(tmp_path, 1, frames))
     assert raw.timestep_fs == 0.5
     atoms = next(raw.frames())
     assert atoms.constraints[0].index.tolist() == [0, 1]
@@ -98,13 +98,13 @@ def test_frozen_atoms(tmp_path, crystal, make_trajectory):
 
 @pytest.mark.parametrize("later", [-0.5, 0.5])
 def test_velocities_of_half_a_step_are_not_used(tmp_path, frames, later, caplog):
-    (raw,) = dtegnn.read(write(tmp_path, 1, frames, later=later))
+    (raw,) = dtegnn_files.read(write(tmp_path, 1, frames, later=later))
     assert not any(atoms.has("momenta") for atoms in raw.frames())
     assert "half a step" in caplog.text
 
 
 def test_another_time_step_is_found(tmp_path, crystal, make_trajectory):
-    (raw,) = dtegnn.read(write(tmp_path, 1, make_trajectory(crystal, 15, 1.0, 0), timestep_fs=1.0))
+    (raw,) = dtegnn_files.read(write(tmp_path, 1, make_trajectory(crystal, 15, 1.0, 0), timestep_fs=1.0))
     assert raw.timestep_fs == 1.0
     assert miss(list(raw.frames()), 1.0) < 1e-12
 
@@ -113,20 +113,20 @@ def test_another_time_step_is_found(tmp_path, crystal, make_trajectory):
 def test_velocities_in_another_unit_are_refused(tmp_path, frames, scale):
     """2 is that of direct coordinates per fs."""
     with pytest.raises(ValueError, match=r"traj_1\.traj' do not lead from frame to frame.*direct coordinates per step"):
-        dtegnn.read(write(tmp_path, 1, frames, scale=scale))
+        dtegnn_files.read(write(tmp_path, 1, frames, scale=scale))
 
 
 def test_velocities_of_another_trajectory_are_refused(tmp_path, frames, crystal, make_trajectory):
     write(tmp_path, 1, make_trajectory(crystal, 15, 0.5, 7))
     ase.io.write(tmp_path / "traj_1.traj", frames)
     with pytest.raises(ValueError, match="or of another trajectory"):
-        dtegnn.read(tmp_path)
+        dtegnn_files.read(tmp_path)
 
 
 def test_frames_that_are_not_consecutive_are_refused(tmp_path, frames):
     order = np.random.default_rng(0).permutation(len(frames))
     with pytest.raises(ValueError, match=r"traj_1\.traj' are not consecutive"):
-        dtegnn.read(write(tmp_path, 1, [frames[i] for i in order]))
+        dtegnn_files.read(write(tmp_path, 1, [frames[i] for i in order]))
 
 
 def lines(path, change):
@@ -152,30 +152,30 @@ def test_damaged_velocities_are_refused(tmp_path, frames, change, message):
     path = write(tmp_path, 1, frames)
     lines(tmp_path / "velall-1", change)
     with pytest.raises(ValueError, match=message):
-        dtegnn.read(path)
+        dtegnn_files.read(path)
 
 
 def test_frames_that_lack_something_are_refused(tmp_path, frames):
     path = write(tmp_path, 1, frames)
     ase.io.write(path, [*frames[:4], frames[4].copy(), *frames[5:]])
     with pytest.raises(ValueError, match=r"frame 4 of '.*traj_1\.traj' has no energy and no forces"):
-        dtegnn.read(path)
+        dtegnn_files.read(path)
     ase.io.write(path, [*frames[:4], *frames[:1], frames[4].repeat((2, 1, 1))])
     with pytest.raises(ValueError, match=r"frame 5 .*no energy"):
-        dtegnn.read(path)
+        dtegnn_files.read(path)
     with pytest.raises(ValueError, match="has 2 frames"):
-        dtegnn.read(write(tmp_path, 2, frames[:2]))
+        dtegnn_files.read(write(tmp_path, 2, frames[:2]))
 
 
 def test_a_missing_file_of_velocities(tmp_path, frames):
     write(tmp_path, 1, frames)
     path = write(tmp_path, 2, frames)
     (tmp_path / "velall-2").unlink()
-    assert not dtegnn.recognises(path)
+    assert not dtegnn_files.recognises(path)
     with pytest.raises(ValueError, match=r"traj_2\.traj' has no 'velall-2' beside it"):
-        dtegnn.read(tmp_path)
+        dtegnn_files.read(tmp_path)
     for name in ("missing", "traj_9.traj", "velall-1"):
-        assert not dtegnn.recognises(tmp_path / name)
+        assert not dtegnn_files.recognises(tmp_path / name)
 
 
 def test_truncation_and_random_damage_give_value_errors_only(tmp_path, frames):
@@ -192,7 +192,7 @@ def test_truncation_and_random_damage_give_value_errors_only(tmp_path, frames):
                 data[generator.randrange(len(data))] = generator.randrange(256)
         path.write_bytes(data)
         try:
-            messages.append([len(list(raw.frames())) for raw in dtegnn.read(tmp_path)])
+            messages.append([len(list(raw.frames())) for raw in dtegnn_files.read(tmp_path)])
         except ValueError as error:
             messages.append(str(error))
         assert trial >= 60 or isinstance(messages[-1], str)

@@ -14,11 +14,11 @@ from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 
 from spk_dt import properties
-from spk_dt.data.convert import convert
-from spk_dt.data.readers import md17
-from spk_dt.data.readers.consecutive import measured_time_step, motion, nominal_time_step, unbroken
-from spk_dt.data.velocities import recover_velocities
-from spk_dt.data.verlet_residual import verlet_residual
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import md17_npz
+from spk_dt.trajectories.readers.consecutive import measured_time_step, motion, nominal_time_step, unbroken
+from spk_dt.trajectories.velocities import recover_velocities
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 KCAL_PER_MOL = 4184.0 / 6.02214076e23 / 1.602176634e-19  # eV
 
@@ -69,10 +69,10 @@ def miss(found, timestep_fs=0.5):
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("block", [2**22, 24 * 6 * 7, 1])
 def test_values_units_and_physics(tmp_path, frames, monkeypatch, compressed, block):
-    monkeypatch.setattr(md17, "_BLOCK", block)
+    monkeypatch.setattr(md17_npz, "_BLOCK", block)
     path = write(tmp_path / "md17_pd4h2.npz", frames, compressed)
-    assert md17.recognises(path)
-    (raw,) = md17.read(path)
+    assert md17_npz.recognises(path)
+    (raw,) = md17_npz.read(path)
     assert (raw.name, raw.timestep_fs, raw.n_frames, raw.inner_steps) == ("md17_pd4h2", 0.5, 61, None)
     for _ in range(2):
         found = list(raw.frames())
@@ -84,7 +84,7 @@ def test_forces_in_another_unit_are_refused(tmp_path, frames):
     """Forces in eV/Å that are taken for kcal/mol/Å are 23 times too small: the time step looks wrong."""
     path = write(tmp_path / "a.npz", frames, F=np.array([atoms.get_forces() for atoms in frames]))
     with pytest.raises(ValueError, match=r"look 2\.4 fs apart, but 0\.5 fs was expected"):
-        md17.read(path)
+        md17_npz.read(path)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_forces_in_another_unit_are_refused(tmp_path, frames):
 )
 def test_units_that_the_file_names(tmp_path, frames, e_unit, r_unit, energy, length):
     path = write(tmp_path / "a.npz", frames, e_unit=e_unit, r_unit=r_unit, **arrays(frames, energy, length))
-    check(md17.read(path)[0].frames(), frames, 1e-7)
+    check(md17_npz.read(path)[0].frames(), frames, 1e-7)
 
 
 def test_layouts(tmp_path, frames):
@@ -103,7 +103,7 @@ def test_layouts(tmp_path, frames):
         "R": np.asfortranarray(data["R"]),
         "F": np.asfortranarray(data["F"], dtype=np.float32),
     }
-    found = list(md17.read(write(tmp_path / "a.npz", frames, **change))[0].frames())
+    found = list(md17_npz.read(write(tmp_path / "a.npz", frames, **change))[0].frames())
     for atoms, expected in zip(found, frames, strict=True):
         np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-9)
@@ -114,7 +114,9 @@ def test_a_cell(tmp_path, crystal, make_trajectory):
     shift = (
         np.random.default_rng(0).integers(-1, 2, (21, 4, 3)) @ crystal.cell.array
     )  # images differ from frame to frame
-    (raw,) = md17.read(write(tmp_path / "a.npz", frames, R=arrays(frames)["R"] + shift, lattice=crystal.cell.array.T))
+    (raw,) = md17_npz.read(
+        write(tmp_path / "a.npz", frames, R=arrays(frames)["R"] + shift, lattice=crystal.cell.array.T)
+    )
     assert raw.timestep_fs == 0.5
     atoms = next(raw.frames())
     np.testing.assert_allclose(atoms.cell, crystal.cell)
@@ -123,7 +125,7 @@ def test_a_cell(tmp_path, crystal, make_trajectory):
 
 @pytest.mark.parametrize("timestep_fs", [0.2, 1.0])
 def test_another_time_step_is_found(tmp_path, cluster, make_trajectory, timestep_fs):
-    (raw,) = md17.read(write(tmp_path / "a.npz", make_trajectory(cluster, 40, timestep_fs, 0)))
+    (raw,) = md17_npz.read(write(tmp_path / "a.npz", make_trajectory(cluster, 40, timestep_fs, 0)))
     assert raw.timestep_fs == timestep_fs
 
 
@@ -164,25 +166,25 @@ def test_a_thermostat_leaves_the_time_step(cluster, thermostat):
 def test_random_order_is_refused(tmp_path, frames):
     order = np.random.default_rng(0).permutation(len(frames))
     with pytest.raises(ValueError, match=r"a\.npz' are not consecutive: the cosine .* is -0\.\d"):
-        md17.read(write(tmp_path / "a.npz", [frames[i] for i in order]))
+        md17_npz.read(write(tmp_path / "a.npz", [frames[i] for i in order]))
 
 
 def test_every_tenth_frame_is_refused(tmp_path, cluster, make_trajectory):
     frames = make_trajectory(cluster, 300, 0.5, 0)[::10]
     with pytest.raises(ValueError, match=r"do not move the atoms|was expected"):
-        md17.read(write(tmp_path / "a.npz", frames))
+        md17_npz.read(write(tmp_path / "a.npz", frames))
 
 
 def test_forces_of_other_frames_are_refused(tmp_path, frames):
     change = {"F": arrays(frames)["F"][::-1]}
     with pytest.raises(ValueError, match="do not move the atoms"):
-        md17.read(write(tmp_path / "a.npz", frames, **change))
+        md17_npz.read(write(tmp_path / "a.npz", frames, **change))
 
 
 def test_missing_and_repeated_frames_cut_the_trajectory(tmp_path, frames, caplog):
     kept = [*range(20), *range(21, 40), *range(39, 61)]  # 20 is missing, 39 is there twice
     path = write(tmp_path / "a.npz", [frames[i] for i in kept])
-    raws = md17.read(path)
+    raws = md17_npz.read(path)
     assert [(raw.name, raw.n_frames) for raw in raws] == [("a_0", 20), ("a_1", 19), ("a_2", 22)]
     assert "cut into 3 parts" in caplog.text
     for raw, part in zip(raws, (range(20), range(21, 40), range(39, 61)), strict=True):
@@ -194,7 +196,7 @@ def test_missing_and_repeated_frames_cut_the_trajectory(tmp_path, frames, caplog
 def test_a_frame_with_wrong_forces_is_left_out(tmp_path, frames):
     data = arrays(frames)
     data["F"][30] *= -1.0
-    raws = md17.read(write(tmp_path / "a.npz", frames, **data))
+    raws = md17_npz.read(write(tmp_path / "a.npz", frames, **data))
     assert [raw.n_frames for raw in raws] == [30, 30]
 
 
@@ -226,11 +228,11 @@ def test_the_revised_md17_is_refused(tmp_path, frames):
     path = tmp_path / "rmd17_ethanol.npz"
     names = {"nuclear_charges": data["z"], "coords": data["R"], "energies": data["E"][:, 0], "forces": data["F"]}
     np.savez_compressed(path, **names, old_indices=np.arange(61), old_energies=data["E"], old_forces=data["F"])
-    assert md17.recognises(path)
+    assert md17_npz.recognises(path)
     with pytest.raises(
         ValueError, match=r"rmd17_ethanol\.npz' is of the revised MD17.*not consecutive.*md17_trajectory"
     ):
-        md17.read(path)
+        md17_npz.read(path)
 
 
 @pytest.mark.parametrize(
@@ -251,13 +253,13 @@ def test_the_revised_md17_is_refused(tmp_path, frames):
 def test_what_does_not_fit_is_refused(tmp_path, frames, change, message):
     path = write(tmp_path / "a.npz", frames, **change)
     with pytest.raises(ValueError, match=message):
-        list(md17.read(path)[0].frames())
+        list(md17_npz.read(path)[0].frames())
 
 
 def test_a_value_that_is_not_finite_is_named(tmp_path, frames):
     data = arrays(frames)
     data["E"][17] = np.inf
-    (raw,) = md17.read(write(tmp_path / "a.npz", frames, **data))
+    (raw,) = md17_npz.read(write(tmp_path / "a.npz", frames, **data))
     with pytest.raises(ValueError, match=r"E of '.*a\.npz' is not finite in frame 17"):
         list(raw.frames())
 
@@ -266,9 +268,9 @@ def test_missing_arrays_and_short_files(tmp_path, frames):
     data = arrays(frames)
     np.savez(tmp_path / "a.npz", R=data["R"], F=data["F"], z=data["z"])
     with pytest.raises(ValueError, match="has no E"):
-        md17.read(tmp_path / "a.npz")
+        md17_npz.read(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="fewer than three frames"):
-        md17.read(write(tmp_path / "b.npz", frames[:2]))
+        md17_npz.read(write(tmp_path / "b.npz", frames[:2]))
 
 
 def test_what_is_not_of_md17(tmp_path, frames):
@@ -276,13 +278,13 @@ def test_what_is_not_of_md17(tmp_path, frames):
     (tmp_path / "text.npz").write_text("R")
     write(tmp_path / "a.npz", frames).rename(tmp_path / "a.zip")
     for name in ("other.npz", "text.npz", "a.zip", "missing.npz", "."):
-        assert not md17.recognises(tmp_path / name)
+        assert not md17_npz.recognises(tmp_path / name)
 
 
 def outcome(path):
     """Frames, or the message of a ValueError; nothing else may come."""
     try:
-        return [frame for raw in md17.read(path) for frame in raw.frames()]
+        return [frame for raw in md17_npz.read(path) for frame in raw.frames()]
     except ValueError as error:
         return str(error) if path.name in str(error) else f"no name in: {error}"
 
@@ -293,7 +295,7 @@ def test_every_truncation_is_told(tmp_path, frames, compressed):
     cut = tmp_path / "cut.npz"
     for length in [1, 10, 100, *range(200, len(data), len(data) // 25), len(data) - 1]:
         cut.write_bytes(data[:length])
-        assert md17.recognises(cut) == (length >= 100)
+        assert md17_npz.recognises(cut) == (length >= 100)
         assert "damaged or cut off" in outcome(cut)
 
 
@@ -319,7 +321,7 @@ def test_random_damage_gives_value_errors_only(tmp_path, frames):
             for _ in range(generator.choice((1, 4))):
                 spoiled[generator.randrange(len(data))] = generator.randrange(256)
             (tmp_path / "a.npz").write_bytes(spoiled)
-            assert md17.recognises(tmp_path / "a.npz") in (True, False)
+            assert md17_npz.recognises(tmp_path / "a.npz") in (True, False)
             messages.append(outcome(tmp_path / "a.npz"))
     refusals = [message for message in messages if isinstance(message, str)]
     assert len(refusals) > 150

@@ -21,11 +21,11 @@ from schnetpack.transform import ASENeighborList
 from spk_dt.data import load_frames
 from spk_dt.data.checks import check_frames
 from spk_dt.data.continuation import Continuation
-from spk_dt.data.convert import convert
-from spk_dt.data.readers import schnetpack_hdf5
-from spk_dt.data.verlet_residual import verlet_residual
 from spk_dt.evaluation.simulate import ModelCalculator, Protocol, group_starts, simulate
 from spk_dt.md import FramesInit, MoleculeStream
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import schnetpack_hdf5
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 KJ_PER_MOL = 1000.0 / 6.02214076e23 / 1.602176634e-19  # eV
 PS = 1e3 * ase.units.fs

@@ -13,8 +13,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from simulation_files import changed, write_dump, write_log, write_outcar, write_vasprun
 
-from spk_dt.data.readers import find_reader
-from spk_dt.data.unwrapping import checked_frames
+from spk_dt.trajectories.readers import find_reader
+from spk_dt.trajectories.unwrapping import checked_frames
 
 VELOCITY_UNITS = {
     "Ang/fs": ase.units.fs,

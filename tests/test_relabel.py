@@ -11,8 +11,8 @@ from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from spk_dt.evaluation.label_file import geometry_hash
-from spk_dt.evaluation.relabel import relabel, true_force_error
+from spk_dt.labels.label_file import geometry_hash
+from spk_dt.labels.relabel import relabel, true_force_error
 
 REFERENCE = "ase.calculators.emt:EMT"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.data import TimeBlockSplit, TrajectorySplit, window_starts
-from spk_dt.data.trajectories import Trajectory
+from spk_dt.trajectories.database import Trajectory
 
 
 def dataset_of(lengths, splits=None):

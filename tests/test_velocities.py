@@ -8,7 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spk_dt.data.velocities import recover_velocities
+from spk_dt.trajectories.velocities import recover_velocities
 
 
 def recovered(frames, timestep_fs, inner_steps=1):

@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on(database, tmp_path):
 
 def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch):
     """The process ends among the reference calculations: the states are not drawn anew, the labels not computed again."""
-    import spk_dt.evaluation.relabel as module
+    import spk_dt.labels.relabel as module
 
     original, calls = module._record, []
 

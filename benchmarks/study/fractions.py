@@ -25,8 +25,8 @@ from schnetpack.transform import MatScipyNeighborList
 from benchmarks.study.train import Study
 from spk_dt.data.continuation import Continuation, spread_continuations
 from spk_dt.data.partition import read_partition
-from spk_dt.data.reference import reference_calculator
 from spk_dt.evaluation.force_error import element_errors
+from spk_dt.labels.calculator import reference_calculator
 from spk_dt.representation.cutoff import cutoff_of
 
 __all__ = ["along_with_fraction"]

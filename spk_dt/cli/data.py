@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from spk_dt.cli.app import USER_ERRORS, app
-from spk_dt.progress import frame_bars, progress_bar, trajectory_bars
+from spk_dt.cli.progress import frame_bars, progress_bar, trajectory_bars
 
 
 @app.command()
@@ -24,8 +24,8 @@ def generate(
 
     Takes about an hour on one CPU core with the defaults. If it is interrupted, the same command continues.
     """
-    from spk_dt.data.generate import Recipe
-    from spk_dt.data.generate import generate as run
+    from spk_dt.labels.generate import Recipe
+    from spk_dt.labels.generate import generate as run
 
     with trajectory_bars(trajectories) as progress:
         folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress)
@@ -70,7 +70,7 @@ def convert(
     MD, and dtegnn. Positions are unwrapped; velocities that are missing are recovered from the positions. If it is
     interrupted, the same command continues.
     """
-    from spk_dt.data.convert import convert as run
+    from spk_dt.trajectories.convert import convert as run
 
     try:
         with frame_bars() as progress:
@@ -135,9 +135,9 @@ def check(
     from schnetpack.data import ASEAtomsData
     from schnetpack.data.atoms import AtomsDataError
 
-    from spk_dt.data.diagnosis import diagnose
-    from spk_dt.data.diagnosis.report import as_dict, overall, print_report
-    from spk_dt.data.frames import load_frames
+    from spk_dt.data.load import load_frames
+    from spk_dt.trajectories.diagnosis import diagnose
+    from spk_dt.trajectories.diagnosis.printing import as_dict, overall, print_report
 
     try:
         if not data.is_file():

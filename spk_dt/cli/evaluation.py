@@ -90,7 +90,7 @@ def evaluate(
     from spk_dt.evaluation.simulate import Protocol
 
     if reference is not None:
-        from spk_dt.data.reference import reference_calculator
+        from spk_dt.labels.calculator import reference_calculator
 
         reference_calculator(reference)  # a wrong name shall not wait for the simulations
     metrics = run(

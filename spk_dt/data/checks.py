@@ -1,14 +1,14 @@
 """Frames with which a rollout would be compared with the wrong reference are refused before training.
 
-What is looked at and what is said is `spk_dt.data.diagnosis`; ``spkdt check`` shows the same, with the numbers.
+What is looked at and what is said is `spk_dt.trajectories.diagnosis`; ``spkdt check`` shows the same, with the numbers.
 """
 
 import logging
 from collections.abc import Sequence
 
-from spk_dt.data.diagnosis import Diagnosis, diagnose
-from spk_dt.data.diagnosis.report import told
-from spk_dt.data.frames import Frames
+from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
+from spk_dt.trajectories.diagnosis.printing import told
+from spk_dt.trajectories.frames import Frames
 
 __all__ = ["check_frames"]
 

@@ -15,7 +15,7 @@ from schnetpack.data import ASEAtomsData
 from spk_dt.data.embedded import unpack
 from spk_dt.data.partition import Partition
 from spk_dt.data.start_frames import open_dataset, read_frame
-from spk_dt.data.trajectories import Trajectory, read_trajectories
+from spk_dt.trajectories.database import Trajectory, read_trajectories
 
 __all__ = ["EMBEDDED", "Continuation", "continuation", "spread_continuations", "trajectory_database"]
 

@@ -15,10 +15,11 @@ from schnetpack.data import AtomsDataModule, AtomsLoader, SplittingStrategy, loa
 
 from spk_dt import units
 from spk_dt.data.checks import check_frames
-from spk_dt.data.frames import Frames, load_frames
+from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
+from spk_dt.trajectories.frames import Frames
 
 __all__ = ["TrajectoryDataModule"]
 

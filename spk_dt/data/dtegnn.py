@@ -13,10 +13,10 @@ from typing import Any
 
 import fasteners
 
-from spk_dt.data.convert import convert
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.download import download, unpack
-from spk_dt.data.readers import dtegnn
+from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.readers import dtegnn_files
 
 __all__ = ["DTEGNN"]
 
@@ -68,7 +68,7 @@ class DTEGNN(TrajectoryDataModule):
                 shutil.copy2(file, unpacked)
             elif file.suffix.lower() == ".zip":
                 self._unpack(file, unpacked, by_hand, keep=file == placed)
-        folders = sorted({found.parent for found in unpacked.rglob("traj_*.traj") if dtegnn.recognises(found)})
+        folders = sorted({found.parent for found in unpacked.rglob("traj_*.traj") if dtegnn_files.recognises(found)})
         if not folders:
             names = ", ".join(f"'{file.name}'" for file in files)
             raise ValueError(f"there is no traj_N.traj with velall-N in {names}. {by_hand}")

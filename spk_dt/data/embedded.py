@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from spk_dt.data.datamodule import TrajectoryDataModule
-from spk_dt.data.trajectories import TrajectoryWriter
+from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["SPLITS", "H2Pd6Graphene", "pack", "unpack"]
 

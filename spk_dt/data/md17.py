@@ -20,11 +20,11 @@ from schnetpack.data import ASEAtomsData
 
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.download import download
-from spk_dt.data.readers import md17
-from spk_dt.data.readers.base import RawTrajectory
-from spk_dt.data.trajectories import VELOCITIES, TrajectoryWriter
-from spk_dt.data.unwrapping import checked_frames
-from spk_dt.data.velocities import recover_velocities
+from spk_dt.trajectories.database import VELOCITIES, TrajectoryWriter
+from spk_dt.trajectories.readers import md17_npz
+from spk_dt.trajectories.readers.base import RawTrajectory
+from spk_dt.trajectories.unwrapping import checked_frames
+from spk_dt.trajectories.velocities import recover_velocities
 
 __all__ = ["MOLECULES", "MD17Trajectory"]
 
@@ -112,7 +112,7 @@ class MD17Trajectory(TrajectoryDataModule):
 
     def _write(self, source: Path, out: Path) -> None:
         """Write the database; what an interrupted run has written is continued."""
-        trajectories = md17.read(source)
+        trajectories = md17_npz.read(source)
         out.unlink(missing_ok=True)
         with TrajectoryWriter(out, resume=True) as writer:
             for raw, length in self._parts(trajectories):

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from ase.db import connect
 
-from spk_dt.data.trajectories import Trajectory, read_trajectories
+from spk_dt.trajectories.database import Trajectory, read_trajectories
 
 __all__ = ["ALL", "SPLIT_FILE", "Part", "Partition", "read_partition"]
 

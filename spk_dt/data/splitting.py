@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from schnetpack.data import ASEAtomsData, SplittingStrategy
 
-from spk_dt.data.trajectories import read_trajectories
+from spk_dt.trajectories.database import read_trajectories
 
 __all__ = ["TimeBlockSplit", "TrajectorySplit"]
 

@@ -13,7 +13,7 @@ from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
 from spk_dt.data.partition import read_partition
-from spk_dt.data.trajectories import PROPERTY_UNITS, Trajectory
+from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory
 
 __all__ = ["open_dataset", "read_frame", "start_frames"]
 

@@ -9,8 +9,8 @@ from schnetpack.transform import Transform
 from torch.utils.data import Dataset
 
 from spk_dt import properties
-from spk_dt.data.frames import Frames
-from spk_dt.data.verlet_residual import shortest, verlet_residual
+from spk_dt.trajectories.frames import Frames
+from spk_dt.trajectories.verlet_residual import shortest, verlet_residual
 
 __all__ = ["TrajectoryWindows", "window_starts"]
 

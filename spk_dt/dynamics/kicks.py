@@ -11,7 +11,7 @@ class Kicks(NamedTuple):
     """Changes of positions and velocities that velocity Verlet with the reference forces does not explain.
 
     Added to each step of a rollout, they make the reference its fixed point: with perfect forces it visits the frames of the
-    reference, whatever the thermostat (`spk_dt.data.verlet_residual`).
+    reference, whatever the thermostat (`spk_dt.trajectories.verlet_residual`).
 
     Args:
         positions: [n_atoms, n_steps - 1, 3] added to x_{k+1}.

@@ -42,7 +42,7 @@ from spk_dt.evaluation.simulate import (
     group_starts,
     simulate,
 )
-from spk_dt.evaluation.unit_check import Unit, check_units, parse_unit
+from spk_dt.labels.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]

@@ -23,7 +23,7 @@ from schnetpack.md.simulation_hooks import FileLogger, LangevinThermostat, Prope
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.dynamics import CompiledPotential, ExplosionGuard
-from spk_dt.evaluation.unit_check import Unit
+from spk_dt.labels.unit_check import Unit
 from spk_dt.md import FramesInit, MoleculeStream, VerletNeighborList
 
 __all__ = [

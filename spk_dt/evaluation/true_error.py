@@ -1,6 +1,6 @@
 r"""The true error of an evaluation: visited geometries relabelled with the reference method.
 
-The force error is another number than that along the reference, see `spk_dt.evaluation.relabel`. It needs no reference
+The force error is another number than that along the reference, see `spk_dt.labels.relabel`. It needs no reference
 trajectory, so it goes on where that ends.
 
 Forces that are nearly right can still lead to where no trajectory of the reference would come: a model whose barriers or
@@ -27,9 +27,9 @@ from ase import Atoms
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.judge import simulated_trajectories
-from spk_dt.evaluation.relabel import Labels, relabel, true_force_error
 from spk_dt.evaluation.results import Results, read_results
-from spk_dt.evaluation.unit_check import parse_unit
+from spk_dt.labels.relabel import Labels, relabel, true_force_error
+from spk_dt.labels.unit_check import parse_unit
 from spk_dt.units import conversion
 
 __all__ = ["true_errors"]
@@ -71,7 +71,7 @@ def true_errors(
 
     Args:
         directory: folder that ``spkdt evaluate`` wrote.
-        reference: reference calculator, see `spk_dt.data.reference.reference_calculator`.
+        reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`.
         every: relabel every so many steps, the start frame included.
         n_processes: number of processes.
         progress: called after each geometry.

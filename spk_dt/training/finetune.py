@@ -21,7 +21,7 @@ from schnetpack import properties
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, CastTo32, CastTo64, Transform
 
-from spk_dt.evaluation.unit_check import Unit
+from spk_dt.labels.unit_check import Unit
 from spk_dt.training.fits_data import check_elements, check_forces
 from spk_dt.training.freeze import freeze as freeze_parts
 from spk_dt.training.pretrained import Pretrained, describe, read_model

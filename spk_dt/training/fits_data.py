@@ -11,10 +11,10 @@ from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, MatScipyNeighborList
 
-from spk_dt.data.frames import Frames
 from spk_dt.data.windows import TrajectoryWindows
-from spk_dt.evaluation.unit_check import ENERGY_UNITS, POSITION_UNITS, Agreement, Unit, agreement
+from spk_dt.labels.unit_check import ENERGY_UNITS, POSITION_UNITS, Agreement, Unit, agreement
 from spk_dt.training.pretrained import Pretrained
+from spk_dt.trajectories.frames import Frames
 from spk_dt.units import conversion
 
 __all__ = ["check_elements", "check_forces"]

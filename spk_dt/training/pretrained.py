@@ -12,7 +12,7 @@ from schnetpack.model import AtomisticModel
 from schnetpack.transform import ScaleProperty
 from schnetpack.utils import load_model
 
-from spk_dt.evaluation.unit_check import Unit
+from spk_dt.labels.unit_check import Unit
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.run_config import RunConfig, read_run_config
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from schnetpack import properties
 
-from spk_dt.evaluation.unit_check import Unit
+from spk_dt.labels.unit_check import Unit
 
 __all__ = ["RunConfig", "read_run_config"]
 

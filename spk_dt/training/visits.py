@@ -25,10 +25,10 @@ from schnetpack.data.loader import _atoms_collate_fn
 
 from spk_dt import properties, units
 from spk_dt.data.datamodule import TrajectoryDataModule
-from spk_dt.data.frames import Frames
-from spk_dt.data.trajectories import TrajectoryWriter
-from spk_dt.training.reference_check import check_reference
+from spk_dt.labels.reference_check import check_reference
 from spk_dt.training.task import DynamicTrainingTask
+from spk_dt.trajectories.database import TrajectoryWriter
+from spk_dt.trajectories.frames import Frames
 
 __all__ = ["VisitedStates"]
 
@@ -59,7 +59,7 @@ class VisitedStates(Callback):
     of one frame. When the run is continued they are read, not computed again, and the simulations go on.
 
     Args:
-        reference: reference calculator, see `spk_dt.data.reference.reference_calculator`. It must be the one that the
+        reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`. It must be the one that the
             data were made with: before the training a frame of the data is computed with it and compared.
         n_rounds: number of rounds.
         first_epoch: epoch before which the first round is made.
@@ -130,7 +130,7 @@ class VisitedStates(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""
-        from spk_dt.data.reference import reference_calculator
+        from spk_dt.labels.calculator import reference_calculator
 
         if stage != "fit":
             return
@@ -175,7 +175,7 @@ class VisitedStates(Callback):
         Returns:
             whether a simulation has failed; of an interrupted round that is not known, and taken for no.
         """
-        from spk_dt.evaluation.relabel import relabel  # imports much that others do not need
+        from spk_dt.labels.relabel import relabel  # imports much that others do not need
 
         database = self._file(self._done)
         if database.exists():  # made after the checkpoint from which the run goes on

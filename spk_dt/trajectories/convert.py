@@ -1,0 +1,310 @@
+"""From the files of a simulation to a trajectory database.
+
+The readers (`spk_dt.trajectories.readers`) give frames one at a time; each passes through the checks, the unwrapping and,
+where the file has no velocities, their recovery, straight into the database. So memory does not grow with the number of
+frames. What an interrupted conversion has written is kept beside the database, in a hidden file (see
+`spk_dt.trajectories.part_file`); the next one continues it, as far as files (path, size, time of change), options and
+version are the same.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import chain
+from math import isclose
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
+from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
+from spk_dt.trajectories.unwrapping import checked_frames
+from spk_dt.trajectories.velocities import recover_velocities
+
+__all__ = ["Converted", "Progress", "convert"]
+
+#: called with the name of the trajectory, the frames that are read, and their number if it is known
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A trajectory that was written.
+
+    Args:
+        trajectory: its record in the database.
+        formula: chemical formula.
+        n_atoms: number of atoms.
+        notes: what its user should know.
+    """
+
+    trajectory: Trajectory
+    formula: str
+    n_atoms: int
+    notes: tuple[str, ...] = ()
+
+
+def convert(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    timestep_fs: float | None = None,
+    save_every: int | None = None,
+    recover_velocities: bool = False,
+    drop_incomplete: bool = False,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    velocities_key: str | None = None,
+    velocity_unit: str | None = None,
+    lammps_units: str | None = None,
+    lammps_elements: Sequence[str] | None = None,
+    lammps_logs: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+) -> list[Converted]:
+    """Write the trajectories of files to a database.
+
+    Positions are unwrapped along each trajectory. Of energies, the free energy is taken where there is one, since the forces
+    are its gradient. Velocities come from the file, or from the positions (`spk_dt.trajectories.velocities`).
+
+    Args:
+        inputs: files, or folders, of any format of `spk_dt.trajectories.readers`.
+        out: database to create, ending in ``.db``.
+        timestep_fs: time step of the simulation in fs, where the files do not say it.
+        save_every: steps of the simulation between two frames, where the files do not say it; None for one.
+        recover_velocities: take velocities from the positions also where the files have them.
+        drop_incomplete: leave out the last frame of a file that ends within it, or before the end of the run.
+        energy_key: name of the energy in extended XYZ.
+        forces_key: name of the forces in extended XYZ.
+        velocities_key: name of the velocities in extended XYZ.
+        velocity_unit: their unit, one of `spk_dt.trajectories.readers.extxyz.VELOCITY_UNITS`.
+        lammps_units: style of units of a LAMMPS dump, ``metal`` or ``real``.
+        lammps_elements: elements of the types 1, 2, ... of a LAMMPS dump.
+        lammps_logs: log of each LAMMPS dump, in the order of the dumps.
+        progress: called after each frame.
+
+    Returns:
+        the trajectories, in the order of the files.
+
+    Raises:
+        FileExistsError: if `out` exists.
+        FileNotFoundError: if an input does not exist.
+        ValueError: if an input cannot be understood, lacks something, or contradicts an option; if an option belongs to no
+            input; if another process writes `out`.
+    """
+    options = {
+        "energy_key": energy_key,
+        "forces_key": forces_key,
+        "velocities_key": velocities_key,
+        "velocity_unit": velocity_unit,
+        "lammps_units": lammps_units,
+        "lammps_elements": None if lammps_elements is None else list(lammps_elements),
+        "save_every": save_every,
+        "recover_velocities": recover_velocities or None,
+    }
+    if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
+        raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
+    if save_every is not None and save_every < 1:
+        raise ValueError(f"--save-every {save_every}: there is at least one step between frames.")
+    writer = TrajectoryWriter(out, resume=True)
+    jobs = _jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs])
+    timings = [_timing(job.raw, timestep_fs, save_every) for job in jobs]
+    found = []
+    try:
+        with writer:
+            for job, (interval_fs, inner_steps) in zip(jobs, timings, strict=True):
+                found.append(
+                    _write(
+                        writer, job, interval_fs, inner_steps, recover_velocities, drop_incomplete, progress or _silent
+                    )
+                )
+    except ValueError as error:
+        n = len(writer.trajectories)
+        if n == 0:
+            raise
+        raise ValueError(
+            f"{error} The trajectories before it ({n}) are kept in '{writer.part}': repair this file or leave it out, "
+            "and the command goes on from there."
+        ) from error
+    except sqlite3.OperationalError as error:
+        raise ValueError(
+            f"'{out}' cannot be written: {error}. What was written before is kept in '{writer.part}'; the same "
+            "command goes on from there."
+        ) from error
+    return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A trajectory to write, and the options of its reader."""
+
+    name: str
+    raw: RawTrajectory
+    options: Mapping[str, Any]
+
+    def source(self) -> list[Any]:
+        """All that its frames depend on."""
+        stats = [(file.resolve(), file.stat()) for file in self.raw.files]
+        files = [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        return [version("spk_dt"), version("ase"), files, dict(self.options)]
+
+
+def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Path]) -> list[_Job]:
+    """The trajectories of all inputs, with names of their own."""
+    twice = [str(path) for path, n in Counter(path.resolve() for path in inputs).items() if n > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' is given twice.")
+    readers = [find_reader(path) for path in inputs]
+    _refuse_unused(readers, options, len(logs))
+    unread = iter(logs)
+    found: list[tuple[Path, RawTrajectory, Mapping[str, Any]]] = []
+    for path, reader in zip(inputs, readers, strict=True):
+        own: dict[str, Any] = {
+            name: value for name, value in options.items() if value is not None and name in options_of(reader)
+        }
+        log = next(unread, None) if reader is lammps else None
+        try:
+            raws = reader.read(path, **own, lammps_log=log) if reader is lammps else reader.read(path, **own)
+        except IncompleteFrameError as error:
+            raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
+        found += [(path, raw, own) for raw in raws]
+    names = _unique_names([(path, raw.name) for path, raw, _ in found])
+    return [_Job(name, raw, own) for name, (_, raw, own) in zip(names, found, strict=True)]
+
+
+def _refuse_unused(readers: Sequence[ModuleType], options: Mapping[str, Any], n_logs: int) -> None:
+    """Refuse options that would have no effect."""
+    general = ("save_every", "recover_velocities")
+    for name, value in options.items():
+        if value is not None and name not in general and not any(name in options_of(reader) for reader in readers):
+            takers = ", ".join(reader.__name__.rpartition(".")[2] for reader in READERS if name in options_of(reader))
+            raise ValueError(f"--{name.replace('_', '-')} is for {takers} only, and no input is of this format.")
+    dumps = sum(reader is lammps for reader in readers)
+    if n_logs not in (0, dumps):
+        raise ValueError(
+            f"--lammps-log is given {n_logs} times for {dumps} LAMMPS dumps; give one for each, in their order."
+        )
+
+
+def _unique_names(named: Sequence[tuple[Path, str]]) -> list[str]:
+    """Names of trajectories: with the folder in front, and then a number behind, where they would not differ."""
+    names = [name for _, name in named]
+    count = Counter(names)
+    names = [
+        f"{path.resolve().parent.name}_{name}" if count[name] > 1 else name
+        for (path, _), name in zip(named, names, strict=True)
+    ]
+    taken: set[str] = set()
+    for i, name in enumerate(names):
+        number = 2
+        while names[i] in taken:
+            names[i] = f"{name}_{number}"
+            number += 1
+        taken.add(names[i])
+    return names
+
+
+def _timing(raw: RawTrajectory, timestep_fs: float | None, save_every: int | None) -> tuple[float, int]:
+    """Time between two frames in fs, and the steps of the simulation between them, from the file or the options."""
+    file = f"'{raw.files[0]}'" if raw.files else f"'{raw.name}'"
+    if raw.inner_steps is not None and save_every is not None and raw.inner_steps != save_every:
+        raise ValueError(
+            f"{file} has {raw.inner_steps} steps between frames, but --save-every says {save_every}; leave the option "
+            "away."
+        )
+    inner_steps = raw.inner_steps or save_every or 1
+    if timestep_fs is None and raw.timestep_fs is None:
+        raise ValueError(
+            f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every "
+            "N if only every Nth step is in the file."
+        )
+    if timestep_fs is None:
+        interval_fs = raw.timestep_fs
+    else:
+        interval_fs = timestep_fs * inner_steps
+        if raw.timestep_fs is not None and not isclose(interval_fs, raw.timestep_fs, rel_tol=1e-5):
+            raise ValueError(
+                f"{file} has {raw.timestep_fs:g} fs between frames, but --timestep-fs {timestep_fs:g} with "
+                f"{inner_steps} steps between frames (--save-every) makes {interval_fs:g} fs. Leave --timestep-fs "
+                "away, or correct it."
+            )
+    if not 0.0 < interval_fs < float("inf"):
+        raise ValueError(f"{file} has {interval_fs:g} fs between frames; a time step is positive.")
+    return float(interval_fs), int(inner_steps)
+
+
+@dataclass
+class _Seen:
+    """What is learnt of a trajectory while its frames pass."""
+
+    first: Atoms | None = None
+    moved: np.ndarray | None = None  # [n_atoms]
+    frames: int = 0
+    free_energy: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def _write(
+    writer: TrajectoryWriter,
+    job: _Job,
+    interval_fs: float,
+    inner_steps: int,
+    recover: bool,
+    drop_incomplete: bool,
+    progress: Progress,
+) -> Converted:
+    """Write one trajectory."""
+    seen, raw = _Seen(), job.raw
+    source = f"'{raw.files[0]}'" + ("" if raw.name == raw.files[0].stem else f" ({raw.name})")
+    frames = checked_frames(_frames(raw, seen, drop_incomplete), source)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{source} has no complete frame.")
+    has_velocities = first.has("momenta") and not recover
+    frames = _watched(chain([first], frames), job.name, seen, raw.n_frames, progress)
+    if not has_velocities:
+        frames = recover_velocities(frames, interval_fs, inner_steps, source)
+    trajectory = writer.add(
+        job.name, frames, interval_fs, inner_steps, VELOCITIES[0] if has_velocities else VELOCITIES[1], job.source()
+    )
+    progress(job.name, trajectory.length, trajectory.length)
+    if seen.free_energy:
+        seen.notes.append("the energy is the free energy, which the forces are the gradient of")
+    if seen.frames > 1 and not seen.moved.all():
+        seen.notes.append(f"atoms that never move: {int((~seen.moved).sum())}; Dynamic Training moves all atoms")
+    return Converted(trajectory, first.get_chemical_formula(), len(first), tuple(seen.notes))
+
+
+def _frames(raw: RawTrajectory, seen: _Seen, drop_incomplete: bool) -> Iterator[Atoms]:
+    """Frames of a file; with `drop_incomplete`, those before the one it ends within."""
+    try:
+        for frame in raw.frames():
+            if seen.first is None:
+                results = {} if frame.calc is None else frame.calc.results
+                seen.free_energy = results.get("free_energy") not in (None, results.get("energy"))
+            yield frame
+    except IncompleteFrameError as error:
+        if not drop_incomplete:
+            raise
+        seen.notes.append(f"frame {error.index}, within which the file ends, was left out: {error.detail}")
+
+
+def _watched(
+    frames: Iterable[Atoms], name: str, seen: _Seen, n_frames: int | None, progress: Progress
+) -> Iterator[Atoms]:
+    """The frames, while progress is shown."""
+    for frame in frames:
+        if seen.first is None:
+            seen.first, seen.moved = frame, np.zeros(len(frame), dtype=bool)
+        seen.moved |= (frame.positions != seen.first.positions).any(axis=1)
+        seen.frames += 1
+        yield frame
+        progress(name, seen.frames, n_frames)
+
+
+def _silent(name: str, done: int, total: int | None) -> None:
+    """No progress shown."""

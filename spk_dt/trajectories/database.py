@@ -1,0 +1,261 @@
+"""Trajectories on disk: SchNetPack's ASE database, with what is needed to know which frames follow each other.
+
+A trajectory database is a valid SchNetPack data set: `schnetpack.data.ASEAtomsData` reads it, and static training uses it
+as it is. Beyond the properties (energy, forces, velocities, each with its unit) its metadata holds
+
+    trajectories   one record per trajectory, see `Trajectory`
+    groups_ids     {"trajectory": [trajectory of each frame]}, what `schnetpack.data.GroupSplit` reads
+    splits         optional, {"train": [[frames]], "val": ...}, what `schnetpack.data.SubsamplePartitions` reads
+
+Frames of a trajectory are consecutive rows, `timestep_fs` apart, with `inner_steps` steps of the simulation from one to the
+next.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ase.units
+import numpy as np
+from ase import Atoms
+
+from spk_dt import properties
+from spk_dt.trajectories.part_file import PartFile, fingerprint
+
+__all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
+
+#: units in which a `TrajectoryWriter` stores
+PROPERTY_UNITS = {
+    properties.energy: "eV",
+    properties.forces: "eV/Ang",
+    properties.velocities: "Ang/fs",
+}
+
+#: where velocities may come from: the simulation, or the positions of neighbouring frames
+VELOCITIES = ("file", "central differences")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trajectory of a database.
+
+    Args:
+        name: name, unique within the database.
+        start: index of its first frame, counted from 0 over the whole database.
+        length: number of frames.
+        timestep_fs: time between two frames, in fs.
+        inner_steps: steps of the simulation between two frames, n; frames were saved every n steps of timestep_fs / n.
+        velocities: where the velocities come from, one of `VELOCITIES`.
+    """
+
+    name: str
+    start: int
+    length: int
+    timestep_fs: float
+    inner_steps: int = 1
+    velocities: str = VELOCITIES[0]
+
+    @property
+    def frames(self) -> range:
+        """Indices of its frames in the database."""
+        return range(self.start, self.start + self.length)
+
+
+def read_trajectories(metadata: Mapping[str, Any], source: str) -> list[Trajectory]:
+    """The trajectories named in the metadata of a database.
+
+    Args:
+        metadata: metadata of the ASE database.
+        source: path of the database, for the error message.
+
+    Raises:
+        ValueError: if the database does not say which frames follow each other, or how far apart they are.
+    """
+    if "trajectories" not in metadata:
+        raise ValueError(
+            f"'{source}' has no 'trajectories' in its metadata, so it is not known which frames follow each other and "
+            "at what time step. Write it with spk_dt.data.TrajectoryWriter."
+        )
+    trajectories = [Trajectory(**record) for record in metadata["trajectories"]]
+    for trajectory in trajectories:
+        if not trajectory.timestep_fs > 0.0:
+            raise ValueError(
+                f"trajectory '{trajectory.name}' of '{source}' has time step {trajectory.timestep_fs} fs; "
+                "the time between two frames must be positive."
+            )
+        if not trajectory.inner_steps >= 1:
+            raise ValueError(
+                f"trajectory '{trajectory.name}' of '{source}' has {trajectory.inner_steps} steps between two frames; "
+                "there is at least one."
+            )
+    return trajectories
+
+
+class TrajectoryWriter:
+    """Writes a trajectory database; the file appears under its name only when everything is in it.
+
+    Use as a context manager.
+
+        with TrajectoryWriter("my_aimd.db") as writer:
+            writer.add("run_1", ase.io.iread("run_1.extxyz"), timestep_fs=0.5)
+
+    What an error leaves behind is removed. With `resume` what was written is kept instead (see
+    `spk_dt.trajectories.part_file`), be the program interrupted, killed, or stopped by an error; the same calls then
+    continue it. Only a trajectory whose frames raise ValueError is removed: it is to be repaired, and those before it stay.
+
+    Args:
+        path: database to create, ending in ``.db``.
+        splits: optional mapping from partition (``"train"``, ``"val"``, ``"test"``) to names of trajectories.
+        resume: whether to continue what an interrupted writer of the same database has left.
+
+    Raises:
+        FileExistsError: if `path` exists, also on entry and exit; nothing is overwritten.
+        ValueError: if `path` does not end in ``.db``; on entry with `resume`, if another process is writing it.
+    """
+
+    def __init__(
+        self, path: str | Path, splits: Mapping[str, Sequence[str]] | None = None, resume: bool = False
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix != ".db":
+            raise ValueError(f"'{path}': the name of a trajectory database ends in .db")
+        self._part = PartFile(self.path, resume, PROPERTY_UNITS)
+        self._part.check_target()
+        self._resume = resume
+        self._splits = splits
+        self._trajectories: list[Trajectory] = []
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """The trajectories that are written."""
+        return tuple(self._trajectories)
+
+    @property
+    def part(self) -> Path:
+        """The hidden file that holds them until all are written."""
+        return self._part.path
+
+    def __enter__(self) -> Self:
+        self._part.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                metadata = self._metadata()
+                self._part.finish(sum(trajectory.length for trajectory in self._trajectories), metadata)
+        finally:
+            self._part.close()
+
+    def add(
+        self,
+        name: str,
+        frames: Iterable[Atoms],
+        timestep_fs: float,
+        inner_steps: int = 1,
+        velocities: str = VELOCITIES[0],
+        source: Any = None,
+    ) -> Trajectory:
+        """Append a trajectory.
+
+        Args:
+            name: name, unique within the database.
+            frames: frames in order of time; each carries velocities (or momenta), and energy and forces from a
+                calculator, in the units of ASE.
+            timestep_fs: time between two frames, in fs.
+            inner_steps: steps of the simulation between two frames.
+            velocities: where the velocities come from, one of `VELOCITIES`.
+            source: with `resume`, all that the frames depend on, as JSON can hold it. Rows that an interrupted writer has
+                written from an equal source are kept; `frames` are then read from the first one on, but not written
+                again, and not even read if all of them are there.
+
+        Returns:
+            the record of the trajectory.
+
+        Raises:
+            ValueError: if the name is taken, time step or number of inner steps is not positive, there is no frame, or a
+                frame lacks velocities, energy or forces, or is not of the composition of the first.
+        """
+        if any(trajectory.name == name for trajectory in self._trajectories):
+            raise ValueError(f"trajectory '{name}' is in '{self.path}' already; give each trajectory its own name.")
+        if not timestep_fs > 0.0:
+            raise ValueError(
+                f"time step {timestep_fs} fs of trajectory '{name}': the time between two frames must be positive."
+            )
+        if inner_steps < 1 or velocities not in VELOCITIES:
+            raise ValueError(
+                f"inner_steps={inner_steps}, velocities='{velocities}' of trajectory '{name}': there is at least one "
+                f"step between frames, and velocities come from {' or '.join(VELOCITIES)}."
+            )
+        start = sum(trajectory.length for trajectory in self._trajectories)
+        key = fingerprint([name, float(timestep_fs), int(inner_steps), velocities, source])
+        length = self._part.begin(len(self._trajectories), start, key)
+        if length is None:
+            try:
+                written = self._part.n_rows - start
+                length = written + self._part.write(islice(self._rows(name, frames), written, None))
+                if length == 0:
+                    raise ValueError(f"trajectory '{name}' has no frames.")
+            except BaseException as error:
+                if isinstance(error, ValueError) or not self._resume:
+                    self._part.cut(start)
+                raise
+        trajectory = Trajectory(name, start, length, float(timestep_fs), int(inner_steps), velocities)
+        self._trajectories.append(trajectory)
+        return trajectory
+
+    def _rows(self, name: str, frames: Iterable[Atoms]) -> Iterator[tuple[Atoms, dict, dict]]:
+        """Rows of the database, one for each frame."""
+        numbers = None
+        for index, atoms in enumerate(frames):
+            numbers = atoms.numbers if numbers is None else numbers
+            yield self._row(name, index, atoms, numbers)
+
+    def _row(self, name: str, index: int, atoms: Atoms, numbers: np.ndarray) -> tuple[Atoms, dict, dict]:
+        """Structure, key-value pairs and data of one row of the database."""
+        where = f"frame {index} of trajectory '{name}'"
+        if not np.array_equal(atoms.numbers, numbers):
+            raise ValueError(f"{where} has other atoms, or another order of atoms, than the first frame.")
+        if not atoms.has("momenta"):
+            raise ValueError(
+                f"{where} has no velocities. Set them with Atoms.set_velocities; for a trajectory made with velocity "
+                "Verlet they are v(t) = (x(t + dt) - x(t - dt)) / (2 dt)."
+            )
+        results = atoms.calc.results if atoms.calc is not None else {}
+        missing = [key for key in (properties.energy, properties.forces) if key not in results]
+        if missing:
+            raise ValueError(f"{where} has no {' and no '.join(missing)}; each frame needs energy and forces.")
+        data = {
+            properties.energy: np.array([results["energy"]], dtype=np.float64),
+            properties.forces: np.asarray(results["forces"], dtype=np.float64),
+            properties.velocities: atoms.get_velocities() * ase.units.fs,
+        }
+        structure = atoms.copy()  # without its calculator: energy and forces are in `data`
+        structure.info = {}
+        return structure, {}, data
+
+    def _metadata(self) -> dict[str, Any]:
+        """Trajectories, groups and splits."""
+        if not self._trajectories:
+            raise ValueError(f"no trajectory was added to '{self.path}'.")
+        frames_of = {trajectory.name: list(trajectory.frames) for trajectory in self._trajectories}
+        metadata: dict[str, Any] = {
+            "trajectories": [asdict(trajectory) for trajectory in self._trajectories],
+            "groups_ids": {
+                "trajectory": [i for i, t in enumerate(self._trajectories) for _ in range(t.length)],
+            },
+        }
+        if self._splits is not None:
+            unknown = {name for names in self._splits.values() for name in names} - set(frames_of)
+            if unknown:
+                raise ValueError(f"splits name trajectories that '{self.path}' does not have: {sorted(unknown)}")
+            metadata["splits"] = {
+                partition: [[frame for name in names for frame in frames_of[name]]]
+                for partition, names in self._splits.items()
+            }
+        return metadata

@@ -1,0 +1,195 @@
+"""The hidden file in which a trajectory database grows: ``.name.part.db``, named ``name.db`` when it is complete.
+
+Rows are committed every `COMMIT_EVERY` frames, so a program that is killed loses no more than these. What was begun, and
+from which source, is kept in the metadata: ``[first row, fingerprint of the source]`` of each trajectory, the last of which
+may be incomplete. With it a later writer continues where the earlier one was.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import fasteners
+from ase import Atoms
+from ase.db import connect
+from ase.db.sqlite import all_tables
+
+__all__ = ["COMMIT_EVERY", "PartFile", "fingerprint"]
+
+log = logging.getLogger(__name__)
+
+#: frames from one commit to the next
+COMMIT_EVERY = 500
+
+_BEGUN = "begun"
+
+
+def fingerprint(source: Any) -> str:
+    """A short text that is the same for the same source only.
+
+    Args:
+        source: anything that JSON can hold.
+    """
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class PartFile:
+    """The growing database.
+
+    Args:
+        target: name of the database when it is complete.
+        resume: whether to continue a part that an interrupted writer has left.
+        units: unit of each property.
+    """
+
+    def __init__(self, target: Path, resume: bool, units: Mapping[str, str]) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.stem}.part.db")
+        self._resume = resume
+        self._units = dict(units)
+        self._begun: list[tuple[int, str]] = []
+        self._lock = fasteners.InterProcessLock(self.path.with_suffix(".lock")) if resume else None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that are committed."""
+        return connect(self.path, use_lock_file=False).count()
+
+    def check_target(self) -> None:
+        """Refuse a target that exists; nothing is overwritten.
+
+        Raises:
+            FileExistsError: if it does.
+        """
+        if self.target.exists():
+            raise FileExistsError(f"'{self.target}' exists. Remove it or choose another name.")
+
+    def open(self) -> None:
+        """Create the file, or continue it.
+
+        Raises:
+            FileExistsError: if the target exists; another process may have finished it meanwhile.
+            ValueError: if another process is writing it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._lock is not None and not self._lock.acquire(blocking=False):
+            raise ValueError(f"another process writes '{self.target}'; wait for it, or choose another name.")
+        try:
+            self.check_target()
+        except FileExistsError:
+            self._unlock()
+            raise
+        self._begun = self._read_begun() if self._resume else []
+        if not self._begun:
+            self.remove()
+            # what schnetpack.data.ASEAtomsData.create writes
+            connect(self.path).metadata = {
+                "_property_unit_dict": self._units,
+                "_distance_unit": "Ang",
+                "atomrefs": {},
+            }
+
+    def begin(self, index: int, start: int, source: str) -> int | None:
+        """Begin trajectory number `index` at row `start`; rows of another source are removed.
+
+        Args:
+            index: number of the trajectory.
+            start: its first row, counted from 0.
+            source: fingerprint of where it comes from.
+
+        Returns:
+            its length if it is here completely, else None.
+        """
+        known = self._begun[index : index + 2]
+        if not known or known[0] != (start, source):
+            if known:
+                log.warning(f"'{self.target}' was begun with other files or options; they are converted again.")
+            self.cut(start)
+            self._begun = [*self._begun[:index], (start, source)]
+            if self._resume:
+                database = connect(self.path, use_lock_file=False)
+                database.metadata = {**database.metadata, _BEGUN: self._begun}
+        return known[1][0] - start if known and known[0] == (start, source) and len(known) == 2 else None
+
+    def write(self, rows: Iterable[tuple[Atoms, dict, dict]]) -> int:
+        """Append rows: structure, key-value pairs and data of each.
+
+        Returns:
+            number of rows written.
+        """
+        iterator = iter(rows)
+        total, written = 0, COMMIT_EVERY
+        while written == COMMIT_EVERY:
+            with connect(self.path, use_lock_file=False) as database:
+                written = 0
+                for row in islice(iterator, COMMIT_EVERY):
+                    database.write(*row)
+                    written += 1
+            total += written
+        return total
+
+    def cut(self, start: int) -> None:
+        """Remove all rows from `start` on; the next row written gets its number."""
+        if self.n_rows > start:
+            database = connect(self.path, use_lock_file=False)
+            with database, database.managed_connection() as connection:
+                for table in reversed(all_tables):
+                    connection.execute(f"DELETE FROM {table} WHERE id > ?", (start,))
+                connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'systems'", (start,))
+
+    def finish(self, n_rows: int, metadata: Mapping[str, Any]) -> None:
+        """Keep the first `n_rows` rows, add the metadata, and give the file its name.
+
+        Raises:
+            FileExistsError: if another process has given it to another file meanwhile.
+        """
+        self.cut(n_rows)
+        database = connect(self.path, use_lock_file=False)
+        before = database.metadata
+        database.metadata = {**{key: value for key, value in before.items() if key != _BEGUN}, **metadata}
+        try:
+            self._give_name()
+        except FileExistsError:
+            database.metadata = before  # so that it can be continued
+            raise
+
+    def _give_name(self) -> None:
+        """Rename the file, without replacing another."""
+        try:
+            os.link(self.path, self.target)  # rename would replace
+        except OSError:  # the target exists, or the file system has no hard links
+            self.check_target()
+            self.path.rename(self.target)
+        else:
+            self.path.unlink()
+
+    def close(self) -> None:
+        """Let go of the file; it is left only where it may be continued and has rows."""
+        if not (self._resume and self.path.exists() and self.n_rows > 0):
+            self.remove()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None and self._lock.acquired:
+            self.path.with_suffix(".lock").unlink(missing_ok=True)
+            self._lock.release()
+
+    def remove(self) -> None:
+        """Remove the file; its journal last, since without it an interrupted database would look complete."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+
+    def _read_begun(self) -> list[tuple[int, str]]:
+        """What an interrupted writer has begun; nothing if there is no file, or one that cannot be continued."""
+        if not self.path.exists():
+            return []
+        with contextlib.suppress(sqlite3.Error, OSError, ValueError, TypeError):
+            return [(int(start), str(source)) for start, source in connect(self.path).metadata.get(_BEGUN, [])]
+        return []

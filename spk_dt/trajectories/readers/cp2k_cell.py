@@ -1,0 +1,83 @@
+"""The cell of a CP2K run, which its XYZ files do not hold."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from spk_dt.trajectories.readers.cp2k_input import RunInput
+
+__all__ = ["cell_of"]
+
+log = logging.getLogger(__name__)
+
+_SAY_CELL = (
+    "Put the restart file {project}-{number}.restart or the input of the run beside it, or a file {project}-{number}.cell "
+    "with the line '0 0.0 Ax Ay Az Bx By Bz Cx Cy Cz' in Å; for a molecule without a cell, an input with "
+    "&FORCE_EVAL &SUBSYS &CELL and PERIODIC NONE"
+)
+
+
+def cell_of(
+    folder: Path, project: str, number: str, step: np.ndarray, run_input: RunInput | None
+) -> tuple[dict[int, np.ndarray] | np.ndarray | None, tuple[bool, bool, bool], tuple[Path, ...]]:
+    """The cell of a run and where it is periodic: from its input, or the ``.cell`` file that CP2K prints.
+
+    Args:
+        folder: of the run.
+        project: name of the project.
+        number: of the run, as in its file names.
+        step: [n_frames] steps of the frames.
+        run_input: its input, if there is one.
+
+    Returns:
+        the cell ([3, 3] Å; by step if it changes; None without), where it is periodic, and the files that say so.
+
+    Raises:
+        ValueError: if the cell is not known, or not at all steps.
+    """
+    pbc = run_input.pbc if run_input is not None else (True, True, True)
+    said = (run_input.file,) if run_input is not None else ()
+    file = folder / f"{project}-{number}.cell"
+    if not any(pbc):
+        return None, pbc, said
+    if not file.is_file():
+        if run_input is None or run_input.cell is None:
+            where = f"'{folder / project}-pos-{number}.xyz'"
+            remedy = _SAY_CELL.format(project=project, number=number)
+            problem = run_input.problem if run_input is not None else None
+            raise ValueError(f"the cell of {where} is not known: {problem or 'XYZ files do not hold it.'} {remedy}.")
+        return run_input.cell, pbc, said
+    if run_input is None:
+        log.warning(
+            "'%s' does not say where it is periodic: taken as PERIODIC XYZ, with the units that CP2K prints by default. "
+            "If that is wrong, put the restart file %s-%s.restart or the input of the run beside it.",
+            *(file, project, number),
+        )
+    cells = {}
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line_number, line in enumerate(lines, 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                cell = np.array([float(word) for word in words[2:11]]).reshape(3, 3)
+                if not (np.isfinite(cell).all() and abs(np.linalg.det(cell)) > 0.0):
+                    raise ValueError
+                cells[int(words[0])] = cell
+            except ValueError:
+                raise ValueError(
+                    f"line {line_number} of '{file}' is not step, time and nine components of the cell. Repair or remove "
+                    "the line."
+                ) from None
+    if not cells:
+        raise ValueError(f"'{file}' holds no cell. {_SAY_CELL.format(project=project, number=number)}.")
+    values = np.array(list(cells.values()))
+    if np.ptp(values, axis=0).max() < 1e-8:
+        return values[0], pbc, (file, *said)
+    missing = [int(one) for one in step if int(one) not in cells]
+    if missing:
+        raise ValueError(
+            f"the cell changes, and '{file}' lacks that of step {missing[0]}. Print it with the &EACH of the positions."
+        )
+    return cells, pbc, (file, *said)

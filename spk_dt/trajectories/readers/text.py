@@ -1,0 +1,78 @@
+"""Blocks of lines of a text file, and the numbers in them, with errors that name the file and the frame."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+
+__all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text"]
+
+
+def open_text(path: Path) -> TextIO:
+    """A text file to read; bytes that are no text become a sign that no number has."""
+    return path.open(encoding="utf-8", errors="replace")
+
+
+def beginning(path: Path, n: int = 2) -> list[str]:
+    """The first lines of a file, at most 10,000 characters of each; none if it cannot be read or is binary."""
+    try:
+        with path.open("rb") as file:
+            lines = [file.readline(10_000) for _ in range(n)]
+    except OSError:
+        return []
+    return [] if any(b"\0" in line for line in lines) else [line.decode(errors="replace") for line in lines]
+
+
+def count_lines(path: Path) -> int:
+    """Number of line feeds in a file."""
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def following_lines(file: TextIO, n: int, path: Path, index: int) -> list[str]:
+    """The next lines of a file.
+
+    Args:
+        file: opened file.
+        n: number of lines.
+        path: name of the file, for the error message.
+        index: frame that the lines belong to.
+
+    Raises:
+        IncompleteFrameError: if there are fewer, or the last one is cut off. A line that does not end with a line feed is
+            taken for cut off, since a number in it may have lost its last digits.
+    """
+    lines = list(islice(file, n))
+    if lines and not lines[-1].endswith("\n"):
+        remedy = f"; if you know that it is whole, add one: echo >> '{path}'" if len(lines) == n else ""
+        raise IncompleteFrameError(path, index, f"its last line has no line feed and may be cut off{remedy}")
+    if len(lines) < n:
+        raise IncompleteFrameError(path, index, f"{n} lines are expected where {len(lines)} are left")
+    return lines
+
+
+def floats(rows: Sequence[Sequence[str]], path: Path, index: int) -> np.ndarray:
+    """Numbers of a table.
+
+    Args:
+        rows: words of each line.
+        path: name of the file, for the error message.
+        index: frame that the lines belong to.
+
+    Returns:
+        [n_rows, n_columns]
+
+    Raises:
+        ValueError: if a word is no number, or not finite, or the rows differ in length.
+    """
+    try:
+        table = np.array([[float(word) for word in row] for row in rows], dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"'{path}', frame {index}: {error}. The file is damaged there; copy it again.") from None
+    if not np.isfinite(table).all():
+        raise ValueError(f"'{path}', frame {index}: a number is not finite. The simulation broke down there.")
+    return table
