@@ -1,7 +1,8 @@
 r"""What changes velocities beside the forces: thermostats, constraints, other masses, noise.
 
 The residual of velocity Verlet (`spk_dt.trajectories.verlet_residual`) from each frame to the next,
-:math:`\Delta x_k, \Delta v_k`, is what a rollout with the true forces would miss. Left to itself over a time t of W steps it displaces the atoms by
+:math:`\Delta x_k, \Delta v_k`, is what a rollout with the true forces would miss. Left to itself over a time t of W steps
+it displaces the atoms by
 
 .. math:: D_k = \sum_{j=k}^{k+W-1} \Bigl[ \Delta x_j + T \sum_{i=k}^{j-1} \Delta v_i \Bigr], \qquad
           r_Z = \sqrt{\langle m D^2 \rangle_Z / \langle m (x_{k+W} - x_k)^2 \rangle}
