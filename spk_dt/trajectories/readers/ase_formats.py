@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ase.units
 from ase import Atoms
-from ase.io.trajectory import PieceReader
+from ase.io.trajectory import TrajectoryReader
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.text import beginning
@@ -44,7 +44,7 @@ def read(path: Path, save_every: int | None = None) -> list[RawTrajectory]:
         ValueError: if the file is damaged, or of a relaxation.
     """
     try:
-        with PieceReader(path) as file:
+        with TrajectoryReader(path) as file:
             n_frames, description = len(file), file.description if len(file) > 0 else {}
     except Exception as error:  # whatever a damaged file leads to
         raise ValueError(
@@ -73,7 +73,7 @@ def _frames(path: Path, n_frames: int) -> Iterator[Atoms]:
     """Frames of a file."""
     if n_frames == 0:
         raise ValueError(f"'{path}' is empty; it should hold frames of a trajectory.")
-    with PieceReader(path) as file:
+    with TrajectoryReader(path) as file:
         for index in range(n_frames):
             try:
                 atoms = file[index]
