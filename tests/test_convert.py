@@ -25,7 +25,7 @@ from simulation_files import changed, write_dump, write_log, write_outcar, write
 from typer.testing import CliRunner
 
 from spk_dt.cli import app
-from spk_dt.data import TrajectoryWriter, part_file
+from spk_dt.trajectories import TrajectoryWriter, part_file
 from spk_dt.trajectories.convert import convert
 
 FORK = multiprocessing.get_context("fork")

@@ -11,8 +11,9 @@ from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
+from spk_dt.evaluation.true_error import true_force_error
 from spk_dt.labels.label_file import geometry_hash
-from spk_dt.labels.relabel import relabel, true_force_error
+from spk_dt.labels.relabel import relabel
 
 REFERENCE = "ase.calculators.emt:EMT"
 

@@ -1,7 +1,16 @@
 r"""The true error of an evaluation: visited geometries relabelled with the reference method.
 
-The force error is another number than that along the reference, see `spk_dt.labels.relabel`. It needs no reference
-trajectory, so it goes on where that ends.
+Two errors of forces can be taken along a simulation, and they mean different things.
+
+Along the reference frames, :math:`|F_\mathrm{model}(x_k) - F_\mathrm{ref}(x_k^\mathrm{ref})|`: the model's forces where it
+is at step k against the reference forces where the reference is at step k (`spk_dt.evaluation.force_error`). This is what
+dynamic training reduces. It measures how far the trajectories have come apart, which they do in any chaotic system, also
+for a perfect model with a slightly different start.
+
+At the visited geometries, :math:`|F_\mathrm{model}(x_k) - F_\mathrm{ref}(x_k)|`: both at the same place
+(`true_force_error`). It measures the quality of the potential where the simulation goes, which no test set knows
+beforehand, and needs the reference method (`spk_dt.labels.relabel`) but no reference trajectory, so it goes on where that
+ends. A model may be far from the reference trajectory and still right, or close to it for a while on a wrong surface.
 
 Forces that are nearly right can still lead to where no trajectory of the reference would come: a model whose barriers or
 reaction energies are wrong, once it has crossed them, may have moderate force errors and lack several eV. This shows in the
@@ -24,15 +33,16 @@ from typing import Any, NamedTuple
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.judge import simulated_trajectories
 from spk_dt.evaluation.results import Results, read_results
-from spk_dt.labels.relabel import Labels, relabel, true_force_error
+from spk_dt.labels.relabel import Labels, relabel
 from spk_dt.labels.unit_check import parse_unit
 from spk_dt.units import conversion
 
-__all__ = ["true_errors"]
+__all__ = ["true_errors", "true_force_error"]
 
 #: errors of the start frames at one time step of the simulation: by step, then by element
 _Curve = dict[int, dict[str, list[float]]]
@@ -113,6 +123,46 @@ def true_errors(
     metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return found
+
+
+def true_force_error(
+    model_forces: np.ndarray, reference_forces: np.ndarray, atomic_numbers: np.ndarray
+) -> dict[str, Any]:
+    """Mean absolute error of force components for each element, at the geometries that the model visited.
+
+    This is the quality of the potential where the simulation goes, not the distance from the reference trajectory (see the
+    text at the top of this module).
+
+    Args:
+        model_forces: [n_frames, n_atoms, 3] eV/Å.
+        reference_forces: [n_frames, n_atoms, 3] eV/Å at the same geometries; NaN where the reference method failed.
+        atomic_numbers: [n_atoms].
+
+    Returns:
+        mae_ev_per_ang: by symbol of the element; None if no frame is left.
+        n_frames: frames averaged over.
+        n_left_out: frames in which a force is not finite. Read it together with the error: the worst geometries are here.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    model, labels = np.asarray(model_forces, dtype=float), np.asarray(reference_forces, dtype=float)
+    expected = (len(labels), len(atomic_numbers), 3)
+    if model.shape != expected or labels.shape != expected:
+        raise ValueError(
+            f"model forces {model.shape} and reference forces {labels.shape} should both have the shape {expected}."
+        )
+    used = (np.isfinite(model) & np.isfinite(labels)).all(axis=(1, 2))
+    errors = np.abs(model[used] - labels[used])
+    numbers = np.asarray(atomic_numbers)
+    return {
+        "mae_ev_per_ang": {
+            chemical_symbols[number]: float(errors[:, numbers == number].mean()) if used.any() else None
+            for number in np.unique(numbers)
+        },
+        "n_frames": int(used.sum()),
+        "n_left_out": int((~used).sum()),
+    }
 
 
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from schnetpack import properties as spk_properties
 
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.labels.relabel import relabel
 
 __all__ = ["check_reference"]
 
@@ -34,8 +35,6 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
     Raises:
         ValueError: if the method fails there, its forces are not those of the data, or the file is of another method.
     """
-    from spk_dt.labels.relabel import relabel  # imports much that others do not need
-
     frames, starts = datamodule.frames, datamodule.train_dataset.starts
     some = starts[np.linspace(0, len(starts) - 1, min(len(starts), _CANDIDATES)).astype(int)]
     index = max(map(int, some), key=lambda one: np.abs(frames.window(spk_properties.forces, one, 1)).mean())

@@ -1,17 +1,4 @@
-r"""The reference method's energies and forces at the geometries that a model has visited.
-
-Two errors of forces can be taken along a simulation, and they mean different things.
-
-Along the reference frames, :math:`|F_\mathrm{model}(x_k) - F_\mathrm{ref}(x_k^\mathrm{ref})|`: the model's forces where it
-is at step k against the reference forces where the reference is at step k (`spk_dt.evaluation.force_error`). This is what
-dynamic training reduces. It measures how far the trajectories have come apart, which they do in any chaotic system, also
-for a perfect model with a slightly different start.
-
-At the visited geometries, :math:`|F_\mathrm{model}(x_k) - F_\mathrm{ref}(x_k)|`: both at the same place
-(`true_force_error`). It measures the quality of the potential where the simulation goes, which no test set knows
-beforehand, and needs the reference method (`relabel`). A model may be far from the reference trajectory and still right,
-or close to it for a while on a wrong surface.
-"""
+"""Energies and forces of the reference method at given geometries, computed in parallel and kept as they come."""
 
 import json
 import os
@@ -31,11 +18,11 @@ import fasteners
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.data import chemical_symbols
 
+from spk_dt.labels.calculator import TBLITE_SETTINGS, reference_calculator
 from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
 
-__all__ = ["Labels", "relabel", "true_force_error"]
+__all__ = ["Labels", "relabel"]
 
 
 @dataclass(frozen=True)
@@ -102,9 +89,6 @@ def relabel(
         ImportError: if the package of the reference calculator is not installed.
         RuntimeError: if a process dies (out of memory, crash of the reference program).
     """
-    # imported here because the worker processes import this module, and spk_dt.data takes seconds
-    from spk_dt.labels.calculator import TBLITE_SETTINGS, reference_calculator
-
     if n_processes < 1:
         raise ValueError(f"n_processes={n_processes}: it takes one at least.")
     header = {"format": LABEL_FORMAT, "reference": reference}
@@ -143,46 +127,6 @@ def relabel(
         return _labels(names, known, len(known) - n_known)
     finally:
         lock.release()
-
-
-def true_force_error(
-    model_forces: np.ndarray, reference_forces: np.ndarray, atomic_numbers: np.ndarray
-) -> dict[str, Any]:
-    """Mean absolute error of force components for each element, at the geometries that the model visited.
-
-    This is the quality of the potential where the simulation goes, not the distance from the reference trajectory (see the
-    text at the top of this module).
-
-    Args:
-        model_forces: [n_frames, n_atoms, 3] eV/Å.
-        reference_forces: [n_frames, n_atoms, 3] eV/Å at the same geometries; NaN where the reference method failed.
-        atomic_numbers: [n_atoms].
-
-    Returns:
-        mae_ev_per_ang: by symbol of the element; None if no frame is left.
-        n_frames: frames averaged over.
-        n_left_out: frames in which a force is not finite. Read it together with the error: the worst geometries are here.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    model, labels = np.asarray(model_forces, dtype=float), np.asarray(reference_forces, dtype=float)
-    expected = (len(labels), len(atomic_numbers), 3)
-    if model.shape != expected or labels.shape != expected:
-        raise ValueError(
-            f"model forces {model.shape} and reference forces {labels.shape} should both have the shape {expected}."
-        )
-    used = (np.isfinite(model) & np.isfinite(labels)).all(axis=(1, 2))
-    errors = np.abs(model[used] - labels[used])
-    numbers = np.asarray(atomic_numbers)
-    return {
-        "mae_ev_per_ang": {
-            chemical_symbols[number]: float(errors[:, numbers == number].mean()) if used.any() else None
-            for number in np.unique(numbers)
-        },
-        "n_frames": int(used.sum()),
-        "n_left_out": int((~used).sum()),
-    }
 
 
 def _missing(
