@@ -10,10 +10,12 @@ _PUBLIC = {
     "Detached": "spk_dt.dynamics",
     "DynamicTrainingTask": "spk_dt.training",
     "Full": "spk_dt.dynamics",
+    "Langevin": "spk_dt.dynamics",
     "ModelForces": "spk_dt.dynamics",
     "TrajectoryDataModule": "spk_dt.data",
     "TrajectoryWriter": "spk_dt.trajectories",
     "Truncated": "spk_dt.dynamics",
+    "VelocityVerlet": "spk_dt.dynamics",
     "VerletList": "spk_dt.dynamics",
     "rollout": "spk_dt.dynamics",
 }

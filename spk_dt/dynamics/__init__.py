@@ -1,12 +1,12 @@
 from spk_dt.dynamics.compiled import CompiledPotential
 from spk_dt.dynamics.explosion import ExplosionGuard
 from spk_dt.dynamics.gradients import Detached, Full, GradientMode, Truncated
+from spk_dt.dynamics.integrators import Integrator, Langevin, VelocityVerlet
 from spk_dt.dynamics.kicks import Kicks
 from spk_dt.dynamics.model_forces import ModelForces
 from spk_dt.dynamics.neighbors import VerletList
 from spk_dt.dynamics.rollout import ForceFunction, Visited, rollout
 from spk_dt.dynamics.state import State
-from spk_dt.dynamics.verlet import displacement, velocity_step
 
 __all__ = [
     "CompiledPotential",
@@ -15,13 +15,14 @@ __all__ = [
     "ForceFunction",
     "Full",
     "GradientMode",
+    "Integrator",
     "Kicks",
+    "Langevin",
     "ModelForces",
     "State",
     "Truncated",
+    "VelocityVerlet",
     "VerletList",
     "Visited",
-    "displacement",
     "rollout",
-    "velocity_step",
 ]

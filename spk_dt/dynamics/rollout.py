@@ -1,4 +1,4 @@
-"""Short simulations that a model runs itself: velocity Verlet from a first frame, differentiable."""
+"""Short simulations that a model runs itself from a first frame, differentiable."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -8,9 +8,9 @@ import torch
 
 from spk_dt.dynamics.explosion import ExplosionGuard
 from spk_dt.dynamics.gradients import Full, GradientMode
+from spk_dt.dynamics.integrators import Integrator, VelocityVerlet
 from spk_dt.dynamics.kicks import Kicks
 from spk_dt.dynamics.state import State
-from spk_dt.dynamics.verlet import displacement, velocity_step
 
 __all__ = ["ForceFunction", "Visited", "rollout"]
 
@@ -45,8 +45,10 @@ def rollout(
     guard: ExplosionGuard | None = None,
     inner_steps: torch.Tensor | int = 1,
     kicks: Kicks | None = None,
+    integrator: Integrator | None = None,
+    mobile: torch.Tensor | None = None,
 ) -> Iterator[Visited]:
-    """Visit `n_steps` states with velocity Verlet, the first frame included.
+    """Visit `n_steps` states, the first frame included.
 
     A generator, so that the caller can use and forget a step before the next one is made. The graph of each step is
     attached to the steps before it as the gradient mode says. Nothing is modified in place.
@@ -66,35 +68,45 @@ def rollout(
         inner_steps: [n_atoms] or a number; steps of the integrator from one visited state to the next. Systems with fewer
             of them than others in the batch rest in between.
         kicks: what is added at each step; with `inner_steps` above one, only at the last.
+        integrator: how a step is made; `spk_dt.dynamics.VelocityVerlet` if not given.
+        mobile: [n_atoms] or [n_atoms, 3]; what is false stays where it is, to the last bit, without velocity. None lets
+            all atoms move.
 
     Yields:
         the states at steps 0 to n_steps - 1.
 
     Raises:
-        ValueError: if shapes do not match, or `n_steps` is less than 1.
+        ValueError: if shapes do not match, `n_steps` is less than 1, or the integrator cannot be had with the gradient
+            mode or the kicks.
     """
-    _check(positions, velocities, masses, n_steps)
+    _check(positions, velocities, masses, n_steps, mobile)
     gradient = Full() if gradient is None else gradient
+    integrator = VelocityVerlet() if integrator is None else integrator
+    integrator.check(gradient, kicks)
     time_step = torch.as_tensor(time_step, dtype=positions.dtype, device=positions.device)
     time_step = time_step[:, None] if time_step.ndim == 1 else time_step
     *on_the_way, last = _inner_time_steps(time_step, inner_steps)
 
     forces, outputs = _evaluate(force_fn, positions, gradient if _goes_on(gradient, 0, n_steps) else None)
-    state = State(positions, velocities, forces, masses[:, None], time_step)
+    if mobile is not None:
+        mobile = mobile.bool().view(len(positions), -1)
+    state = State(positions, velocities, forces, masses[:, None], time_step, mobile)
+    state = replace(state, velocities=state.of_mobile(velocities))
     yield Visited(0, state, outputs)
     for step in range(1, n_steps):
         cut = gradient.cuts(step)
         state = state.detach() if cut else state
         with torch.set_grad_enabled(torch.is_grad_enabled() and not cut):
             for inner in on_the_way:
-                state, _ = _advance(force_fn, replace(state, time_step=inner), gradient, guard)
+                state, _ = _advance(integrator, force_fn, replace(state, time_step=inner), gradient, guard)
         kick = None if kicks is None else kicks.after(step - 1)
         mode = gradient if _goes_on(gradient, step, n_steps) else None
-        state, outputs = _advance(force_fn, replace(state, time_step=last), mode, guard, kick)
+        state, outputs = _advance(integrator, force_fn, replace(state, time_step=last), mode, guard, kick)
         yield Visited(step, state, outputs)
 
 
 def _advance(
+    integrator: Integrator,
     force_fn: ForceFunction,
     state: State,
     gradient: GradientMode | None,
@@ -102,13 +114,13 @@ def _advance(
     kick: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[State, Mapping[str, Any]]:
     """One step of the integrator, and the outputs of the force function at its end."""
-    move = displacement(state) if kick is None else displacement(state) + kick[0]
-    move = move if guard is None else guard(move)
-    positions = state.positions + move
+    move, carried = integrator.displacement(state)
+    move = state.of_mobile(move if kick is None else move + kick[0])
+    positions = state.positions + (move if guard is None else guard(move))
     forces, outputs = _evaluate(force_fn, positions, gradient)
-    velocities = velocity_step(state, forces)
-    velocities = velocities if kick is None else velocities + kick[1]
-    return State(positions, velocities, forces, state.masses, state.time_step), outputs
+    velocities = integrator.velocities(state, carried, forces)
+    velocities = state.of_mobile(velocities if kick is None else velocities + kick[1])
+    return replace(state, positions=positions, velocities=velocities, forces=forces), outputs
 
 
 def _inner_time_steps(time_step: torch.Tensor, inner_steps: torch.Tensor | int) -> list[torch.Tensor]:
@@ -134,7 +146,9 @@ def _evaluate(
     return result if isinstance(result, tuple) else (result, {})
 
 
-def _check(positions: torch.Tensor, velocities: torch.Tensor, masses: torch.Tensor, n_steps: int) -> None:
+def _check(
+    positions: torch.Tensor, velocities: torch.Tensor, masses: torch.Tensor, n_steps: int, mobile: torch.Tensor | None
+) -> None:
     if n_steps < 1:
         raise ValueError(f"n_steps={n_steps}: a rollout has at least one step, the first frame")
     if positions.ndim != 2 or positions.shape[1] != 3 or velocities.shape != positions.shape:
@@ -142,5 +156,7 @@ def _check(positions: torch.Tensor, velocities: torch.Tensor, masses: torch.Tens
             f"positions and velocities must both be [n_atoms, 3], not {tuple(positions.shape)} and "
             f"{tuple(velocities.shape)}"
         )
+    if mobile is not None and mobile.shape not in (positions.shape, positions.shape[:1]):
+        raise ValueError(f"mobile must be [n_atoms] or [n_atoms, 3], not {tuple(mobile.shape)}")
     if masses.shape != positions.shape[:1]:
         raise ValueError(f"masses must be [n_atoms] = [{len(positions)}], not {tuple(masses.shape)}")

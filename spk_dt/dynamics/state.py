@@ -1,6 +1,6 @@
-"""The state of a simulation: what velocity Verlet needs for the next step."""
+"""The state of a simulation: what an integrator needs for the next step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,7 @@ class State:
         forces: [n_atoms, 3] forces at `positions`.
         masses: [n_atoms, 1].
         time_step: [n_atoms, 1], so that systems of a batch may differ, or [].
+        mobile: [n_atoms, 1] or [n_atoms, 3], false for atoms, or components, that are fixed; None if all are mobile.
     """
 
     positions: torch.Tensor
@@ -26,9 +27,17 @@ class State:
     forces: torch.Tensor
     masses: torch.Tensor
     time_step: torch.Tensor
+    mobile: torch.Tensor | None = None
+
+    def of_mobile(self, values: torch.Tensor) -> torch.Tensor:
+        """Displacements or velocities, [n_atoms, 3], zero for what is fixed."""
+        return values if self.mobile is None else torch.where(self.mobile, values, torch.zeros_like(values))
 
     def detach(self) -> "State":
         """The same state, from which no gradient flows back."""
-        return State(
-            self.positions.detach(), self.velocities.detach(), self.forces.detach(), self.masses, self.time_step
+        return replace(
+            self,
+            positions=self.positions.detach(),
+            velocities=self.velocities.detach(),
+            forces=self.forces.detach(),
         )
