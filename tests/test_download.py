@@ -365,7 +365,7 @@ def test_a_download_is_whole_or_not_there(server, tmp_path):
     for behaviour in (None, "no length"):
         server.behave["/a"] = behaviour
         path = tmp_path / str(behaviour) / "a"
-        download(f"{server.url}/a", path, BY_HAND, md5=md5.upper(), size=len(data))
+        download(f"{server.url}/a", path, BY_HAND, ("md5", md5.upper()), size=len(data))
         assert path.read_bytes() == data
         assert left(path.parent) == ["a"]
     server.files["/a"] = b"other"
@@ -383,7 +383,9 @@ def test_an_interrupted_download_leaves_nothing(server, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download_module, "hashlib", SimpleNamespace(md5=lambda **_: SimpleNamespace(update=interrupt)))
+        patch.setattr(
+            download_module, "hashlib", SimpleNamespace(new=lambda *_, **__: SimpleNamespace(update=interrupt))
+        )
         with pytest.raises(KeyboardInterrupt):
             download(f"{server.url}/a", tmp_path / "a", BY_HAND)
     assert left(tmp_path) == []
@@ -450,3 +452,26 @@ def test_published_data_train_as_data_of_an_experiment(server, tmp_path, crystal
     data.prepare_data()
     data.setup()
     assert [len(part) for part in (data.train_idx, data.val_idx, data.test_idx)] == [45, 9, 9]
+
+
+def test_a_checksum_of_another_file_is_refused(server, tmp_path):
+    server.files["/b"] = b"some data"
+    right = hashlib.sha256(b"some data").hexdigest()
+    download(f"{server.url}/b", tmp_path / "right", BY_HAND, ("sha256", right))
+    with pytest.raises(ValueError, match=f"its SHA256 is {right}, not 00. {BY_HAND}"):
+        download(f"{server.url}/b", tmp_path / "wrong", BY_HAND, ("sha256", "00"))
+    assert (tmp_path / "right").exists()
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path):
+    bomb, sound = tmp_path / "bomb.zip", tmp_path / "sound.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("traj_1.traj", bytes(10**8))  # compresses a thousandfold
+    with zipfile.ZipFile(sound, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("traj_1.traj", np.random.default_rng(0).bytes(10**6))
+    pattern = re.compile(r"traj_\d+\.traj")
+    with pytest.raises(ValueError, match="would unpack to 100000000 bytes"):
+        unpack(bomb, tmp_path / "out", pattern, BY_HAND)
+    assert not (tmp_path / "out").exists()
+    assert [file.stat().st_size for file in unpack(sound, tmp_path / "out", pattern, BY_HAND)] == [10**6]

@@ -14,12 +14,15 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 2**20
 
+#: an archive that unpacks to more bytes than this, to more than this times its own size, or to more files, is refused
+_MOST_BYTES, _MOST_TIMES, _MOST_FILES = 200 * 2**30, 200, 100_000
+
 
 def download(
     url: str,
     path: Path,
     by_hand: str,
-    md5: str | None = None,
+    checksum: tuple[str, str] | None = None,
     size: int | None = None,
     timeout: float = 60.0,
 ) -> None:
@@ -29,7 +32,8 @@ def download(
         url: where it is.
         path: file to write.
         by_hand: what to do where this fails, for the error message.
-        md5: checksum, if it is known.
+        checksum: name of the algorithm (``sha256``, or ``md5`` where nothing better is published) and its hexadecimal
+            digest, if it is known.
         size: number of bytes, if it is known; otherwise what the server says.
         timeout: longest time without an answer, in s.
 
@@ -42,20 +46,23 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        _fetch(url, part, by_hand, md5, size, timeout)
+        _fetch(url, part, by_hand, checksum, size, timeout)
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: Path, by_hand: str, md5: str | None, size: int | None, timeout: float) -> None:
+def _fetch(
+    url: str, part: Path, by_hand: str, checksum: tuple[str, str] | None, size: int | None, timeout: float
+) -> None:
     """Write what a server sends to a file, and check it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     log.info("downloading %s", url)
-    checksum, done = hashlib.md5(usedforsecurity=False), 0
+    algorithm, expected = checksum or ("sha256", None)
+    digest, done = hashlib.new(algorithm, usedforsecurity=False), 0
     try:
         response = urlopen(Request(url, headers={"User-Agent": "spk_dt"}), timeout=timeout)
     except (OSError, HTTPException, ValueError) as error:
@@ -72,13 +79,16 @@ def _fetch(url: str, part: Path, by_hand: str, md5: str | None, size: int | None
             if not chunk:
                 break
             file.write(chunk)
-            checksum.update(chunk)
+            digest.update(chunk)
             done += len(chunk)
             bar.update(task, completed=done)
     if done == 0 or (total is not None and done != total):
         raise ConnectionError(f"'{url}' broke off: {done} bytes came, {total or 'some'} were expected. {by_hand}")
-    if md5 is not None and checksum.hexdigest() != md5.lower():
-        raise ValueError(f"'{url}' is not what it should be: its MD5 is {checksum.hexdigest()}, not {md5}. {by_hand}")
+    if expected is not None and digest.hexdigest() != expected.lower():
+        raise ValueError(
+            f"'{url}' is not what it should be: its {algorithm.upper()} is {digest.hexdigest()}, not {expected}. {by_hand}"
+        )
+    log.info("%s of '%s': %s", algorithm.upper(), url, digest.hexdigest())
 
 
 def unpack(archive: Path, folder: Path, wanted: re.Pattern[str], by_hand: str) -> list[Path]:
@@ -94,11 +104,13 @@ def unpack(archive: Path, folder: Path, wanted: re.Pattern[str], by_hand: str) -
         the files, in the folders that they have in the archive.
 
     Raises:
-        ValueError: if the archive is damaged, or has names that lead out of the folder.
+        ValueError: if the archive is damaged, has names that lead out of the folder, or would unpack to far more than data
+            compress to.
     """
     files = []
     try:
         with zipfile.ZipFile(archive) as content:
+            _refuse_bomb(archive, content, by_hand)
             for member in content.infolist():
                 path = Path(member.filename)
                 if member.is_dir() or wanted.fullmatch(path.name) is None or "__MACOSX" in path.parts:
@@ -113,3 +125,14 @@ def unpack(archive: Path, folder: Path, wanted: re.Pattern[str], by_hand: str) -
             raise
         raise ValueError(f"'{archive}' is damaged ({error}). {by_hand}") from error
     return files
+
+
+def _refuse_bomb(archive: Path, content: zipfile.ZipFile, by_hand: str) -> None:
+    """Refuse an archive that would fill the disk; zipfile reads no more of a file than its header says."""
+    members = content.infolist()
+    n_bytes = sum(member.file_size for member in members)
+    if len(members) > _MOST_FILES or n_bytes > min(_MOST_BYTES, _MOST_TIMES * archive.stat().st_size):
+        raise ValueError(
+            f"'{archive}' ({archive.stat().st_size} bytes) would unpack to {n_bytes} bytes in {len(members)} files, more "
+            f"than data do. {by_hand}"
+        )

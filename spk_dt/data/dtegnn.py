@@ -11,10 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fasteners
-
-from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.download import download, unpack
+from spk_dt.data.downloaded import DownloadedTrajectories
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import dtegnn_files
 
@@ -23,7 +21,7 @@ __all__ = ["DTEGNN"]
 _WANTED = re.compile(r"traj_\d+\.traj|velall-\d+")
 
 
-class DTEGNN(TrajectoryDataModule):
+class DTEGNN(DownloadedTrajectories):
     """The published trajectories, downloaded and written as a database to `datapath` on first use.
 
     Args:
@@ -40,21 +38,11 @@ class DTEGNN(TrajectoryDataModule):
     URL = "https://api.figshare.com/v2/articles/28498778/files?page_size=1000"
 
     def __init__(self, datapath: str, batch_size: int, url: str = URL, **kwargs: Any) -> None:
-        super().__init__(datapath, batch_size, **kwargs)
-        self.url = url
+        super().__init__(datapath, batch_size, url, **kwargs)
 
-    def prepare_data(self) -> None:
-        """Download the files and write the database, if it is not there."""
-        path = Path(self.datapath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fasteners.InterProcessLock(path.with_suffix(".lock")):
-            if not path.exists():
-                self._make(path)
-
-    def _make(self, path: Path) -> None:
-        """Download, unpack and convert in a folder beside the database, which is removed at the end."""
-        folder = path.with_name(f".{path.stem}.download")
-        placed = path.with_suffix(".zip")
+    def _make(self, folder: Path, out: Path) -> None:
+        """Download, unless the archive was put beside the database, unpack and convert."""
+        placed = Path(self.datapath).with_suffix(".zip")
         by_hand = (
             "Download the archive of https://doi.org/10.6084/m9.figshare.28498778 in another way, and put it there as "
             f"'{placed}'."
@@ -72,11 +60,8 @@ class DTEGNN(TrajectoryDataModule):
         if not folders:
             names = ", ".join(f"'{file.name}'" for file in files)
             raise ValueError(f"there is no traj_N.traj with velall-N in {names}. {by_hand}")
-        finished = folder / path.name
-        finished.unlink(missing_ok=True)
-        convert(folders, finished)
-        finished.rename(path)
-        shutil.rmtree(folder)
+        out.unlink(missing_ok=True)
+        convert(folders, out)
 
     def _unpack(self, file: Path, unpacked: Path, by_hand: str, keep: bool) -> None:
         """Unpack an archive; a damaged one that was downloaded is removed, so that the next run downloads it again."""
@@ -103,5 +88,5 @@ class DTEGNN(TrajectoryDataModule):
         files = []
         for name, url, md5, size in entries:
             files.append(folder / "content" / name)
-            download(url, files[-1], by_hand, md5=md5, size=size)
+            download(url, files[-1], by_hand, ("md5", md5) if md5 else None, size)
         return files

@@ -5,21 +5,19 @@ are those that `schnetpack.datasets.MD17` takes. They hold neither velocities, w
 the kicks of the thermostat; with ``replay_kicks`` these are found from the velocities, and replayed in rollouts.
 """
 
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fasteners
 from ase import Atoms
 from ase.db import connect
 from ase.formula import Formula
 from schnetpack.data import ASEAtomsData
 
-from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.download import download
+from spk_dt.data.downloaded import DownloadedTrajectories
 from spk_dt.trajectories.database import VELOCITIES, TrajectoryWriter
 from spk_dt.trajectories.readers import md17_npz
 from spk_dt.trajectories.readers.base import RawTrajectory
@@ -45,7 +43,7 @@ MOLECULES = {
 _KEY = "md17"  # of the metadata that tell what a database was made from
 
 
-class MD17Trajectory(TrajectoryDataModule):
+class MD17Trajectory(DownloadedTrajectories):
     """The trajectory of a molecule of MD17, downloaded and written as a database to `datapath` on first use.
 
     Args:
@@ -73,42 +71,28 @@ class MD17Trajectory(TrajectoryDataModule):
         url: str = URL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(datapath, batch_size, **kwargs)
+        super().__init__(datapath, batch_size, url, **kwargs)
         if molecule not in MOLECULES:
             raise ValueError(f"data.molecule='{molecule}' is not of MD17; choose {', '.join(MOLECULES)}.")
         if max_frames is not None and max_frames < 3:
             raise ValueError(f"data.max_frames={max_frames}: velocities are recovered from at least three frames.")
         self.molecule = molecule
         self.max_frames = max_frames
-        self.url = url
 
-    def prepare_data(self) -> None:
-        """Download the file and write the database, if it is not there."""
-        path = Path(self.datapath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fasteners.InterProcessLock(path.with_suffix(".lock")):
-            if not path.exists():
-                self._make(path)
-            self._check(path)
-
-    def _make(self, path: Path) -> None:
-        """Download and convert in a folder beside the database, which is removed at the end."""
-        folder = path.with_name(f".{path.stem}.download")
+    def _make(self, folder: Path, out: Path) -> None:
+        """Download, unless the file was put beside the database, and convert."""
         name = MOLECULES[self.molecule][0]
-        source = path.with_name(name)
-        if not source.exists():
+        source = placed = Path(self.datapath).with_name(name)
+        if not placed.exists():
             source = folder / name
             url = f"{self.url.rstrip('/')}/{name}"
-            download(url, source, f"Download it in another way, and put it there as '{path.with_name(name)}'.")
-        finished = folder / path.name
+            download(url, source, f"Download it in another way, and put it there as '{placed}'.")
         try:
-            self._write(source, finished)
+            self._write(source, out)
         except ValueError:
-            if source.parent == folder:
+            if source != placed:
                 source.unlink()  # so that the next run downloads it again
             raise
-        finished.rename(path)
-        shutil.rmtree(folder)
 
     def _write(self, source: Path, out: Path) -> None:
         """Write the database; what an interrupted run has written is continued."""
