@@ -146,10 +146,11 @@ def test_a_resumed_writer_knows_what_was_found(tmp_path, frames, caplog, lacking
         atoms.calc = SinglePointCalculator(atoms, **original.calc.results)
     without(parts["a" if lacking == "first" else "b"], "stress")
     path = tmp_path / "a.db"
-    with pytest.raises(KeyboardInterrupt), TrajectoryWriter(path, resume=True) as writer:
-        writer.add("a", parts["a"], 1.0)
-        writer.add("b", parts["b"][:1], 1.0)
-        raise KeyboardInterrupt
+    writer = TrajectoryWriter(path, resume=True)
+    writer.__enter__()
+    writer.add("a", parts["a"], 1.0)
+    writer.add("b", parts["b"][:1], 1.0)
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     with TrajectoryWriter(path, resume=True) as writer:
         writer.add("a", (pytest.fail("is read again") for _ in range(3)), 1.0)
         writer.add("b", parts["b"], 1.0)

@@ -32,7 +32,7 @@ class ChargedEMT(EMT):
 
 @pytest.fixture
 def charged(tmp_path, cluster, make_trajectory):
-    """Trajectories of total charge +1 (for training) and -2 (for validation), with stress-like results and a custom input."""
+    """Trajectories of total charge +1 (for training) and -2 (for validation), with a dipole and another input."""
     path = tmp_path / "charged.db"
     splits = {"train": ["train"], "val": ["val"], "test": []}
     with TrajectoryWriter(path, splits, inputs={FIELD: "eV/Ang"}) as writer:

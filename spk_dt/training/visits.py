@@ -67,8 +67,9 @@ class VisitedStates(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, the task has targets beside
-            energy and forces, or training runs in several processes; when training starts, if the reference method is not that of the data.
+        ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, the task has targets
+            beside energy and forces, or training runs in several processes; when training starts, if the reference method
+            is not that of the data.
     """
 
     def __init__(

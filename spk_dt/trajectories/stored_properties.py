@@ -50,8 +50,8 @@ def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None
 
     Returns:
         stress [1, 3, 3], the derivative of the energy with respect to strain, per volume; partial_charges [n_atoms];
-        dipole_moment [1, 3]; magnetic_moments [n_atoms] or [n_atoms, 3]; total_charge [1]; spin_multiplicity [1]; each where the frame has
-        it. Further ones with the number of atoms, or 1, as first dimension.
+        dipole_moment [1, 3]; magnetic_moments [n_atoms] or [n_atoms, 3]; total_charge [1]; spin_multiplicity [1]; each
+        where the frame has it. Further ones with the number of atoms, or 1, as first dimension.
 
     Raises:
         ValueError: if a value has another shape or is not a number, or two names of one input contradict each other.
@@ -76,7 +76,8 @@ def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None
         values = {name: _scalar(atoms.info[name], where, name) for name in names if atoms.info.get(name) is not None}
         if len({float(value[0]) for value in values.values()}) > 1:
             raise ValueError(f"{where}: atoms.info has {values}, which are names of the same; leave one of them.")
-        found |= {key: value for value in values.values()}
+        if values:
+            found[key] = next(iter(values.values()))
     for key in inputs or {}:
         if key in atoms.arrays:
             found[key] = _numbers(atoms.arrays[key], f"{where}: its {key}")
@@ -105,7 +106,9 @@ def _numbers(value: object, what: str) -> np.ndarray:
     try:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{what} is {value!r}, which is not a number or an array of them; repair or remove it.") from None
+        raise ValueError(
+            f"{what} is {value!r}, which is not a number or an array of them; repair or remove it."
+        ) from None
     if not np.isfinite(numbers).all():
         raise ValueError(f"{what} is not finite; repair or remove it.")
     return numbers

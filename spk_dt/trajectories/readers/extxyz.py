@@ -182,10 +182,10 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     results: dict[str, Any] = {"forces": column(_forces_key(columns, info, table, where), 3)}
     results |= _energies(columns, info, table, where)
     results |= {name: np.asarray(info[name]) for name in ("stress", "dipole") if name in info}
-    for name in ("charges", "magmoms"):
+    for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"
         if name in table:
             values = column(name, table[name][1])
-            results[name] = values[:, 0] if values.shape[1] == 1 else values
+            results[result] = values[:, 0] if values.shape[1] == 1 else values
     velocities = _velocities_key(columns, info, table, where)
     if velocities in _MOMENTA:
         atoms.set_momenta(column(velocities, 3))
