@@ -10,6 +10,21 @@ energy: Final[str] = "energy"
 #: [n_atoms, 3] forces
 forces: Final[str] = "forces"
 
+#: [n_systems, 3, 3] derivative of the energy with respect to strain, per volume
+stress: Final[str] = "stress"
+
+#: [n_atoms] charges of the atoms
+partial_charges: Final[str] = "partial_charges"
+
+#: [n_systems, 3] dipole moment
+dipole_moment: Final[str] = "dipole_moment"
+
+#: [n_systems] charge of the system, an input of some models
+total_charge: Final[str] = "total_charge"
+
+#: [n_systems] number of unpaired electrons plus one, an input of some models
+spin_multiplicity: Final[str] = "spin_multiplicity"
+
 #: [n_atoms, 3] positions
 R: Final[str] = "_positions"
 
@@ -20,6 +35,9 @@ cell: Final[str] = "_cell"
 
 #: [n_atoms, 3] velocities, in the database in Å/fs (or what its metadata says), in a batch in length unit / time unit
 velocities: Final[str] = "velocities"
+
+#: [n_atoms] or [n_atoms, 3] magnetic moments of the atoms, in Bohr magnetons; SchNetPack has no name for them
+magnetic_moments: Final[str] = "magnetic_moments"
 
 #: [n_systems] time between two frames, in the unit of time that follows from length, energy and Dalton
 time_step: Final[str] = "time_step"
@@ -39,6 +57,39 @@ window_motion: Final[str] = "window_motion"
 #: [n_atoms] how far each atom may move before pairs within the cutoff may be missing among those of a batch, in length unit
 pair_skin: Final[str] = "pair_skin"
 
+#: what makes a system that can be simulated, and collated with others; each sample has it
+STRUCTURE: Final[tuple[str, ...]] = (
+    "_idx",
+    "_n_atoms",
+    "_atomic_numbers",
+    R,
+    cell,
+    "_pbc",
+    "masses",
+    velocities,
+    time_step,
+    inner_steps,
+)
+
+#: what a sample has for the positions of its first frame alone, or for its window; a simulation finds it anew, or has none
+_OF_ONE_FRAME: Final[frozenset[str]] = frozenset(
+    {
+        *("_idx_i", "_idx_j", "_offsets", "_idx_i_local", "_idx_j_local", "_Rij", "_n_nbh"),
+        *("_idx_i_lr", "_idx_j_lr", "_offsets_lr", "_Rij_lr"),
+        *("_idx_i_triples", "_idx_j_triples", "_idx_k_triples"),
+        *(position_kicks, velocity_kicks, window_motion, pair_skin),
+    }
+)
+
+#: what the reference method computes for a geometry, and so is not that of another
+RESULTS: Final[frozenset[str]] = frozenset(
+    {
+        *(energy, forces, stress, partial_charges, dipole_moment, magnetic_moments),
+        *("polarizability", "hessian", "dipole_derivatives", "polarizability_derivatives"),
+        *("shielding", "nuclear_spin_coupling"),
+    }
+)
+
 #: suffix of a target along a window: "energy_window" is [n_systems, S], "forces_window" [n_atoms, S, 3]
 window_suffix: Final[str] = "_window"
 
@@ -46,3 +97,12 @@ window_suffix: Final[str] = "_window"
 def window(key: str) -> str:
     """Key of the target `key` along the frames of a window."""
     return key + window_suffix
+
+
+def is_input(key: str) -> bool:
+    """Whether a simulation from a sample goes on with the value under `key`.
+
+    So it is for the structure, and for all that is not known to be a result, a target along a window, a pair, or of the
+    window: a model may read it (total charge, spin, an external field).
+    """
+    return key in STRUCTURE or not (key in RESULTS or key in _OF_ONE_FRAME or key.endswith(window_suffix))

@@ -87,7 +87,7 @@ class TrajectoryWindows(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         frame = int(self.starts[index])
         trajectory = self.frames.trajectory_of(frame)
-        targets = [key for key in self.frames.values if key not in (spk_properties.R, properties.velocities)]
+        targets = [key for key in self.frames.values if key not in properties.STRUCTURE]
         sample = self._structure(frame, trajectory)
         sample[properties.window_motion] = self._motion(frame, trajectory)
         if self.kicks:

@@ -9,6 +9,7 @@ expert, is known as dataset aggregation (Ross, Gordon, Bagnell, AISTATS 2011, ar
 """
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,6 @@ log = logging.getLogger(__name__)
 
 #: times as many states are drawn as are labelled, in place of those that exploded simulations do not reach
 _SPARE = 4
-
-#: what of a sample makes a system that can be simulated, and collated with others
-_STRUCTURE = (
-    spk_properties.idx,
-    spk_properties.n_atoms,
-    spk_properties.Z,
-    spk_properties.R,
-    spk_properties.cell,
-    spk_properties.pbc,
-    spk_properties.masses,
-    properties.velocities,
-    properties.time_step,
-    properties.inner_steps,
-)
 
 
 class VisitedStates(Callback):
@@ -80,8 +67,9 @@ class VisitedStates(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, or training runs in
-            several processes; when training starts, if the reference method is not that of the data.
+        ValueError: if an argument makes no sense; by `setup`, if there is no such reference method, the task has targets
+            beside energy and forces, or training runs in several processes; when training starts, if the reference method
+            is not that of the data.
     """
 
     def __init__(
@@ -135,6 +123,12 @@ class VisitedStates(Callback):
         if stage != "fit":
             return
         reference_calculator(self.reference)
+        unlabelled = sorted(set(pl_module._target_names()) - {properties.energy, properties.forces})
+        if unlabelled:
+            raise ValueError(
+                f"callbacks.visits labels states with energy and forces only, but the task has the targets {unlabelled}; "
+                "train without callbacks.visits, or on energy and forces."
+            )
         if trainer.world_size > 1:
             raise ValueError("callbacks.visits works in one process only; set trainer.devices=1.")
         trainer.datamodule.mix_in(self.share)
@@ -181,7 +175,7 @@ class VisitedStates(Callback):
         if database.exists():  # made after the checkpoint from which the run goes on
             datamodule.add_training_frames(database)
             return False
-        self._begin(datamodule)
+        self._begin(datamodule, task._target_names())
         states, exploded = database.with_suffix(".traj"), 0
         if not states.exists():
             visited, exploded = self._simulate(task, datamodule.frames)
@@ -202,7 +196,12 @@ class VisitedStates(Callback):
             else:
                 self._age[atoms.info["system"]] = self.max_steps  # begins anew
         if kept:
-            with TrajectoryWriter(database) as writer:
+            reference_frames = datamodule.frames
+            inputs = {key: reference_frames.units[key] for key in self._inputs(reference_frames)}
+            for key in reference_frames.atomwise & inputs.keys():  # a .traj file has no arrays but those of ASE
+                for atoms in kept:
+                    atoms.set_array(key, np.asarray(atoms.info.pop(key)))
+            with TrajectoryWriter(database, inputs=inputs) as writer:
                 for i, atoms in enumerate(kept):
                     writer.add(f"round_{self._done}_{i}", [atoms], atoms.info["timestep_fs"])
             datamodule.add_training_frames(database)
@@ -213,14 +212,14 @@ class VisitedStates(Callback):
         )
         return exploded > 0 or len(kept) < len(frames)
 
-    def _begin(self, datamodule: TrajectoryDataModule) -> None:
+    def _begin(self, datamodule: TrajectoryDataModule, targets: Collection[str] = ()) -> None:
         """Put systems that are not there yet, or have run their time, at training frames drawn at random."""
         windows = datamodule.train_dataset
         for i in range(self.n_systems):
             if i < len(self._systems) and self._age[i] < self.max_steps:
                 continue
             sample = windows[int(torch.randint(len(windows), ()))]
-            system = {key: value for key, value in sample.items() if key in _STRUCTURE}
+            system = {k: value for k, value in sample.items() if properties.is_input(k) and k not in targets}
             system[properties.velocities] = system[properties.velocities] * self.kinetic_energy**0.5
             system[properties.time_step] = system[properties.time_step] * self.time_step
             self._systems[i : i + 1] = [system]
@@ -268,9 +267,18 @@ class VisitedStates(Callback):
             pbc=system[spk_properties.pbc].numpy(),
             info={"system": i, "timestep_fs": time_unit * float(system[properties.time_step])},
         )
+        for key in self._inputs(frames):
+            atoms.info[key] = system[key].double().numpy()
+        if spk_properties.total_charge in system:  # ASE's calculators sum over those of the atoms
+            charge = float(system[spk_properties.total_charge])
+            atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
         atoms.set_masses(system[spk_properties.masses].double().numpy())
         atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
         return atoms
+
+    def _inputs(self, frames: Frames) -> list[str]:
+        """What the database has that the simulations go on with, beside the structure."""
+        return [key for key in frames.values if key in self._systems[0] and key not in properties.STRUCTURE]
 
     # state
 

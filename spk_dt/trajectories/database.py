@@ -1,7 +1,8 @@
 """Trajectories on disk: SchNetPack's ASE database, with what is needed to know which frames follow each other.
 
 A trajectory database is a valid SchNetPack data set: `schnetpack.data.ASEAtomsData` reads it, and static training uses it
-as it is. Beyond the properties (energy, forces, velocities, each with its unit) its metadata holds
+as it is. Its properties are energy, forces and velocities, and what else all frames have of
+`spk_dt.trajectories.stored_properties.OPTIONAL_UNITS`, each with its unit. Beyond these its metadata holds
 
     trajectories   one record per trajectory, see `Trajectory`
     groups_ids     {"trajectory": [trajectory of each frame]}, what `schnetpack.data.GroupSplit` reads
@@ -11,6 +12,7 @@ Frames of a trajectory are consecutive rows, `timestep_fs` apart, with `inner_st
 next.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,10 +26,13 @@ from ase import Atoms
 
 from spk_dt import properties
 from spk_dt.trajectories.part_file import PartFile, fingerprint
+from spk_dt.trajectories.stored_properties import OPTIONAL_UNITS, stored_properties
 
 __all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
 
-#: units in which a `TrajectoryWriter` stores
+log = logging.getLogger(__name__)
+
+#: units in which a `TrajectoryWriter` stores what each frame must have
 PROPERTY_UNITS = {
     properties.energy: "eV",
     properties.forces: "eV/Ang",
@@ -106,10 +111,15 @@ class TrajectoryWriter:
     `spk_dt.trajectories.part_file`), be the program interrupted, killed, or stopped by an error; the same calls then
     continue it. Only a trajectory whose frames raise ValueError is removed: it is to be repaired, and those before it stay.
 
+    Stress, charges, dipole and magnetic moments among the results of the calculators, and total charge and spin multiplicity
+    in `Atoms.info`, are stored too (see `spk_dt.trajectories.stored_properties`). SchNetPack reads only what all frames of a
+    database have: a property that a frame lacks is left out of the database, and a warning names the trajectories.
+
     Args:
         path: database to create, ending in ``.db``.
         splits: optional mapping from partition (``"train"``, ``"val"``, ``"test"``) to names of trajectories.
         resume: whether to continue what an interrupted writer of the same database has left.
+        inputs: name and unit of further properties to store, from `Atoms.arrays` (of atoms) or `Atoms.info` (of the system).
 
     Raises:
         FileExistsError: if `path` exists, also on entry and exit; nothing is overwritten.
@@ -117,7 +127,11 @@ class TrajectoryWriter:
     """
 
     def __init__(
-        self, path: str | Path, splits: Mapping[str, Sequence[str]] | None = None, resume: bool = False
+        self,
+        path: str | Path,
+        splits: Mapping[str, Sequence[str]] | None = None,
+        resume: bool = False,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix != ".db":
@@ -126,6 +140,7 @@ class TrajectoryWriter:
         self._part.check_target()
         self._resume = resume
         self._splits = splits
+        self._inputs = dict(inputs or {})
         self._trajectories: list[Trajectory] = []
 
     @property
@@ -230,7 +245,7 @@ class TrajectoryWriter:
         missing = [key for key in (properties.energy, properties.forces) if key not in results]
         if missing:
             raise ValueError(f"{where} has no {' and no '.join(missing)}; each frame needs energy and forces.")
-        data = {
+        data = stored_properties(atoms, where, self._inputs) | {
             properties.energy: np.array([results["energy"]], dtype=np.float64),
             properties.forces: np.asarray(results["forces"], dtype=np.float64),
             properties.velocities: atoms.get_velocities() * ase.units.fs,
@@ -240,11 +255,12 @@ class TrajectoryWriter:
         return structure, {}, data
 
     def _metadata(self) -> dict[str, Any]:
-        """Trajectories, groups and splits."""
+        """Properties, trajectories, groups and splits."""
         if not self._trajectories:
             raise ValueError(f"no trajectory was added to '{self.path}'.")
         frames_of = {trajectory.name: list(trajectory.frames) for trajectory in self._trajectories}
         metadata: dict[str, Any] = {
+            "_property_unit_dict": self._units(),
             "trajectories": [asdict(trajectory) for trajectory in self._trajectories],
             "groups_ids": {
                 "trajectory": [i for i, t in enumerate(self._trajectories) for _ in range(t.length)],
@@ -259,3 +275,17 @@ class TrajectoryWriter:
                 for partition, names in self._splits.items()
             }
         return metadata
+
+    def _units(self) -> dict[str, str]:
+        """Unit of each property that all frames have; says which are left out because some frames lack them."""
+        units = PROPERTY_UNITS | OPTIONAL_UNITS | self._inputs
+        found = self._part.found[: len(self._trajectories)]
+        in_all = frozenset.intersection(*(each for each, _ in found))
+        for key in sorted(frozenset.union(*(some for _, some in found)) - in_all):
+            lacking = [t.name for t, (each, _) in zip(self._trajectories, found, strict=True) if key not in each]
+            names = ", ".join(f"'{name}'" for name in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            log.warning(
+                f"'{self.path}' is written without {key}, since frames of {len(lacking)} of {len(found)} trajectories "
+                f"lack it ({names}). To keep it, add it to each of their frames, or leave these trajectories out."
+            )
+        return {key: unit for key, unit in units.items() if key in in_all}

@@ -2,7 +2,7 @@
 
 Rows are committed every `COMMIT_EVERY` frames, so a program that is killed loses no more than these. What was begun, and
 from which source, is kept in the metadata: ``[first row, fingerprint of the source]`` of each trajectory, the last of which
-may be incomplete. With it a later writer continues where the earlier one was.
+may be incomplete, and the properties found in it. With it a later writer continues where the earlier one was.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 import fasteners
 from ase import Atoms
 from ase.db import connect
+from ase.db.core import Database
 from ase.db.sqlite import all_tables
 
 __all__ = ["COMMIT_EVERY", "PartFile", "fingerprint"]
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 COMMIT_EVERY = 500
 
 _BEGUN = "begun"
+_FOUND = "found"
 
 
 def fingerprint(source: Any) -> str:
@@ -55,12 +57,18 @@ class PartFile:
         self._resume = resume
         self._units = dict(units)
         self._begun: list[tuple[int, str]] = []
+        self._found: list[tuple[frozenset[str], frozenset[str]]] = []
         self._lock = fasteners.InterProcessLock(self.path.with_suffix(".lock")) if resume else None
 
     @property
     def n_rows(self) -> int:
         """Number of rows that are committed."""
         return connect(self.path, use_lock_file=False).count()
+
+    @property
+    def found(self) -> list[tuple[frozenset[str], frozenset[str]]]:
+        """Of each trajectory begun: the properties that all of its rows have, and those that at least one has."""
+        return list(self._found)
 
     def check_target(self) -> None:
         """Refuse a target that exists; nothing is overwritten.
@@ -86,7 +94,7 @@ class PartFile:
         except FileExistsError:
             self._unlock()
             raise
-        self._begun = self._read_begun() if self._resume else []
+        self._begun, self._found = self._read_begun() if self._resume else ([], [])
         if not self._begun:
             self.remove()
             # what schnetpack.data.ASEAtomsData.create writes
@@ -113,13 +121,18 @@ class PartFile:
                 log.warning(f"'{self.target}' was begun with other files or options; they are converted again.")
             self.cut(start)
             self._begun = [*self._begun[:index], (start, source)]
+            self._found = self._found[:index]
             if self._resume:
-                database = connect(self.path, use_lock_file=False)
-                database.metadata = {**database.metadata, _BEGUN: self._begun}
+                self._note(connect(self.path, use_lock_file=False))
         return known[1][0] - start if known and known[0] == (start, source) and len(known) == 2 else None
 
+    def _note(self, database: Database) -> None:
+        """Write down, for a later writer, what is begun and which properties were found."""
+        found = [[sorted(each), sorted(some)] for each, some in self._found]
+        database.metadata = {**database.metadata, _BEGUN: self._begun, _FOUND: found}
+
     def write(self, rows: Iterable[tuple[Atoms, dict, dict]]) -> int:
-        """Append rows: structure, key-value pairs and data of each.
+        """Append rows to the trajectory begun last: structure, key-value pairs and data of each.
 
         Returns:
             number of rows written.
@@ -129,11 +142,21 @@ class PartFile:
         while written == COMMIT_EVERY:
             with connect(self.path, use_lock_file=False) as database:
                 written = 0
+                before = list(self._found)
                 for row in islice(iterator, COMMIT_EVERY):
                     database.write(*row)
+                    self._add_found(frozenset(row[2]))
                     written += 1
+                if self._resume and self._found != before:
+                    self._note(database)  # in the transaction of the rows
             total += written
         return total
+
+    def _add_found(self, keys: frozenset[str]) -> None:
+        """Take note of the properties of a row of the trajectory begun last."""
+        last = len(self._begun) - 1
+        each, some = self._found[last] if last < len(self._found) else (keys, keys)
+        self._found[last:] = [(each & keys, some | keys)]
 
     def cut(self, start: int) -> None:
         """Remove all rows from `start` on; the next row written gets its number."""
@@ -153,7 +176,7 @@ class PartFile:
         self.cut(n_rows)
         database = connect(self.path, use_lock_file=False)
         before = database.metadata
-        database.metadata = {**{key: value for key, value in before.items() if key != _BEGUN}, **metadata}
+        database.metadata = {**{key: value for key, value in before.items() if key not in (_BEGUN, _FOUND)}, **metadata}
         try:
             self._give_name()
         except FileExistsError:
@@ -186,10 +209,12 @@ class PartFile:
         self.path.unlink(missing_ok=True)
         self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
 
-    def _read_begun(self) -> list[tuple[int, str]]:
-        """What an interrupted writer has begun; nothing if there is no file, or one that cannot be continued."""
+    def _read_begun(self) -> tuple[list[tuple[int, str]], list[tuple[frozenset[str], frozenset[str]]]]:
+        """What an interrupted writer has begun and found; nothing if there is no file, or one that cannot be continued."""
         if not self.path.exists():
-            return []
-        with contextlib.suppress(sqlite3.Error, OSError, ValueError, TypeError):
-            return [(int(start), str(source)) for start, source in connect(self.path).metadata.get(_BEGUN, [])]
-        return []
+            return [], []
+        with contextlib.suppress(sqlite3.Error, OSError, ValueError, TypeError, KeyError):
+            metadata = connect(self.path).metadata
+            begun = [(int(start), str(source)) for start, source in metadata[_BEGUN]]
+            return begun, [(frozenset(each), frozenset(some)) for each, some in metadata[_FOUND]]
+        return [], []

@@ -7,6 +7,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from spk_dt.trajectories.stored_properties import carry_over
+
 __all__ = ["LARGEST_MOVE", "checked_frames"]
 
 #: largest move from frame to frame, as a part of the shortest height of the cell; beyond, it may be a move of another image
@@ -93,6 +95,7 @@ def _frame(raw: Atoms, where: str) -> Atoms:
         raise ValueError(f"{where}: the mass of an atom is not positive.")
     frame.set_constraint(raw.constraints)
     frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
+    carry_over(raw, frame)
     return frame
 
 

@@ -28,6 +28,7 @@ __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
 OPTIONS = ("energy_key", "forces_key", "velocities_key", "velocity_unit", "recover_velocities")
 
 _MOMENTA = ("momenta", "momentum")
+_INPUTS = ("total_charge", "charge", "spin_multiplicity", "spin")
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 
 #: units of a column of velocities, in that of ASE
@@ -180,6 +181,11 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
             atoms.set_masses(column(name, 1)[:, 0])
     results: dict[str, Any] = {"forces": column(_forces_key(columns, info, table, where), 3)}
     results |= _energies(columns, info, table, where)
+    results |= {name: np.asarray(info[name]) for name in ("stress", "dipole") if name in info}
+    for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"
+        if name in table:
+            values = column(name, table[name][1])
+            results[result] = values[:, 0] if values.shape[1] == 1 else values
     velocities = _velocities_key(columns, info, table, where)
     if velocities in _MOMENTA:
         atoms.set_momenta(column(velocities, 3))
@@ -187,6 +193,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
         atoms.set_velocities(column(velocities, 3) * VELOCITY_UNITS[columns.velocity_unit])
     if isinstance(info.get("time_fs"), int | float | np.number):
         atoms.info["time_fs"] = float(info["time_fs"])
+    atoms.info |= {name: info[name] for name in _INPUTS if name in info}
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
 

@@ -1,0 +1,121 @@
+"""What a trajectory database keeps of a frame beside energy, forces and velocities, under SchNetPack's names.
+
+ASE stores a stress as six numbers and a charge of the system under one of several names; SchNetPack wants arrays whose first
+dimension is 1 for a property of the system, and the number of atoms for one of atoms.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from spk_dt import properties
+
+__all__ = ["OPTIONAL_UNITS", "carry_over", "stored_properties"]
+
+#: units of the properties that are kept where frames have them: those of ASE
+OPTIONAL_UNITS = {
+    properties.stress: "eV/Ang/Ang/Ang",
+    properties.partial_charges: "e",
+    properties.dipole_moment: "e Ang",
+    properties.magnetic_moments: "mu_B",
+    properties.total_charge: "e",
+    properties.spin_multiplicity: "1",
+}
+
+#: per property, its name among the results of an ASE calculator, and whether it is of atoms
+_RESULTS = {
+    properties.stress: ("stress", False),
+    properties.partial_charges: ("charges", True),
+    properties.dipole_moment: ("dipole", False),
+    properties.magnetic_moments: ("magmoms", True),
+}
+
+#: per property, its names in `Atoms.info`
+_INFO = {
+    properties.total_charge: (properties.total_charge, "charge"),
+    properties.spin_multiplicity: (properties.spin_multiplicity, "spin"),
+}
+
+
+def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """The properties of a frame that go into the database beside energy, forces and velocities.
+
+    Args:
+        atoms: the frame, with the results of a calculator in the units of ASE: stress, charges, dipole, magmoms; and
+            ``total_charge`` (or ``charge``, in e) and ``spin_multiplicity`` (or ``spin``) in `Atoms.info`.
+        where: name of the frame, for error messages.
+        inputs: names of further properties, in `Atoms.arrays` (of atoms) or `Atoms.info` (of the system).
+
+    Returns:
+        stress [1, 3, 3], the derivative of the energy with respect to strain, per volume; partial_charges [n_atoms];
+        dipole_moment [1, 3]; magnetic_moments [n_atoms] or [n_atoms, 3]; total_charge [1]; spin_multiplicity [1]; each
+        where the frame has it. Further ones with the number of atoms, or 1, as first dimension.
+
+    Raises:
+        ValueError: if a value has another shape or is not a number, or two names of one input contradict each other.
+    """
+    found: dict[str, np.ndarray] = {}
+    results = atoms.calc.results if atoms.calc is not None else {}
+    for key, (name, atomwise) in _RESULTS.items():
+        if results.get(name) is None:
+            continue
+        value = _numbers(results[name], f"{where}: its {name}")
+        if key == properties.stress:
+            value = voigt_6_to_full_3x3_stress(value) if value.shape == (6,) else value
+            expected: tuple[int, ...] = (3, 3)
+        else:
+            expected = (len(atoms),) if atomwise else (3,)
+        if key == properties.magnetic_moments and value.ndim == 2:  # not collinear
+            expected = (len(atoms), 3)
+        if value.shape != expected:
+            raise ValueError(f"{where}: its {name} has the shape {value.shape}, not {expected}; repair or remove it.")
+        found[key] = value if atomwise else value[None]
+    for key, names in _INFO.items():
+        values = {name: _scalar(atoms.info[name], where, name) for name in names if atoms.info.get(name) is not None}
+        if len({float(value[0]) for value in values.values()}) > 1:
+            raise ValueError(f"{where}: atoms.info has {values}, which are names of the same; leave one of them.")
+        if values:
+            found[key] = next(iter(values.values()))
+    for key in inputs or {}:
+        if key in atoms.arrays:
+            found[key] = _numbers(atoms.arrays[key], f"{where}: its {key}")
+        elif key in atoms.info and key not in found:
+            value = _numbers(atoms.info[key], f"{where}: its {key}")
+            found[key] = value if value.shape[:1] == (1,) else value[None]
+    return found
+
+
+def carry_over(source: Atoms, target: Atoms) -> None:
+    """Give a frame that is made anew the results and inputs that `stored_properties` looks for.
+
+    Args:
+        source: frame with a calculator.
+        target: the same frame, with a calculator that holds at least energy and forces.
+    """
+    for name, _ in _RESULTS.values():
+        if source.calc.results.get(name) is not None:
+            target.calc.results[name] = source.calc.results[name]
+    for name in (name for names in _INFO.values() for name in names):
+        if name in source.info:
+            target.info[name] = source.info[name]
+
+
+def _numbers(value: object, what: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{what} is {value!r}, which is not a number or an array of them; repair or remove it."
+        ) from None
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{what} is not finite; repair or remove it.")
+    return numbers
+
+
+def _scalar(value: object, where: str, name: str) -> np.ndarray:
+    number = _numbers(value, f"{where}: {name} in atoms.info")
+    if number.size != 1:
+        raise ValueError(f"{where}: {name} in atoms.info is {value!r}, not one number; repair or remove it.")
+    return number.reshape(1)
