@@ -25,10 +25,13 @@ def _config_dir() -> Path:
 
 
 def _pretrained(model_file: str, what: str) -> Any:
-    """What a stored model tells, a field of `spk_dt.training.pretrained.Pretrained`; imported only where it is asked for."""
-    from spk_dt.training.pretrained import describe
+    """What a stored model tells without being loaded: a config may be resolved only to be looked at.
 
-    return getattr(describe(model_file), what)
+    Imported where it is asked for, since every Hydra program loads this file.
+    """
+    from spk_dt.training.pretrained import told
+
+    return told(model_file, what)
 
 
 class SpkDtSearchPathPlugin(SearchPathPlugin):

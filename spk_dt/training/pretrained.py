@@ -1,11 +1,18 @@
-"""A model that SchNetPack has trained: its file, what it predicts and in which units, how far it reaches."""
+"""A model that SchNetPack has trained: its file, what it predicts and in which units, how far it reaches.
 
+`describe` loads the model, which runs what is in its file. A config may also be resolved only to be looked at (``--cfg job
+--resolve``, `hydra.compose`), so it is told what the file holds by `told`, which runs nothing of it.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import to_absolute_path
+from omegaconf import OmegaConf
 from schnetpack import properties
 from schnetpack.atomistic import Forces, Response
 from schnetpack.model import AtomisticModel
@@ -14,9 +21,10 @@ from schnetpack.utils import load_model
 
 from spk_dt.labels.unit_check import Unit
 from spk_dt.representation.cutoff import cutoff_of
-from spk_dt.training.run_config import RunConfig, read_run_config
+from spk_dt.training.run_config import RunConfig, read_run_config, units_of
+from spk_dt.training.stored_model import StoredObject, read_stored
 
-__all__ = ["Pretrained", "describe", "model_path", "read_model"]
+__all__ = ["Pretrained", "ask", "describe", "model_path", "read_model", "told"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Pretrained:
     @property
     def energy_unit(self) -> Unit:
         """Unit of energy; eV if its run does not tell."""
-        return "eV" if self.run is None or self.run.energy_unit is None else self.run.energy_unit
+        return units_of(self.run)[0]
 
     @property
     def distance_unit(self) -> Unit:
         """Unit of length; Å if its run does not tell."""
-        return "Ang" if self.run is None or self.run.distance_unit is None else self.run.distance_unit
+        return units_of(self.run)[1]
 
 
 def model_path(path: str | Path | None) -> Path:
@@ -116,16 +124,52 @@ def describe(path: str | Path) -> Pretrained:
             ``config.yaml`` beside it.
     """
     file = model_path(path)
-    config = file.with_name("config.yaml")
-    return _describe(file, *(f.stat().st_mtime_ns if f.exists() else None for f in (file, config)))
+    return _describe(file, *_written(file))
+
+
+def told(path: str | Path, what: str) -> Any:
+    """What a model and the ``config.yaml`` beside it tell without running anything of the model, for a config.
+
+    Args:
+        path: see `model_path`.
+        what: name of an attribute of `Pretrained`: cutoff, energy_key, forces_key, energy_unit or distance_unit.
+
+    Returns:
+        The value. If the file does not show it (a class of one's own may compute it), a config that Hydra replaces by the
+        value when it instantiates what needs it, which loads the model anyway.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the ``config.yaml`` beside it cannot be used.
+    """
+    file = model_path(path)
+    value = _told(file, *_written(file))[what]
+    if isinstance(value, str | float) and "${" not in str(value):  # a reference would be resolved as one of the config
+        return value
+    return OmegaConf.create({"_target_": f"{__name__}.{ask.__name__}", "path": str(path), "what": what})
+
+
+def ask(path: str, what: str) -> Any:
+    """An attribute of `describe`; by its name it stands in configs for what `told` cannot find.
+
+    Args:
+        path: see `model_path`.
+        what: name of the attribute.
+    """
+    return getattr(describe(path), what)
+
+
+def _written(file: Path) -> tuple[int | None, ...]:
+    """When the files that tell of a model were written."""
+    return tuple(f.stat().st_mtime_ns if f.exists() else None for f in (file, file.with_name("config.yaml")))
 
 
 @lru_cache(maxsize=4)
 def _describe(file: Path, *written: int | None) -> Pretrained:
-    """The same for one state of the files."""
+    """What a loaded model tells, for one state of the files."""
     model = read_model(file)
-    cutoff = float(f"{cutoff_of(model):.7g}")  # 3.3, not what single precision makes of it
-    energy_key, forces_key = _keys(model, file)
+    cutoff = _cutoff(model)
+    energy_key, forces_key = _checked_keys(model, file)
     return Pretrained(
         file=file,
         cutoff=cutoff,
@@ -136,16 +180,41 @@ def _describe(file: Path, *written: int | None) -> Pretrained:
     )
 
 
-def _keys(model: AtomisticModel, file: Path) -> tuple[str, str]:
-    """Names of energy and forces among the outputs."""
-    for module in model.output_modules:
-        if isinstance(module, Forces) and module.calc_forces:
-            keys = module.energy_key, module.force_key
-            break
-        if isinstance(module, Response) and properties.forces in module.response_properties:
-            keys = module.energy_key, module.map_properties[properties.forces]
-            break
-    else:
+@lru_cache(maxsize=4)
+def _told(file: Path, *written: int | None) -> dict[str, Any]:
+    """What a file tells without being loaded, for one state of the files; None for what it does not."""
+    energy_key = forces_key = cutoff = None
+    try:
+        model = read_stored(file)
+        energy_key, forces_key = _keys(model.output_modules) or (None, None)
+        cutoff = _cutoff(model)
+    except Exception:  # anything may be in a file; what is wrong with it is said when it is loaded
+        pass
+    run = read_run_config(file, str(energy_key or properties.energy), cutoff)
+    units = dict(zip(("energy_unit", "distance_unit"), units_of(run), strict=True))
+    return {"cutoff": cutoff, "energy_key": energy_key, "forces_key": forces_key, **units}
+
+
+def _cutoff(model: AtomisticModel | StoredObject) -> float:
+    """Cutoff of a model: 3.3, not what single precision makes of it."""
+    return float(f"{cutoff_of(model):.7g}")
+
+
+def _keys(output_modules: Iterable[Any]) -> tuple[str, str] | None:
+    """Names of energy and forces among the outputs, None if there are no forces."""
+    for module in output_modules:
+        if isinstance(module, Forces | StoredObject) and getattr(module, "calc_forces", False):
+            return module.energy_key, module.force_key
+        answers = getattr(module, "response_properties", ()) if isinstance(module, Response | StoredObject) else ()
+        if properties.forces in answers:
+            return module.energy_key, module.map_properties[properties.forces]
+    return None
+
+
+def _checked_keys(model: AtomisticModel, file: Path) -> tuple[str, str]:
+    """Names of energy and forces of a model that can be trained further."""
+    keys = _keys(model.output_modules)
+    if keys is None:
         raise ValueError(
             f"'{file}' predicts {sorted(model.model_outputs)}, but no forces as the gradient of an energy (it has no output "
             "module schnetpack.atomistic.Forces), so it cannot run dynamics. Train a model with forces."

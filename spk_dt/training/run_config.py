@@ -12,7 +12,7 @@ from schnetpack import properties
 
 from spk_dt.labels.unit_check import Unit
 
-__all__ = ["RunConfig", "read_run_config"]
+__all__ = ["RunConfig", "read_run_config", "units_of"]
 
 #: transforms without which a model sees other pairs, and which rollouts, whose pairs are found anew, do not have
 _UNSUPPORTED = ("FilterNeighbors", "CollectAtomTriples")
@@ -33,7 +33,13 @@ class RunConfig:
     distance_unit: Unit | None
 
 
-def read_run_config(model_file: Path, energy_key: str, cutoff: float) -> RunConfig | None:
+def units_of(run: RunConfig | None) -> tuple[Unit, Unit]:
+    """Units of energy and length of a model; eV and Å if its run does not tell."""
+    energy, distance = (None, None) if run is None else (run.energy_unit, run.distance_unit)
+    return "eV" if energy is None else energy, "Ang" if distance is None else distance
+
+
+def read_run_config(model_file: Path, energy_key: str, cutoff: float | None) -> RunConfig | None:
     """Read the ``config.yaml`` beside a model, None if there is none of a training run.
 
     Units are those that the data were converted to, else those of the database, if that is still where it was.
@@ -41,7 +47,7 @@ def read_run_config(model_file: Path, energy_key: str, cutoff: float) -> RunConf
     Args:
         model_file: file of the model.
         energy_key: name of the energy among the outputs of the model.
-        cutoff: cutoff of the model.
+        cutoff: cutoff of the model, None if it is not known; it is not compared then.
 
     Raises:
         ValueError: if the file cannot be read, has another cutoff than the model, or names a transform that cannot be had
@@ -67,7 +73,7 @@ def read_run_config(model_file: Path, energy_key: str, cutoff: float) -> RunConf
     return RunConfig(file, energy, distance)
 
 
-def _refuse_contradictions(config: DictConfig, file: Path, model_file: Path, cutoff: float) -> None:
+def _refuse_contradictions(config: DictConfig, file: Path, model_file: Path, cutoff: float | None) -> None:
     """Compare the cutoffs, and look for transforms that rollouts do not have."""
     stated = {"globals.cutoff": _value(config, "globals.cutoff")}
     for i in range(len(_value(config, "data.transforms") or ())):
@@ -81,7 +87,7 @@ def _refuse_contradictions(config: DictConfig, file: Path, model_file: Path, cut
         if name.endswith("NeighborList"):
             stated[f"{key}.cutoff"] = _value(config, f"{key}.cutoff")
     for key, value in stated.items():
-        if isinstance(value, int | float) and abs(value - cutoff) > 1e-5 * cutoff:
+        if cutoff is not None and isinstance(value, int | float) and abs(value - cutoff) > 1e-5 * cutoff:
             raise ValueError(
                 f"the cutoff of the model '{model_file}' is {cutoff:g}, but '{file}' beside it says {key}={value:g}, so it "
                 "is the config of another model. Copy the model to a folder of its own, with the right config.yaml or none."
