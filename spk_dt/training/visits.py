@@ -26,10 +26,13 @@ from schnetpack.data.loader import _atoms_collate_fn
 
 from spk_dt import properties, units
 from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.relabel import relabel
 from spk_dt.training.task import DynamicTrainingTask
 from spk_dt.trajectories.database import TrajectoryWriter
 from spk_dt.trajectories.frames import Frames
+from spk_dt.trajectories.stored_properties import set_total_charge
 
 __all__ = ["VisitedStates"]
 
@@ -118,8 +121,6 @@ class VisitedStates(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""
-        from spk_dt.labels.calculator import reference_calculator
-
         if stage != "fit":
             return
         reference_calculator(self.reference)
@@ -169,8 +170,6 @@ class VisitedStates(Callback):
         Returns:
             whether a simulation has failed; of an interrupted round that is not known, and taken for no.
         """
-        from spk_dt.labels.relabel import relabel  # imports much that others do not need
-
         database = self._file(self._done)
         if database.exists():  # made after the checkpoint from which the run goes on
             datamodule.add_training_frames(database)
@@ -269,9 +268,8 @@ class VisitedStates(Callback):
         )
         for key in self._inputs(frames):
             atoms.info[key] = system[key].double().numpy()
-        if spk_properties.total_charge in system:  # ASE's calculators sum over those of the atoms
-            charge = float(system[spk_properties.total_charge])
-            atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+        if spk_properties.total_charge in system:
+            set_total_charge(atoms, float(system[spk_properties.total_charge]))
         atoms.set_masses(system[spk_properties.masses].double().numpy())
         atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
         return atoms

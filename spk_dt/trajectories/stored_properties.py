@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from spk_dt import properties
 
-__all__ = ["OPTIONAL_UNITS", "carry_over", "stored_properties"]
+__all__ = ["OPTIONAL_UNITS", "carry_over", "set_total_charge", "stored_properties"]
 
 #: units of the properties that are kept where frames have them: those of ASE
 OPTIONAL_UNITS = {
@@ -100,6 +100,13 @@ def carry_over(source: Atoms, target: Atoms) -> None:
     for name in (name for names in _INFO.values() for name in names):
         if name in source.info:
             target.info[name] = source.info[name]
+
+
+def set_total_charge(atoms: Atoms, charge: float) -> None:
+    """Tell a calculator the charge of a system, e: in ``info``, and by its atoms, over which ASE's calculators sum."""
+    atoms.info[properties.total_charge] = charge
+    if not atoms.has("initial_charges"):
+        atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
