@@ -199,20 +199,6 @@ def test_derivatives_of_the_normalisation(shape):
     assert torch.autograd.gradcheck(slope, (x, g, *parameters), check_undefined_grad=False)
 
 
-def test_third_derivatives():
-    """They are not hand-written, and must not be wrong for that."""
-    module = norm(4)
-    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-
-    def third(function):
-        y = function(x).pow(2).sum()
-        for _ in range(3):
-            y = torch.autograd.grad(y, x, create_graph=True)[0].pow(2).sum()
-        return y
-
-    torch.testing.assert_close(third(module), third(lambda x: plain_norm(x, module.weight, module.bias)))
-
-
 def test_mixed_precision_takes_the_plain_path():
     module, x = norm(8, torch.float32), torch.randn(4, 8)
     with torch.autocast("cpu", torch.bfloat16):

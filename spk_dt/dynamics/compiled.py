@@ -6,15 +6,16 @@ symbolic: batches of other numbers of systems, atoms or pairs need no new compil
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from schnetpack import properties
 from schnetpack.atomistic import Forces
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["CompiledPotential"]
 
@@ -28,17 +29,27 @@ class CompiledPotential:
     run to run. Where it is not possible, since there is no C++ compiler or the model does something that cannot be
     compiled, a warning says why, and the model is evaluated as it is.
 
+    Errors: memory that runs out is no reason to give up, and is raised. For all others the plain model is evaluated, and
+    what it raises is raised. Where it does not raise, its outputs are returned, and a warning names the error. Compilation
+    is given up if the error is one of the compiler's own classes (of `torch._dynamo`, `torch._inductor`, ...), or if the
+    compiled function has not yet answered a call of this kind. If it has, it is given up after two failures in a row.
+
     Args:
         model: a potential whose forces are the negative gradient of its energy. In evaluation mode outputs have no graph.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError, RuntimeError: by a call, if memory runs out.
+        Exception: by a call, what the plain model raises.
     """
 
     def __init__(self, model: NeuralNetworkPotential) -> None:
         self.model = model
-        self._reason = _why_not(model)
-        if self._reason is not None:
-            self._fall_back()
+        self._reason: str | None = None
+        if (reason := _why_not(model)) is not None:
+            self._fall_back(reason)
         self._function = torch.compile(self._predict, dynamic=True, fullgraph=True)
-        self._ready: set[tuple] = set()
+        self._worked: set[tuple] = set()  # kinds of calls that the compiled function has answered
+        self._prepared: set[tuple] = set()
 
     def __reduce__(self) -> tuple:
         """Stored, or copied, is the model; it is compiled anew."""
@@ -54,18 +65,11 @@ class CompiledPotential:
 
         Within `torch.utils.checkpoint`, which recomputes in the backward pass, nothing can be compiled; call this before.
         """
-        positions = inputs[properties.R]
-        kind = (
-            self.model.training,
-            torch.is_grad_enabled(),
-            positions.requires_grad,
-            positions.dtype,
-            positions.device,
-        )
-        sizes = tuple(min(len(value), 2) for value in inputs.values())  # zero and one are compiled for themselves
-        if self.compiled and (kind, sizes) not in self._ready:
+        sizes = (min(n, 2) for value in inputs.values() for n in value.shape[:1])  # 0 and 1 are compiled for themselves
+        kind = (*self._kind(inputs), *sizes)
+        if self.compiled and kind not in self._prepared:
             self(inputs)
-            self._ready.add((kind, sizes))
+            self._prepared.add(kind)
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All outputs of the model for a SchNetPack batch; what is needed is compiled at the first call."""
@@ -74,34 +78,58 @@ class CompiledPotential:
         refresh = getattr(self.model.representation, "refresh", None)
         if refresh is not None:  # constants that a compiled function cannot look after
             refresh()
+        kind = self._kind(inputs)
         rest = {key: value for key, value in inputs.items() if key != properties.R}
         before = _State()
         try:
             with (
-                _flat_linear_layers(),
                 torch._dynamo.config.patch(capture_scalar_outputs=True),  # SchNetPack reads the number of systems
                 torch.set_grad_enabled(torch.is_grad_enabled() and self.model.training),
             ):
-                return self._function(inputs[properties.R], rest)
-        except Exception as error:  # the plain model raises what is not the compiler's fault
+                outputs = self._function(inputs[properties.R], rest)
+        except BaseException as error:
             before.restore()
-            self._reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            outputs = self._plain(inputs)
-            self._fall_back()
+            if not isinstance(error, Exception) or _out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            again = kind in self._worked and not _of_the_compiler(error)
+        else:
+            self._worked.add(kind)
             return outputs
+        outputs = self._plain(inputs)  # raises what is not the compiler's fault
+        if again:
+            self._worked.remove(kind)
+            log.warning(
+                "the compiled model failed where the uncompiled one did not (%s). The uncompiled one has answered this "
+                "call; the compiled one is tried once more",
+                reason,
+            )
+        else:
+            self._fall_back(reason)
+        return outputs
 
-    def _fall_back(self) -> None:
-        log.warning("the model is not compiled and will run uncompiled (%s)", self._reason)
+    def _kind(self, inputs: Mapping[str, torch.Tensor]) -> tuple:
+        positions = inputs[properties.R]
+        grad_enabled = torch.is_grad_enabled()
+        return self.model.training, grad_enabled, positions.requires_grad, positions.dtype, positions.device
+
+    def _fall_back(self, reason: str) -> None:
+        self._reason = reason
+        log.warning("the model is not compiled and will run uncompiled (%s)", reason)
 
     def _plain(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        positions = inputs[properties.R]
+        if not positions.requires_grad:  # the model sets this on the tensor that it is given: not on the caller's
+            positions = positions.detach()
         before, self.model.do_postprocessing = self.model.do_postprocessing, False
         try:
-            return self.model(dict(inputs))
+            return self.model({**inputs, properties.R: positions})
         finally:
             self.model.do_postprocessing = before
 
     def _predict(self, positions: torch.Tensor, rest: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        gradient, outputs = torch.func.grad(self._energy, has_aux=True)(positions, rest)
+        with _FlatLinearLayers():
+            gradient, outputs = torch.func.grad(self._energy, has_aux=True)(positions, rest)
         outputs[self.model.output_modules[-1].force_key] = -gradient
         return outputs
 
@@ -117,26 +145,22 @@ class CompiledPotential:
         return inputs[forces.energy_key].sum(), outputs
 
 
-@contextmanager
-def _flat_linear_layers() -> Iterator[None]:
+class _FlatLinearLayers(TorchFunctionMode):
     """Linear layers of three-dimensional tensors, as in PaiNN, are traced as those of two.
 
     PyTorch 2.15 takes the number of rows of the former for a constant.
     """
-    F.linear = _flat_linear
-    try:
-        yield
-    finally:
-        F.linear = _linear
 
-
-_linear = F.linear
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch._C._nn.linear:  # and not functional.linear, which others may have replaced
+            return _flat_linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def _flat_linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     if input.dim() < 3:
-        return _linear(input, weight, bias)
-    return _linear(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
+        return torch._C._nn.linear(input, weight, bias)
+    return torch._C._nn.linear(input.flatten(0, -2), weight, bias).unflatten(0, input.shape[:-1])
 
 
 class _State:
@@ -160,3 +184,25 @@ def _why_not(model: nn.Module) -> str | None:
     if not isinstance(forces, Forces) or set(model.required_derivatives) != {properties.R}:
         return "its last output module must be Forces, without stress"
     return None
+
+
+_NO_MEMORY = re.compile(
+    r"MemoryError|out of memory|(can't|cannot|could not|unable to) allocate memory|not enough memory|ALLOC_FAILED",
+    re.IGNORECASE,
+)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether there is not enough memory, also where this is told by a compiler that ran out of it."""
+    # allocators of CPUs raise a RuntimeError, and the compiler quotes what it has caught
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
+        _NO_MEMORY.search(f"{type(error).__name__}: {error}")
+    )
+
+
+def _of_the_compiler(error: Exception) -> bool:
+    """Whether the error is one that only a compiler raises."""
+    return any(
+        kind.__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "triton"))
+        for kind in type(error).__mro__
+    )

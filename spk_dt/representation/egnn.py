@@ -175,7 +175,7 @@ class EGNN(nn.Module):
         electronic_embeddings: embeddings of charge or spin (`schnetpack.nn.ElectronicEmbedding`).
         fast: compute filters from a Chebyshev series of the radial basis where this pays (a constant basis of many
             functions, no coordinate channel), and derivatives of the normalisation by hand. The parameters are the same,
-            and so are results up to rounding.
+            and so are results up to rounding. Whether it pays is decided whenever the basis changes.
     """
 
     def __init__(
@@ -204,8 +204,7 @@ class EGNN(nn.Module):
         )
         self._series: Optional[ChebyshevSeries] = None
         if fast and not coordinate_channel:
-            series = ChebyshevSeries(radial_basis, float(cutoff_fn.cutoff))
-            self._series = series if series.pays() else None
+            self._series = ChebyshevSeries(radial_basis, cutoff_fn.cutoff)
 
     def forward(self, inputs: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
         """Add the representation to a SchNetPack dictionary with atomic numbers, pair vectors and pair indices."""
@@ -240,8 +239,19 @@ class EGNN(nn.Module):
 
     @torch.jit.unused
     def refresh(self) -> None:
-        """Bring the series up to date with the radial basis; needed only where the representation is compiled."""
+        """Bring the series up to date with the radial basis, and let compiled code use it.
+
+        Code compiled with `torch.compile` cannot do this by itself: call this before each call of the compiled function, or
+        never, in which case it computes the radial basis.
+        """
+        self._refresh()
         if self._series is not None:
+            self._series.refreshed_outside = True
+
+    @torch.jit.unused
+    def _refresh(self) -> None:
+        if self._series is not None:
+            self._series.radial_basis, self._series.cutoff = self.radial_basis, self.cutoff_fn.cutoff
             self._series.refresh()
 
     def _expand(self, distances: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
@@ -249,6 +259,9 @@ class EGNN(nn.Module):
         if not torch.jit.is_scripting():
             if self._series is not None:
                 if not torch.compiler.is_compiling():
-                    self.refresh()
-                return self._series(distances), self._series.coefficients
+                    self._refresh()
+                elif not self._series.refreshed_outside:
+                    return self.radial_basis(distances), None
+                if self._series.pays():
+                    return self._series(distances), self._series.coefficients
         return self.radial_basis(distances), None
