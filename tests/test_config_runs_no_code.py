@@ -27,7 +27,7 @@ from schnetpack.representation import FieldSchNet, PaiNN, SchNet, SO3net
 from spk_dt.training import pretrained
 from spk_dt.training.stored_model import read_stored
 
-pytestmark = pytest.mark.filterwarnings("ignore:\nversion_base", "ignore:Model was saved without version")
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*version_base", "ignore:Model was saved without version")
 
 FINETUNE = ["experiment=dt_finetune", "print_config=false"]
 

@@ -35,7 +35,10 @@ def _pretrained(model_file: str, what: str) -> Any:
 
 
 class SpkDtSearchPathPlugin(SearchPathPlugin):
-    """Appends our config folder to the search path of SchNetPack's programs, and the resolver that it needs."""
+    """Appends our config folder to the search path of SchNetPack's programs, and what belongs to it.
+
+    That is the resolver that the configs need; and the programs say nothing of what nobody can act on.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append our configs if the main entry of the search path is SchNetPack's; do nothing otherwise."""
@@ -44,6 +47,9 @@ class SpkDtSearchPathPlugin(SearchPathPlugin):
             return
         package = main.removeprefix("pkg://").replace("/", ".")
         if package in _CONFIGS_OF:
+            from spk_dt.foreign_warnings import silence_in_programs
+
+            silence_in_programs()
             OmegaConf.register_new_resolver("spk_dt.pretrained", _pretrained, replace=True)
             folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
             search_path.append(

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from spk_dt.foreign_warnings import silence
+
 __all__ = ["USER_ERRORS", "app"]
 
 #: what library functions raise for a wrong input, with a message that names the remedy
@@ -18,12 +20,13 @@ class _Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command named on the command line."""
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # importing SchNetPack says so
-        try:
-            return super().invoke(ctx)
-        except USER_ERRORS as error:
-            typer.echo(f"spkdt: {error}", err=True)
-            raise typer.Exit(1) from None
+        with warnings.catch_warnings():
+            silence()
+            try:
+                return super().invoke(ctx)
+            except USER_ERRORS as error:
+                typer.echo(f"spkdt: {error}", err=True)
+                raise typer.Exit(1) from None
 
 
 app = typer.Typer(

@@ -1,3 +1,4 @@
+from spk_dt.md.barostats import AnisotropicBarostat, CentroidBarostat
 from spk_dt.md.hooks import ExplodedError, ReferenceComparison, StopExploded
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.neighborlist import VerletNeighborList
@@ -6,6 +7,8 @@ from spk_dt.md.restart import Checkpoint, FileLogger
 from spk_dt.md.streams import MoleculeStream
 
 __all__ = [
+    "AnisotropicBarostat",
+    "CentroidBarostat",
     "Checkpoint",
     "ExplodedError",
     "FileLogger",
