@@ -90,7 +90,8 @@ class VerletList:
         with torch.no_grad():
             stale = self._stale(inputs)
             if stale is None or bool(stale.any()):
-                self._renew(inputs, stale)
+                with torch.autocast("cpu", enabled=False):  # else offsets, a product with the cell, have 16 bits
+                    self._renew(inputs, stale)
             idx_i, idx_j, offsets = self._pairs
             positions = inputs[properties.R]
             vectors = positions.index_select(0, idx_j) - positions.index_select(0, idx_i) + offsets

@@ -19,7 +19,8 @@ class ComputeBudget(Callback):
     Seconds are those of the processor, all threads and processes that have ended together (of the clock on a GPU, after
     synchronisation), spent in training: loading of batches counts, and so do `spk_dt.training.VisitedStates`, simulations
     and reference calculations; validation and start-up do not. They are logged as ``train_seconds``,
-    with ``train_updates`` and ``train_frames``, the number of force evaluations of systems.
+    with ``train_updates`` and ``train_frames``, the number of force evaluations of systems
+    (`spk_dt.training.DynamicTrainingTask.force_evaluations`).
 
     With f the share of the budget that is used, the learning rate is :math:`l_0 (l_1/l_0)^f`, the same for every method; the
     task then needs no scheduler (``task.scheduler_cls=null``).
@@ -81,7 +82,10 @@ class ComputeBudget(Callback):
         """Count, and end the training if the budget is used up."""
         self._read(pl_module)
         self.updates += 1
-        self.frames += len(batch[properties.idx]) * (pl_module.steps_of(batch) if hasattr(pl_module, "steps_of") else 1)
+        if hasattr(pl_module, "force_evaluations"):
+            self.frames += pl_module.force_evaluations(batch)
+        else:  # SchNetPack's own task
+            self.frames += len(batch[properties.idx])
         if self.used >= self.seconds:
             trainer.should_stop = True
 

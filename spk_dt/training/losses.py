@@ -10,7 +10,7 @@ import torch
 from schnetpack import properties
 from schnetpack.task import ModelOutput
 
-__all__ = ["ElementwiseOutput", "PerAtomOutput"]
+__all__ = ["ElementwiseOutput", "PerAtomOutput", "loss_by_class"]
 
 
 class ElementwiseOutput(ModelOutput):
@@ -32,14 +32,29 @@ class ElementwiseOutput(ModelOutput):
         Raises:
             ValueError: if the targets have no atomic numbers, as in a plain `AtomisticTask`.
         """
-        predicted, expected = pred[self.name], target[self.target_property]
         if self.loss_weight == 0 or self.loss_fn is None:
-            return predicted.new_zeros(())
+            return pred[self.name].new_zeros(())
+        return self.loss_weight * self.by_element(pred, target)[1].sum()
+
+    def by_element(
+        self, pred: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The terms of the loss, without its weight.
+
+        Args:
+            pred: as for `calculate_loss`.
+            target: likewise.
+
+        Returns:
+            [n_elements] atomic numbers, [n_elements] losses, [n_elements] numbers of entries over which they are averaged.
+        """
+        predicted, expected = pred[self.name], target[self.target_property]
         numbers = _needed(target, properties.Z, self)
         if len(numbers) != len(predicted) and "considered_atoms" in target:
             numbers = numbers[target["considered_atoms"].nonzero()[:, 0]]
-        losses = [self.loss_fn(predicted[numbers == z], expected[numbers == z]) for z in torch.unique(numbers)]
-        return self.loss_weight * torch.stack(losses).sum()
+        elements, counts = torch.unique(numbers, return_counts=True)
+        losses = [self.loss_fn(predicted[numbers == z], expected[numbers == z]) for z in elements]
+        return elements, torch.stack(losses), counts * predicted[0].numel()
 
 
 class PerAtomOutput(ModelOutput):
@@ -63,6 +78,32 @@ class PerAtomOutput(ModelOutput):
             return predicted.new_zeros(())
         n_atoms = _needed(target, properties.n_atoms, self)
         return self.loss_weight * self.loss_fn(predicted / n_atoms, expected / n_atoms)
+
+
+def loss_by_class(
+    output: ModelOutput, pred: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss of an output as a sum of means, so that it can be accumulated over batches.
+
+    The classes of an `ElementwiseOutput` are the elements; other outputs have one class. With a loss function that is a
+    mean over entries (`torch.nn.L1Loss`, `MSELoss`, `HuberLoss`, `SmoothL1Loss`) the means of batches weighted by their
+    entries give the mean over all of them. Other loss functions, such as a root or a sum, are weighted in the same way, and
+    the result depends on the batches.
+
+    Args:
+        output: output with loss function and weight.
+        pred: predictions.
+        target: targets.
+
+    Returns:
+        [n] classes, [n] weighted losses, [n] numbers of entries over which they are averaged.
+    """
+    predicted = pred[output.name]
+    if isinstance(output, ElementwiseOutput) and output.loss_weight != 0 and output.loss_fn is not None:
+        elements, losses, counts = output.by_element(pred, target)
+        return elements, output.loss_weight * losses, counts
+    loss = torch.as_tensor(output.calculate_loss(pred, target), device=predicted.device).reshape(1)
+    return torch.zeros_like(loss, dtype=torch.long), loss, torch.full_like(loss, predicted.numel(), dtype=torch.long)
 
 
 def _needed(target: Mapping[str, torch.Tensor], key: str, output: ModelOutput) -> torch.Tensor:

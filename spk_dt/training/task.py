@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from schnetpack import AtomisticTask
 from schnetpack import properties as spk_properties
 from schnetpack.task import ModelOutput, UnsupervisedModelOutput
@@ -23,8 +22,10 @@ from spk_dt.dynamics import (
 )
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accumulate import PartwiseLoss
-from spk_dt.training.metrics import StepwiseElementMAE
+from spk_dt.training.losses import loss_by_class
+from spk_dt.training.metrics import RolloutLoss, StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
+from spk_dt.training.precision import loss_scaler
 
 __all__ = ["DynamicTrainingTask"]
 
@@ -56,7 +57,8 @@ class DynamicTrainingTask(AtomisticTask):
 
     with the outputs named in `rollout_outputs`. The S in force is `rollout_length`; `spk_dt.training.Curriculum` raises it.
     Validation and test are free rollouts along the whole window, logged as ``val_loss``: the mean over the steps of the
-    loss of `rollout_outputs`, the same quantity at every S.
+    loss of `rollout_outputs`, the same quantity at every S. Its means are over all systems of the epoch, of all processes,
+    however they are put into batches (`spk_dt.training.losses.loss_by_class`).
 
     Žugec, Hadži Veljković, Alducin, Juaristi: Dynamic Training Enhances Machine Learning Potentials for Long-Lasting
     Molecular Dynamics. J. Chem. Inf. Model. 2025, doi 10.1021/acs.jcim.5c01180, arXiv 2504.03521.
@@ -80,7 +82,7 @@ class DynamicTrainingTask(AtomisticTask):
 
     Raises:
         ValueError: if an argument makes no sense; by `setup`, if the neighbour list of the data is shorter than the
-            cutoff of the model; in training, if the loss is not finite.
+            cutoff of the model, or the precision of the trainer is too low; in training, if the loss is not finite.
     """
 
     def __init__(
@@ -121,11 +123,17 @@ class DynamicTrainingTask(AtomisticTask):
         self._force_target = next((o.target_property for o in self.outputs if o.name == force_key), force_key)
         self._predict = CompiledPotential(model) if compile else self.predict_without_postprocessing
         self._batch_radius: float | None = None
+        self._scaler: torch.amp.GradScaler | None = None
+        self._losses = torch.nn.ModuleDict({name: RolloutLoss(len(self.rollout_outputs)) for name in ("val", "test")})
         self._force_errors: dict[str, StepwiseElementMAE] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Initialise transforms, and learn how far the neighbour list in the batches reaches."""
+        """Initialise transforms, and learn how far the neighbour list in the batches reaches, and what scales the loss."""
         super().setup(stage)
+        self._scaler = loss_scaler(self.trainer.precision_plugin)
+        self._force_errors.clear()  # of an epoch that was interrupted
+        for loss in self._losses.values():
+            loss.reset()
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
         available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
         if stage == "fit" and self.rollout_length > available:
@@ -139,16 +147,15 @@ class DynamicTrainingTask(AtomisticTask):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of a batch; for S > 1 of rollouts of S steps."""
         n_steps = self.steps_of(batch)
-        total = PartwiseLoss(list(self.parameters()), all_take_part=self.trainer.world_size > 1)
-        errors = self._force_errors_of("train", n_steps) if n_steps == self.rollout_length else None
+        total = PartwiseLoss(list(self.parameters()), self.trainer.world_size > 1, self._scaler)
         part: torch.Tensor | float = 0.0
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
             if n_steps == 1:
                 part = self.loss_fn(predicted, targets)
             else:
                 part = part + self._weight(visited.step) * self._rollout_loss(predicted, targets)
-            if errors is not None:
-                self._add_force_errors(errors, batch, visited)
+            if n_steps == self.rollout_length:
+                self._add_force_errors("train", batch, visited)
             if visited.step == 0:
                 self.log_metrics(predicted, targets, "train")
             if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
@@ -167,6 +174,15 @@ class DynamicTrainingTask(AtomisticTask):
         """S of a training batch: single frames among windows are trained on as for S = 1."""
         return 1 if self._window_length(batch) == 1 else self.rollout_length
 
+    def force_evaluations(self, batch: Mapping[str, torch.Tensor]) -> int:
+        """Forces of systems that a rollout of a training batch computes, of those that rest between frames as well.
+
+        What `spk_dt.dynamics.Full` computes once more to save memory is not counted.
+        """
+        n_steps = self.steps_of(batch)
+        inner_steps = int(batch[properties.inner_steps].max()) if n_steps > 1 else 1
+        return len(batch[spk_properties.idx]) * (1 + (n_steps - 1) * inner_steps)
+
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients of the parameters; those of the positions, which took part in the forces, are not computed."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -181,25 +197,23 @@ class DynamicTrainingTask(AtomisticTask):
         return {"test_loss": self._free_rollout(batch, "test")}
 
     def _free_rollout(self, batch: dict[str, torch.Tensor], subset: str) -> torch.Tensor:
-        """Mean over the steps of the rollout loss, logged with its parts."""
-        n_systems = len(batch[spk_properties.idx])
+        """Rollout loss of a batch, mean over the steps; that of the epoch is logged with its parts."""
         n_steps = self._window_length(batch)
-        errors = self._force_errors_of(subset, n_steps)
         loss = torch.zeros((), device=self.device)
         guard = self.guard(batch)
         with torch.no_grad():
             for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
-                loss = loss + self._rollout_loss(predicted, targets)
-                self._add_force_errors(errors, batch, visited)
+                parts = [loss_by_class(output, predicted, targets) for output in self.rollout_outputs]
+                loss = loss + sum(means.sum() for _, means, _ in parts)
+                self._losses[subset].update(parts, visited.step)
+                self._add_force_errors(subset, batch, visited)
                 if visited.step == 0:
                     self.log_metrics(predicted, targets, subset)
-        loss = loss / n_steps
-        exploded = guard.exploded.float().mean()
         # the same in all processes: schedulers, curriculum and checkpoints go by it
-        log = {"on_step": False, "on_epoch": True, "batch_size": n_systems, "sync_dist": True}
-        self.log(f"{subset}_loss", loss, prog_bar=True, **log)
-        self.log(f"{subset}_exploded", exploded, **log)
-        return loss
+        log = {"on_step": False, "on_epoch": True, "batch_size": len(guard.exploded), "sync_dist": True}
+        self.log(f"{subset}_loss", self._losses[subset], prog_bar=True, **log)
+        self.log(f"{subset}_exploded", guard.exploded.float().mean(), **log)
+        return loss / n_steps
 
     def _visit(
         self,
@@ -295,17 +309,11 @@ class DynamicTrainingTask(AtomisticTask):
 
     # logging
 
-    def _force_errors_of(self, subset: str, n_steps: int) -> StepwiseElementMAE:
-        """Where force errors of the running epoch are gathered."""
+    def _add_force_errors(self, subset: str, batch: Mapping[str, torch.Tensor], visited: Visited) -> None:
         if subset not in self._force_errors:
-            self._force_errors[subset] = StepwiseElementMAE(n_steps).to(self.device)
-        return self._force_errors[subset]
-
-    def _add_force_errors(
-        self, errors: StepwiseElementMAE, batch: Mapping[str, torch.Tensor], visited: Visited
-    ) -> None:
-        expected = _at_step(batch, self._force_target, visited.step)
-        errors.update(visited.state.forces.detach(), expected, batch[spk_properties.Z], visited.step)
+            self._force_errors[subset] = StepwiseElementMAE().to(self.device)
+        forces, expected = visited.state.forces.detach(), _at_step(batch, self._force_target, visited.step)
+        self._force_errors[subset].update(forces, expected, batch[spk_properties.Z], visited.step)
 
     def on_train_epoch_end(self) -> None:
         """Log force errors by element and by step."""
@@ -320,16 +328,10 @@ class DynamicTrainingTask(AtomisticTask):
         self._log_force_errors("test")
 
     def _log_force_errors(self, subset: str) -> None:
-        """Mean absolute error per element over all steps, and summed over elements at some steps of the rollout."""
         metric = self._force_errors.pop(subset, None)
-        if metric is None:
-            return
-        errors = metric.compute()
-        present = torch.nonzero(~torch.isnan(errors[0])).flatten().tolist()
-        log = {f"{subset}_{self.force_key}_mae_{chemical_symbols[z]}": errors[:, z].nanmean() for z in present}
-        for step in _some_steps(len(errors)):
-            log[f"{subset}_{self.force_key}_mae_step_{step}"] = errors[step].nansum()
-        self.log_dict({key: value.float() for key, value in log.items()})
+        if metric is not None:
+            errors = metric.summary().items()
+            self.log_dict({f"{subset}_{self.force_key}_mae_{key}": value for key, value in errors})
 
     # state
 
@@ -346,8 +348,3 @@ def _at_step(batch: Mapping[str, torch.Tensor], name: str, step: int) -> torch.T
     """A target at a step of the window."""
     window = properties.window(name)
     return batch[window][:, step].contiguous() if window in batch else batch[name]
-
-
-def _some_steps(n_steps: int, n_shown: int = 7) -> list[int]:
-    """At most `n_shown` steps from the first to the last, evenly spaced."""
-    return sorted({round(i * (n_steps - 1) / max(n_shown - 1, 1)) for i in range(n_shown)})
