@@ -88,7 +88,7 @@ def pack(trajectories: Sequence[Sequence[Atoms]], names: Sequence[str], timestep
         cell=first.cell.array,
         pbc=first.pbc,
         energy=np.array([[atoms.get_potential_energy() for atoms in frames] for frames in trajectories]),
-        **{key: value.astype(np.int32) for key, value in differences.items()},
+        **{key: value.astype(np.int32) for key, value in differences.items()},  # type: ignore[arg-type]  # for allow_pickle
     )
 
 

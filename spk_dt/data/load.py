@@ -4,13 +4,14 @@ Above a size the arrays are files beside the database, mapped into memory.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
 
 import fasteners
 import numpy as np
+from ase.db.row import AtomsRow
 from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
@@ -102,7 +103,7 @@ def _conversions(dataset: ASEAtomsData, keys: Sequence[str]) -> tuple[dict[str, 
 
 
 def _shapes(
-    first_rows: Sequence, keys: Sequence[str], trajectories: Sequence[Trajectory]
+    first_rows: Sequence[AtomsRow], keys: Sequence[str], trajectories: Sequence[Trajectory]
 ) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
     """Shapes of all arrays, and which properties have one row per atom.
 
@@ -134,7 +135,7 @@ def _fill(
     numbers: Sequence[np.ndarray],
     atomwise: frozenset[str],
     progress: Callable[[int], None] | None,
-    arrays: dict[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
 ) -> None:
     """Read all rows of the database into the arrays."""
     rows = dataset.conn.select(sort="id")
@@ -162,7 +163,7 @@ def _mapped(
     source: Path,
     shapes: dict[str, tuple[int, ...]],
     unit_of: dict[str, str],
-    fill: Callable[[dict[str, np.ndarray]], None],
+    fill: Callable[[Mapping[str, np.ndarray]], None],
 ) -> dict[str, np.ndarray]:
     """Arrays as files in a folder beside the database, filled once and used again while database and units are the same.
 

@@ -100,6 +100,7 @@ class MD17Trajectory(DownloadedTrajectories):
         out.unlink(missing_ok=True)
         with TrajectoryWriter(out, resume=True) as writer:
             for raw, length in self._parts(trajectories):
+                assert raw.timestep_fs is not None  # known of these files
                 frames = recover_velocities(_checked(raw, length, self.molecule), raw.timestep_fs)
                 stat = source.stat()
                 depends_on = [version("spk_dt"), source.name, stat.st_size, stat.st_mtime_ns, length]
@@ -108,12 +109,13 @@ class MD17Trajectory(DownloadedTrajectories):
 
     def _parts(self, trajectories: list[RawTrajectory]) -> Iterator[tuple[RawTrajectory, int]]:
         """The trajectories, and how many frames of each are taken."""
-        left = self.max_frames if self.max_frames is not None else sum(raw.n_frames for raw in trajectories)
+        left = self.max_frames
         for raw in trajectories:
-            length = min(left, raw.n_frames)
+            assert raw.n_frames is not None  # known of these files
+            length = raw.n_frames if left is None else min(left, raw.n_frames)
             if length >= 3:
                 yield raw, length
-            left -= length
+            left = None if left is None else left - length
 
     def _made_from(self) -> dict[str, Any]:
         """What the database is made from."""

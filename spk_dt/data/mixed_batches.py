@@ -6,22 +6,24 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from spk_dt.data.windows import TrajectoryWindows
+
 __all__ = ["GrowingDataset", "MixedBatches"]
 
 
-class GrowingDataset(Dataset):
+class GrowingDataset(Dataset[dict[str, torch.Tensor]]):
     """A data set to which others may be appended.
 
     Args:
         first: the windows of the reference trajectories.
     """
 
-    def __init__(self, first: Dataset) -> None:
+    def __init__(self, first: TrajectoryWindows) -> None:
         self.first = first
-        self._parts: list[Dataset] = [first]
+        self._parts = [first]
         self._ends = [len(first)]
 
-    def append(self, part: Dataset) -> None:
+    def append(self, part: TrajectoryWindows) -> None:
         """Append frames; their indices follow those there are."""
         self._parts.append(part)
         self._ends.append(self._ends[-1] + len(part))

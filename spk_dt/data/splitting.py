@@ -119,15 +119,12 @@ def _absolute(size: float, total: int) -> int:
 def _all_absolute(sizes: Sequence[float | None], total: int) -> list[int]:
     """Numbers from numbers, fractions, and at most one None or -1 for what remains."""
     counts = [None if size is None or size < 0 else _absolute(size, total) for size in sizes]
-    open_ = [i for i, count in enumerate(counts) if count is None]
     given = sum(count for count in counts if count is not None)
-    if len(open_) > 1:
+    if counts.count(None) > 1:
         raise ValueError(
             f"sizes {list(sizes)} of training, validation and test: only one of data.num_train, data.num_val and "
             "data.num_test may be left open."
         )
     if given > total:
         raise ValueError(f"sizes {list(sizes)} of training, validation and test ask for {given} of {total}.")
-    for i in open_:
-        counts[i] = total - given
-    return counts
+    return [total - given if count is None else count for count in counts]

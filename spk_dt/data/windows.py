@@ -49,7 +49,7 @@ def window_starts(frames: Frames, partition: Sequence[int], length: int, name: s
     return np.concatenate(starts)
 
 
-class TrajectoryWindows(Dataset):
+class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
     """Windows of `length` consecutive frames.
 
     A sample is a SchNetPack sample of the first frame (positions, neighbours, energy, forces ...), plus its velocities,
@@ -143,6 +143,6 @@ class TrajectoryWindows(Dataset):
             frames.pbc[trajectory],
         )
         if frames.trajectories[trajectory].inner_steps > 1:  # steps in between are not known
-            kicks = tuple(np.zeros_like(kick) for kick in kicks)
+            kicks = np.zeros_like(kicks[0]), np.zeros_like(kicks[1])
         keys = (properties.position_kicks, properties.velocity_kicks)
         return {key: torch.tensor(np.moveaxis(kick, 0, 1)) for key, kick in zip(keys, kicks, strict=True)}

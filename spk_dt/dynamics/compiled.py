@@ -7,7 +7,7 @@ symbolic: batches of other numbers of systems, atoms or pairs need no new compil
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -48,10 +48,10 @@ class CompiledPotential:
         if (reason := _why_not(model)) is not None:
             self._fall_back(reason)
         self._function = torch.compile(self._predict, dynamic=True, fullgraph=True)
-        self._worked: set[tuple] = set()  # kinds of calls that the compiled function has answered
-        self._prepared: set[tuple] = set()
+        self._worked: set[tuple[Hashable, ...]] = set()  # kinds of calls that the compiled function has answered
+        self._prepared: set[tuple[Hashable, ...]] = set()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type["CompiledPotential"], tuple[NeuralNetworkPotential]]:
         """Stored, or copied, is the model; it is compiled anew."""
         return CompiledPotential, (self.model,)
 
@@ -108,7 +108,7 @@ class CompiledPotential:
             self._fall_back(reason)
         return outputs
 
-    def _kind(self, inputs: Mapping[str, torch.Tensor]) -> tuple:
+    def _kind(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Hashable, ...]:
         positions = inputs[properties.R]
         grad_enabled = torch.is_grad_enabled()
         return self.model.training, grad_enabled, positions.requires_grad, positions.dtype, positions.device
@@ -151,7 +151,9 @@ class _FlatLinearLayers(TorchFunctionMode):
     PyTorch 2.15 takes the number of rows of the former for a constant.
     """
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is torch._C._nn.linear:  # and not functional.linear, which others may have replaced
             return _flat_linear(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -168,7 +170,7 @@ class _State:
 
     def __init__(self) -> None:
         self._depth = torch._C._functorch.get_dynamic_layer_stack_depth()
-        self._hooks = torch._C._autograd._saved_tensors_hooks_is_enabled()
+        self._hooks = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]  # not in its stub
 
     def restore(self) -> None:
         torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self._depth)

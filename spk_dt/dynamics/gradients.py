@@ -7,6 +7,7 @@ before it can be backpropagated and forgotten, so memory does not grow with the 
 The classes are not frozen because Lightning, which records them among the hyperparameters, cannot copy frozen ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,7 @@ class GradientMode(Protocol):
     def cuts(self, step: int) -> bool:
         """Whether no gradient flows from step `step` to the steps before it; called for step >= 1."""
 
-    def evaluate(self, force_fn, positions: torch.Tensor):
+    def evaluate[T](self, force_fn: Callable[[torch.Tensor], T], positions: torch.Tensor) -> T:
         """Result of the force function at `positions`, [n_atoms, 3]."""
 
 
@@ -37,7 +38,7 @@ class Detached:
         """Always."""
         return True
 
-    def evaluate(self, force_fn, positions: torch.Tensor):
+    def evaluate[T](self, force_fn: Callable[[torch.Tensor], T], positions: torch.Tensor) -> T:
         """Plain evaluation."""
         return force_fn(positions)
 
@@ -57,7 +58,7 @@ class Full:
         """Never."""
         return False
 
-    def evaluate(self, force_fn, positions: torch.Tensor):
+    def evaluate[T](self, force_fn: Callable[[torch.Tensor], T], positions: torch.Tensor) -> T:
         """Evaluation whose graph is kept, or recomputed when the gradient is asked for."""
         return _evaluate(force_fn, positions, self.recompute)
 
@@ -90,12 +91,12 @@ class Truncated:
         """At every k-th step."""
         return step % self.k == 0
 
-    def evaluate(self, force_fn, positions: torch.Tensor):
+    def evaluate[T](self, force_fn: Callable[[torch.Tensor], T], positions: torch.Tensor) -> T:
         """Evaluation whose graph is kept, or recomputed when the gradient is asked for."""
         return _evaluate(force_fn, positions, self.recompute and self.k > 1)
 
 
-def _evaluate(force_fn, positions: torch.Tensor, recompute: bool):
+def _evaluate[T](force_fn: Callable[[torch.Tensor], T], positions: torch.Tensor, recompute: bool) -> T:
     if not (recompute and torch.is_grad_enabled()):
         return force_fn(positions)
     # to stop early, torch raises an exception, which does not get through the TorchScript functions of SchNetPack

@@ -37,7 +37,7 @@ class ModelForces:
         self.neighbors = neighbors
         self.force_key = force_key
 
-    def at(self, positions: torch.Tensor) -> Callable:
+    def at(self, positions: torch.Tensor) -> Callable[[torch.Tensor], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]:
         """The force function with the pairs at `positions`, [n_atoms, 3]."""
         pairs = self.neighbors.pairs({**self.inputs, properties.R: positions.detach()})
         if isinstance(self.predict, CompiledPotential):

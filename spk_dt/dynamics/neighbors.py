@@ -40,10 +40,10 @@ class VerletList:
         self.skin = skin
         self._find = base(cutoff + skin)
         self._lists: list[tuple[torch.Tensor, ...]] = []
-        self._pairs: tuple[torch.Tensor, ...] | None = None
-        self._positions: torch.Tensor | None = None  # where each list was made
-        self._cells: torch.Tensor | None = None
-        self._allowed: torch.Tensor | None = None  # [n_atoms] how far atoms may move
+        self._pairs: tuple[torch.Tensor, ...] = ()  # none until there are lists
+        self._positions = torch.empty(0)  # where each list was made
+        self._cells = torch.empty(0)
+        self._allowed = torch.empty(0)  # [n_atoms] how far atoms may move
         #: number of lists of single systems made so far
         self.n_builds = 0
 
@@ -102,7 +102,7 @@ class VerletList:
 
     def _stale(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """[n_systems] whether the list of a system may miss a pair; None if there is no list yet."""
-        if self._pairs is None:
+        if not self._pairs:
             return None
         moved = ((inputs[properties.R] - self._positions) ** 2).sum(dim=1)
         idx_m = inputs[properties.idx_m]
@@ -120,7 +120,7 @@ class VerletList:
         system_numbers = inputs[properties.Z].cpu().split(counts)
         cells = inputs[properties.cell].cpu().view(-1, 3, 3)
         pbc = inputs[properties.pbc].cpu().view(-1, 3)
-        lists = self._lists if stale is not None else [()] * len(counts)
+        lists: list[tuple[torch.Tensor, ...]] = self._lists if stale is not None else [()] * len(counts)
         for system in which:
             if not bool(torch.isfinite(system_positions[system]).all()):
                 raise ValueError(f"positions of system {system} of the batch are not finite")

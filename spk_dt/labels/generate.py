@@ -207,7 +207,7 @@ class _Pieces:
             part = self.folder / f".{name}.part"
             ase.io.write(part, list(make()), format="traj")
             part.replace(self.file(name))
-        frames = ase.io.read(self.file(name), ":")
+        frames = list(ase.io.iread(self.file(name), ":"))
         steps = max(1, len(frames) - 1)
         self.progress(name, steps, steps)
         return frames

@@ -59,11 +59,12 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
     if records[-1] is None:
         end -= len(lines.pop()) + 1
         records.pop()
-    if None in records:
+    whole = [record for record in records if record is not None]
+    if len(whole) < len(records):
         raise ValueError(f"line {records.index(None) + 1} of '{path}' is damaged; remove it to have it computed again.")
     if end < len(content):
         os.truncate(path, end)
-    return {record["id"]: record for record in records[1:]}
+    return {record["id"]: record for record in whole[1:]}
 
 
 def geometry_hash(atoms: Atoms) -> str:

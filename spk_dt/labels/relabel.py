@@ -91,7 +91,7 @@ def relabel(
     """
     if n_processes < 1:
         raise ValueError(f"n_processes={n_processes}: it takes one at least.")
-    header = {"format": LABEL_FORMAT, "reference": reference}
+    header: dict[str, Any] = {"format": LABEL_FORMAT, "reference": reference}
     if reference.startswith("tblite:"):
         header["settings"] = dict(TBLITE_SETTINGS)
     make = partial(reference_calculator, reference)
@@ -181,7 +181,7 @@ def _in_processes(
         ) from error
     make = partial(pickle.loads, packed)
     with _single_threaded(), ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        pending: dict[Future, str] = {}
+        pending: dict[Future[dict[str, Any]], str] = {}
         try:
             for name, geometry, atoms in todo:
                 pending[pool.submit(_record, name, geometry, atoms, make)] = name
@@ -199,7 +199,7 @@ def _in_processes(
                 future.cancel()
 
 
-def _finished(pending: dict[Future, str]) -> Iterator[dict[str, Any]]:
+def _finished(pending: dict[Future[dict[str, Any]], str]) -> Iterator[dict[str, Any]]:
     """Records that are ready, at least one; they are removed from `pending`."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         record = future.result()

@@ -70,8 +70,8 @@ class Agreement:
     zero: float
     stated: float
     best: float
-    energy_unit: Unit
-    position_unit: Unit
+    energy_unit: str
+    position_unit: str
 
     @property
     def other_units(self) -> bool:
@@ -98,7 +98,7 @@ def agreement(
     as_stated = forces_for(position_unit)
     stated = _error(as_stated, reference, energy_unit, position_unit)
     if zero == 0.0 or stated < _AGREES * zero:
-        return Agreement(zero, stated, stated, energy_unit, position_unit)
+        return Agreement(zero, stated, stated, str(energy_unit), str(position_unit))
     errors = {}
     for position, length in POSITION_UNITS.items():
         forces = as_stated if _same(length, position_unit) else forces_for(length)

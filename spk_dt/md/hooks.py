@@ -6,6 +6,7 @@ spkmd callbacks=[checkpoint,hdf5,tensorboard,compare,stop_exploded] callbacks.co
 import logging
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import h5py
@@ -75,7 +76,7 @@ class ReferenceComparison(SimulationHook):
         self._last = max(one.steps for one in self._references)
         self._elements = sorted({int(number) for one in self._references for number in one.start.numbers})
         self._file: h5py.File | None = None
-        self._tensorboard = None
+        self._tensorboard: Any = None
 
     def on_simulation_start(self, simulator: Simulator) -> None:
         """Check that the run continues the trajectories, open the files, and compare step 0."""
@@ -131,6 +132,7 @@ class ReferenceComparison(SimulationHook):
             for column, number in enumerate(self._elements):
                 if (reference.start.numbers == number).any():
                     mae[molecule, column] = errors[reference.start.numbers == number].mean()
+        assert self._file is not None  # open while the simulation runs
         n_entries = len(self._file["step"])
         for name, value in (("step", step), ("time_fs", time_fs), ("mae", mae)):
             self._file[name].resize(n_entries + 1, axis=0)

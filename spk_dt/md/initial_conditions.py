@@ -85,7 +85,7 @@ class FramesInit(Initializer):
         Raises:
             ValueError: if a frame has no momenta, or if the frames are not the molecules of the system.
         """
-        frames = ase.io.read(self.molecule_file, index=":")
+        frames = list(ase.io.iread(self.molecule_file, index=":"))
         self._check(frames, system)
         self._set_frames(frames, system)
         super().initialize_system(system)

@@ -55,7 +55,7 @@ class VerletNeighborList:
         self.cutoff_shell = cutoff_shell
         self._base = base_nbl
         self._list: VerletList | None = None
-        self._n_atoms: torch.Tensor | None = None
+        self._n_atoms = torch.empty(0)
 
     def get_neighbors(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs of all systems, the interface of SchNetPack's calculators.

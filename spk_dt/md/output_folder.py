@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fasteners
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -55,8 +56,9 @@ class OutputFolder(Callback):
         if not self._lock.acquire(blocking=False):
             raise SystemExit(f"spkmd: {_still_alive(folder)}")
 
-    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Leave the folder to others."""
+        assert self._lock is not None
         self._lock.release()
 
 
@@ -132,18 +134,19 @@ def _settings(config: DictConfig) -> tuple[Path, str | None, bool]:
     hydra.set_config(config)  # for ${hydra:...} in the name
     folder, file = Path(config.simulation_dir), config.load_config
     hydra.cfg = before
-    loaded = OmegaConf.create() if file is None else OmegaConf.load(file)
+    loaded = None if file is None else OmegaConf.load(file)
     if file is not None and Path(file).resolve().parent == (folder / ".hydra").resolve():
         raise ValueError(
             f"load_config='{file}' would be written over by this run before it is read. Load a copy from another folder."
         )
     given = {override.partition("=")[0] for override in _overrides(config)}
     restart, overwrite = (
-        loaded[key] if key in loaded and key not in given else config[key] for key in ("restart", "overwrite")
+        loaded[key] if isinstance(loaded, DictConfig) and key in loaded and key not in given else config[key]
+        for key in ("restart", "overwrite")
     )
     return folder, restart, overwrite
 
 
 def _overrides(config: DictConfig) -> list[str]:
     """What the command line sets, with ``${...}`` as they are."""
-    return OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import torch
@@ -178,6 +179,6 @@ def _state(simulator: Simulator, steps: int) -> bytes:
     return buffer.getvalue()
 
 
-def _random_numbers(simulator: Simulator) -> object:
+def _random_numbers(simulator: Simulator) -> ModuleType:
     """The module that has the random numbers of the device of a run."""
     return torch.cuda if torch.device(simulator.device).type == "cuda" else torch.random

@@ -16,7 +16,6 @@ from math import pi
 from typing import Any, Dict, List, Union
 
 import torch
-from torch import nn
 
 __all__ = ["ChebyshevSeries"]
 
@@ -32,11 +31,11 @@ class ChebyshevSeries:
     or parameters of the basis released for training.
 
     Args:
-        radial_basis: basis with an attribute `n_rbf`.
+        radial_basis: module with an attribute `n_rbf`.
         cutoff: largest distance at which the series is needed, Å; a number or a tensor with one element.
     """
 
-    def __init__(self, radial_basis: nn.Module, cutoff: Union[float, torch.Tensor]) -> None:
+    def __init__(self, radial_basis: Any, cutoff: Union[float, torch.Tensor]) -> None:
         self.radial_basis = radial_basis
         self.cutoff = cutoff
         self.low, self.high = 0.0, 0.0

@@ -1,5 +1,7 @@
 """How far a model reaches."""
 
+from typing import Any
+
 from torch import nn
 
 __all__ = ["cutoff_of"]
@@ -13,6 +15,6 @@ def cutoff_of(model: nn.Module) -> float:
     Raises:
         AttributeError: if the model has no representation, or that no cutoff.
     """
-    representation = model.representation
+    representation: Any = model.representation
     has_it = representation if hasattr(representation, "cutoff") else representation.cutoff_fn
     return float(has_it.cutoff)

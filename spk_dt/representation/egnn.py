@@ -5,13 +5,14 @@ coordinate updates is the model of Žugec et al., J. Chem. Inf. Model. 2025, doi
 compiles with TorchScript.
 """
 
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from schnetpack import properties
 from schnetpack.nn import scatter_add
 from torch import nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]  # documented, but not in its __all__
 
 from spk_dt.representation.chebyshev import ChebyshevSeries
 from spk_dt.representation.layer_norm_silu import LayerNormSiLU
@@ -101,7 +102,7 @@ class EGNNInteraction(nn.Module):
         step. Blocks much smaller than this save some more time, but scatter the memory, so that its peak rises.
         """
         n_pairs = max(idx_i.shape[0], 1)
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if self.fast and idx_i.device.type == "cpu" and not torch.compiler.is_compiling():
                 return max(_BLOCK // self.n_atom_basis, n_pairs // 16 + 1)
         return n_pairs
@@ -128,7 +129,7 @@ class EGNNCoordinates(nn.Module):
             nn.Linear(n_atom_basis, n_atom_basis, bias=False),
         )
         self.displacement = nn.Linear(n_atom_basis, 1, bias=False)
-        nn.init.xavier_uniform_(self.weights[2].weight, gain=1e-3)  # points start near the atoms
+        nn.init.xavier_uniform_(self.weights.get_parameter("2.weight"), gain=1e-3)  # points start near the atoms
 
     def forward(
         self,
@@ -167,8 +168,8 @@ class EGNN(nn.Module):
     Args:
         n_atom_basis: number of features of an atom, F.
         n_interactions: number of interaction blocks.
-        radial_basis: expands distances, with an attribute `n_rbf`.
-        cutoff_fn: cutoff function with an attribute `cutoff` in Å. It should reach zero with zero slope, else forces jump.
+        radial_basis: module that expands distances, with an attribute `n_rbf`.
+        cutoff_fn: module with an attribute `cutoff` in Å. It should reach zero with zero slope, else forces jump.
         coordinate_channel: carry equivariant vectors and measure distances between displaced points, as in the original
             EGNN; without it (the default) all features are invariant.
         nuclear_embedding: custom embedding of the atomic numbers.
@@ -182,8 +183,8 @@ class EGNN(nn.Module):
         self,
         n_atom_basis: int,
         n_interactions: int,
-        radial_basis: nn.Module,
-        cutoff_fn: nn.Module,
+        radial_basis: Any,
+        cutoff_fn: Any,
         coordinate_channel: bool = False,
         nuclear_embedding: Optional[nn.Module] = None,
         electronic_embeddings: Optional[List[nn.Module]] = None,
@@ -256,7 +257,7 @@ class EGNN(nn.Module):
 
     def _expand(self, distances: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Radial functions of the distances, or the terms of their series and its coefficients."""
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if self._series is not None:
                 if not torch.compiler.is_compiling():
                     self._refresh()

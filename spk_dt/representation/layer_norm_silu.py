@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import Function
+from torch.jit import is_scripting  # type: ignore[attr-defined]  # documented, but not in its __all__
 
 __all__ = ["LayerNormSiLU"]
 
@@ -50,7 +51,7 @@ class LayerNormSiLU(nn.LayerNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Values of the shape of `x`, [..., n_features]."""
-        if not torch.jit.is_scripting():
+        if not is_scripting():
             if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(x.device.type):
                 fused = self.fused and not torch._C._are_functorch_transforms_active()
                 return (_Forward.apply if fused else _composed)(x, self.weight, self.bias, self.eps)
@@ -135,11 +136,14 @@ def _composed_second(
 ) -> Tuple[torch.Tensor, ...]:
     """Derivatives of the gradients with respect to g, x, weight and bias, with a graph."""
     # views, since g may depend on the others, and partial derivatives are asked for
-    g, *others = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in inputs)
-    gradients = torch.autograd.grad(_composed(*others, eps), others, g, create_graph=True)
+    g, x, weight, bias = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in inputs)
+    gradients = torch.autograd.grad(_composed(x, weight, bias, eps), (x, weight, bias), g, create_graph=True)
     asked = [index for index, v in enumerate(incoming) if v is not None]
     return torch.autograd.grad(
-        [gradients[index] for index in asked], (g, *others), [incoming[index] for index in asked], create_graph=True
+        [gradients[index] for index in asked],
+        (g, x, weight, bias),
+        [incoming[index] for index in asked],
+        create_graph=True,
     )
 
 

@@ -29,6 +29,8 @@ class RandomFourierFeatures(nn.Module):
         Rahimi, Recht: Random features for large-scale kernel machines. NeurIPS 2007.
     """
 
+    frequencies: torch.Tensor
+
     def __init__(self, n_rbf: int = 512, sigma: float = 4.0) -> None:
         super().__init__()
         if n_rbf < 2 or n_rbf % 2 != 0:

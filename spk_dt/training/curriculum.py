@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from spk_dt.training.budget import ComputeBudget
@@ -128,9 +128,11 @@ class Curriculum(Callback):
         #: (epoch, S) at the start of each stage
         self.stages: list[tuple[int, int]] = []
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Refuse what could not work, before any training."""
-        window = getattr(trainer.datamodule, "window", {"train": 1})["train"]
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        window = getattr(datamodule, "window", {"train": 1})["train"]
         if self.max_length > window:
             raise ValueError(
                 f"callbacks.curriculum.max_length={self.max_length} steps, but data.train_window={window} frames; "
@@ -166,13 +168,13 @@ class Curriculum(Callback):
         if not self.stages:
             self.stages.append((trainer.current_epoch, pl_module.rollout_length))
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember what schedulers will be shown at the end of the epoch."""
         metrics = trainer.callback_metrics
-        monitors = {config.monitor for config in trainer.lr_scheduler_configs} & metrics.keys()
-        self._validation = {monitor: float(metrics[monitor]) for monitor in monitors}
+        monitors = [config.monitor for config in trainer.lr_scheduler_configs]
+        self._validation = {monitor: float(metrics[monitor]) for monitor in monitors if monitor in metrics}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make up for the step of plateau schedulers that Lightning loses when it resumes.
 
         Checkpoints are written after validation, the schedulers make their step after that.
@@ -182,7 +184,7 @@ class Curriculum(Callback):
             if missed and isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in self._validation:
                 config.scheduler.step(self._validation[config.monitor])
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Grow or end, if the stage is over; the scheduler has made its step for the last epoch by now."""
         warming_up = trainer.global_step < pl_module.warmup_steps
         while not warming_up and self.rule.over(self._stage(trainer, pl_module)):
@@ -195,17 +197,18 @@ class Curriculum(Callback):
             self._hold_back_early_stopping(trainer)
         pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Show S in the progress bar while the epoch runs; what is logged per epoch shows only when it is over."""
         pl_module.log("S", float(pl_module.rollout_length), on_step=True, on_epoch=False, prog_bar=True, logger=False)
 
     def _stage(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> Stage:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # as above
         return Stage(
             length=pl_module.rollout_length,
             epochs=trainer.current_epoch - self._start,
             learning_rate=max(group["lr"] for group in trainer.optimizers[0].param_groups),
             floor=self._floor(trainer),
-            budget_used=next((c.fraction for c in trainer.callbacks if isinstance(c, ComputeBudget)), None),
+            budget_used=next((c.fraction for c in callbacks if isinstance(c, ComputeBudget)), None),
         )
 
     def _grow(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
@@ -216,12 +219,11 @@ class Curriculum(Callback):
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] = self.reset_lr
         for scheduler in _plateau_schedulers(trainer):
-            scheduler.best = inf if scheduler.mode == "min" else -inf
-            scheduler.num_bad_epochs = 0
-            scheduler.cooldown_counter = 0
-            scheduler.ema_loss = None  # of schnetpack.train.ReduceLROnPlateau
+            best = inf if scheduler.mode == "min" else -inf
+            # ema_loss is of schnetpack.train.ReduceLROnPlateau
+            scheduler.load_state_dict({"best": best, "num_bad_epochs": 0, "cooldown_counter": 0, "ema_loss": None})
         if pl_module.rollout_length == self.max_length:
-            for callback in _early_stopping(trainer):
+            for callback in trainer.early_stopping_callbacks:
                 callback.wait_count = 0
                 callback.best_score = callback.best_score.new_tensor(inf if callback.mode == "min" else -inf)
 
@@ -233,7 +235,7 @@ class Curriculum(Callback):
     @staticmethod
     def _hold_back_early_stopping(trainer: pl.Trainer) -> None:
         """Start the count of early stopping so low that the coming validation cannot reach its patience."""
-        for callback in _early_stopping(trainer):
+        for callback in trainer.early_stopping_callbacks:
             callback.wait_count = -2
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +252,3 @@ class Curriculum(Callback):
 def _plateau_schedulers(trainer: pl.Trainer) -> list[ReduceLROnPlateau]:
     schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
     return [scheduler for scheduler in schedulers if isinstance(scheduler, ReduceLROnPlateau)]
-
-
-def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]

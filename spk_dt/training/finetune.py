@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from schnetpack import properties
+from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, CastTo32, CastTo64, Transform
 
@@ -25,7 +26,6 @@ from spk_dt.labels.unit_check import Unit
 from spk_dt.training.fits_data import check_elements, check_forces
 from spk_dt.training.freeze import freeze as freeze_parts
 from spk_dt.training.pretrained import Pretrained, describe, read_model
-from spk_dt.training.task import DynamicTrainingTask
 from spk_dt.units import conversion
 
 __all__ = ["FineTuning", "RemoveModelOffsets", "cast_for", "pretrained_model"]
@@ -162,21 +162,23 @@ class FineTuning(Callback):
         self._digest = hashlib.sha256(self.known.file.read_bytes()).hexdigest()
         self._began_with: dict[str, str] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compare and record; a run that is resumed was compared when it began."""
         if self._began_with.get("digest", self._digest) != self._digest:
             raise ValueError(
                 f"model_file='{self.known.file}', but this run began with another model, '{self._began_with['file']}', and "
                 "would go on from that. Choose another run.id."
             )
-        frames = getattr(trainer.datamodule, "frames", None)
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        frames = getattr(datamodule, "frames", None)
         if frames is not None and trainer.ckpt_path is None:
             check_elements(pl_module.model, self.known, frames)
-            chosen = np.asarray(trainer.datamodule.train_idx)
+            chosen = np.asarray(datamodule.train_idx)
             chosen = chosen[np.linspace(0, len(chosen) - 1, self.frames).round().astype(int)]
             check_forces(pl_module.model, self.known, frames, np.unique(chosen))
         if trainer.is_global_zero and Path("config.yaml").exists():
-            _record(self.known, trainer.datamodule)
+            _record(self.known, datamodule)
 
     def state_dict(self) -> dict[str, str]:
         """The model that training began with."""
@@ -187,7 +189,7 @@ class FineTuning(Callback):
         self._began_with = state_dict
 
 
-def _record(known: Pretrained, datamodule: pl.LightningDataModule) -> None:
+def _record(known: Pretrained, datamodule: AtomsDataModule) -> None:
     """Write what was read from the model into the ``config.yaml`` of this run."""
     config = OmegaConf.load("config.yaml")
     values: dict[str, Any] = {

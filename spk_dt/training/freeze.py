@@ -1,6 +1,6 @@
 """Parts of a model that training leaves as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -45,6 +45,6 @@ def _parts(name: str) -> list[str]:
     return [".".join(words[:n]) for n in range(len(words), 0, -1)]
 
 
-def _outline(parameters: Sequence[str]) -> list[str]:
+def _outline(parameters: Iterable[str]) -> list[str]:
     """Names of parts with parameters, not deeper than the members of lists such as ``representation.interactions.0``."""
     return list(dict.fromkeys(".".join(name.split(".")[:-1][:3]) or name for name in parameters))

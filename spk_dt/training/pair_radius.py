@@ -2,16 +2,17 @@
 
 from itertools import chain
 
+from schnetpack.data import AtomsDataModule
 from schnetpack.transform import FilterNeighbors, NeighborListTransform, SkinNeighborList
 
 __all__ = ["pair_radius"]
 
 
-def pair_radius(datamodule, cutoff: float) -> float | None:
+def pair_radius(datamodule: AtomsDataModule, cutoff: float) -> float | None:
     """Radius within which pairs in the batches are complete, None if batches have no pairs.
 
     Args:
-        datamodule: `schnetpack.data.AtomsDataModule` with its transforms.
+        datamodule: with its transforms.
         cutoff: cutoff of the model, in the length unit of the data.
 
     Raises:

@@ -217,12 +217,12 @@ def _timing(raw: RawTrajectory, timestep_fs: float | None, save_every: int | Non
             "away."
         )
     inner_steps = raw.inner_steps or save_every or 1
-    if timestep_fs is None and raw.timestep_fs is None:
-        raise ValueError(
-            f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every "
-            "N if only every Nth step is in the file."
-        )
     if timestep_fs is None:
+        if raw.timestep_fs is None:
+            raise ValueError(
+                f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every "
+                "N if only every Nth step is in the file."
+            )
         interval_fs = raw.timestep_fs
     else:
         interval_fs = timestep_fs * inner_steps
@@ -274,7 +274,7 @@ def _write(
     progress(job.name, trajectory.length, trajectory.length)
     if seen.free_energy:
         seen.notes.append("the energy is the free energy, which the forces are the gradient of")
-    if seen.frames > 1 and not seen.moved.all():
+    if seen.frames > 1 and seen.moved is not None and not seen.moved.all():
         seen.notes.append(f"atoms that never move: {int((~seen.moved).sum())}; Dynamic Training moves all atoms")
     return Converted(trajectory, first.get_chemical_formula(), len(first), tuple(seen.notes))
 

@@ -25,7 +25,7 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt import properties
-from spk_dt.trajectories.part_file import PartFile, fingerprint
+from spk_dt.trajectories.part_file import PartFile, Row, fingerprint
 from spk_dt.trajectories.stored_properties import OPTIONAL_UNITS, stored_properties
 
 __all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
@@ -224,14 +224,14 @@ class TrajectoryWriter:
         self._trajectories.append(trajectory)
         return trajectory
 
-    def _rows(self, name: str, frames: Iterable[Atoms]) -> Iterator[tuple[Atoms, dict, dict]]:
+    def _rows(self, name: str, frames: Iterable[Atoms]) -> Iterator[Row]:
         """Rows of the database, one for each frame."""
         numbers = None
         for index, atoms in enumerate(frames):
             numbers = atoms.numbers if numbers is None else numbers
             yield self._row(name, index, atoms, numbers)
 
-    def _row(self, name: str, index: int, atoms: Atoms, numbers: np.ndarray) -> tuple[Atoms, dict, dict]:
+    def _row(self, name: str, index: int, atoms: Atoms, numbers: np.ndarray) -> Row:
         """Structure, key-value pairs and data of one row of the database."""
         where = f"frame {index} of trajectory '{name}'"
         if not np.array_equal(atoms.numbers, numbers):

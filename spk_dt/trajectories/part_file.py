@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import fasteners
+import numpy as np
 from ase import Atoms
 from ase.db import connect
-from ase.db.core import Database
-from ase.db.sqlite import all_tables
+from ase.db.sqlite import SQLite3Database, all_tables
 
-__all__ = ["COMMIT_EVERY", "PartFile", "fingerprint"]
+__all__ = ["COMMIT_EVERY", "PartFile", "Row", "fingerprint"]
 
 log = logging.getLogger(__name__)
 
 #: frames from one commit to the next
 COMMIT_EVERY = 500
+
+#: structure, key-value pairs and data
+Row = tuple[Atoms, dict[str, Any], dict[str, np.ndarray]]
 
 _BEGUN = "begun"
 _FOUND = "found"
@@ -126,12 +129,12 @@ class PartFile:
                 self._note(connect(self.path, use_lock_file=False))
         return known[1][0] - start if known and known[0] == (start, source) and len(known) == 2 else None
 
-    def _note(self, database: Database) -> None:
+    def _note(self, database: SQLite3Database) -> None:
         """Write down, for a later writer, what is begun and which properties were found."""
         found = [[sorted(each), sorted(some)] for each, some in self._found]
         database.metadata = {**database.metadata, _BEGUN: self._begun, _FOUND: found}
 
-    def write(self, rows: Iterable[tuple[Atoms, dict, dict]]) -> int:
+    def write(self, rows: Iterable[Row]) -> int:
         """Append rows to the trajectory begun last: structure, key-value pairs and data of each.
 
         Returns:

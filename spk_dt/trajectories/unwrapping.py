@@ -37,7 +37,9 @@ def checked_frames(frames: Iterable[Atoms], source: str) -> Iterator[Atoms]:
             change, or momenta are in some frames only; if an atom moves too far to tell which of its images it is. Names
             the frame.
     """
-    first, positions, inverse, reach = None, None, None, 0.0
+    first: Atoms | None = None
+    positions, reach = np.zeros((0, 3)), 0.0
+    inverse: np.ndarray | None = None
     for index, raw in enumerate(frames):
         where = f"{source}, frame {index}"
         frame = _frame(raw, where)
@@ -67,7 +69,7 @@ def _frame(raw: Atoms, where: str) -> Atoms:
     missing = [name for name, value in (("energy", energy), ("forces", results.get("forces"))) if value is None]
     if missing:
         raise ValueError(f"{where}: it has no {' and no '.join(missing)}. Each frame needs energy and forces.")
-    forces = np.asarray(results["forces"], dtype=np.float64)
+    energy, forces = (np.asarray(value, dtype=np.float64) for value in (energy, results["forces"]))
     if forces.shape != (len(raw), 3):
         raise ValueError(f"{where}: forces are of shape {forces.shape} for {len(raw)} atoms.")
     if not np.all((raw.numbers > 0) & (raw.numbers < len(chemical_symbols))):
@@ -79,7 +81,7 @@ def _frame(raw: Atoms, where: str) -> Atoms:
         if raw.has(name):
             frame.set_array(name, raw.arrays[name], float)
     for name, values in (
-        ("energy", np.asarray(energy, dtype=np.float64)),
+        ("energy", energy),
         ("forces", forces),
         ("positions", frame.positions),
         ("cell", frame.cell.array),

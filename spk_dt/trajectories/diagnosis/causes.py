@@ -122,7 +122,7 @@ def explain(measured: Mapping[str, Measured], recovered_velocities: bool, atoms:
     times = {1.0} if alpha is None else {1.0, sqrt(abs(alpha)), sqrt(abs(alpha / gamma))}
     if not recovered_velocities:
         times.add(abs(beta))
-    found: dict[frozenset, tuple[float, list[Cause]]] = {}
+    found: dict[frozenset[str], tuple[float, list[Cause]]] = {}
     for length in (1.0, abs(gamma)):
         if length != 1.0 and known_unit("length_unit", length) is None:
             continue

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ __all__ = ["as_dict", "overall", "print_report", "told"]
 #: trajectories that are named for each thing that is found
 _NAMED = 3
 _STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "refused": "red"}
-_COLUMNS = (
+_COLUMNS: tuple[tuple[str, JustifyMethod], ...] = (
     ("trajectory", "left"),
     ("atoms", "right"),
     ("frames", "right"),

@@ -277,7 +277,7 @@ def conservation(reader: PieceReader, survey: Survey) -> tuple[float, float]:
 
 def of_momentum(reader: PieceReader, survey: Survey) -> list[Finding]:
     """A centre of mass that moves, or is pushed."""
-    found = []
+    found: list[Finding] = []
     if survey.frozen.any() or len(reader.numbers) == 1:
         return found
     speed = float(np.linalg.norm(survey.momentum.mean(axis=0)) / reader.masses.sum())  # Å/fs

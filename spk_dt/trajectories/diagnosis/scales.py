@@ -111,14 +111,14 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
     }
     force = _choose([_fit(total, _D, _rows(terms), name) for name, terms in forms.items()], freedom)
     v = np.eye(6)[[_V]]
-    forms = {
+    rows_of = {
         "now": v,
         "shifted": np.vstack([v, _rows([_ACCELERATION])]),
         "spaced": np.vstack([v, _rows([_SLOPE])]),
         "shifted and spaced": np.vstack([v, _rows([_ACCELERATION, _SLOPE])]),
     }
-    velocity = _choose([_fit(total, _C, rows, name) for name, rows in forms.items()], freedom, force.value)
-    best = forms[velocity.form]
+    velocity = _choose([_fit(total, _C, rows, name) for name, rows in rows_of.items()], freedom, force.value)
+    best = rows_of[velocity.form]
     terms = {"early": [_EARLY], "late": [_LATE]}.get(
         force.form, [_ACCELERATION, _CURVATURE][: 1 + (force.form == "spaced")]
     )

@@ -16,7 +16,7 @@ the files lacks are left out.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -102,11 +102,14 @@ def read(path: Path) -> list[RawTrajectory]:
         ValueError: if positions, forces or the cell are missing, or the files do not belong together.
     """
     files = sorted(filter(recognises, path.glob("*-pos-*.xyz"))) if path.is_dir() else [path]
-    return [_read(file.parent, *_NAME.fullmatch(file.name).group("project", "number")) for file in files]
+    return [_read(file) for file in files]
 
 
-def _read(folder: Path, project: str, number: str) -> RawTrajectory:
+def _read(file: Path) -> RawTrajectory:
     """The trajectory of a project."""
+    name = _NAME.fullmatch(file.name)
+    assert name is not None  # it was recognised
+    folder, project, number = file.parent, name["project"], name["number"]
     paths = {kind: folder / f"{project}-{kind}-{number}.xyz" for kind in ("pos", "frc", "vel")}
     if not paths["pos"].is_file():
         raise ValueError(f"there is no '{paths['pos']}': the positions, printed with &MOTION &PRINT &TRAJECTORY.")
@@ -173,14 +176,14 @@ def _index(path: Path) -> _Index:
             times.append(time)
     if not steps:
         raise ValueError(f"'{path}' has no whole frame. Print them with &MOTION &PRINT, and run again.")
-    step = np.array(steps)
-    later = np.minimum.accumulate(step[::-1])[::-1]
-    keep = step < np.append(later[1:], np.iinfo(step.dtype).max)
+    numbers = np.array(steps)
+    later = np.minimum.accumulate(numbers[::-1])[::-1]
+    keep = numbers < np.append(later[1:], np.iinfo(numbers.dtype).max)
     if not keep.all():
         log.warning(
             "'%s' has %d frames of steps that a restart has made again; the last ones count", path, (~keep).sum()
         )
-    return _Index(path, n_atoms, step, np.array(times), keep, cut_off)
+    return _Index(path, n_atoms, numbers, np.array(times), keep, cut_off)
 
 
 def _comment(line: str, frame: int, path: Path, remedy: str) -> tuple[int, float, float]:
@@ -250,17 +253,17 @@ def _time_step(path: Path, step: np.ndarray, time: np.ndarray) -> float:
 
 def _numbers(symbols: list[str], path: Path) -> list[int]:
     """Atomic numbers of element symbols, which may have a number behind them."""
-    matches = [_SYMBOL.fullmatch(symbol) for symbol in symbols]
-    unknown = [s for s, m in zip(symbols, matches, strict=True) if m is None or m[1] not in atomic_numbers]
+    elements = [match[1] if (match := _SYMBOL.fullmatch(symbol)) else "" for symbol in symbols]
+    unknown = [s for s, element in zip(symbols, elements, strict=True) if element not in atomic_numbers]
     if unknown:
         raise ValueError(
             f"'{path}' has atoms named '{unknown[0]}', which is not an element. Print without PRINT_ATOM_KIND, or "
             "replace the name by that of the element."
         )
-    return [atomic_numbers[match[1]] for match in matches]
+    return [atomic_numbers[element] for element in elements]
 
 
-def _blocks(index: _Index) -> Iterator[tuple[int, float, list[str], np.ndarray]]:
+def _blocks(index: _Index) -> Generator[tuple[int, float, list[str], np.ndarray], None, None]:
     """Step, energy (Hartree), symbols and [n_atoms, 3] values of the frames of a file that are used."""
     with index.path.open(encoding="utf-8", errors="replace") as lines:
         for frame, keep in enumerate(index.keep):

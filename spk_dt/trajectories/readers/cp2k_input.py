@@ -92,9 +92,7 @@ def find_input(folder: Path, project: str, number: str) -> RunInput | None:
     inputs = [read_input(path) for path in sorted(folder.glob("*.inp"))]
     matching = [one for one in inputs if one.project == project] or inputs
     for other in matching[1:]:
-        differing = " and ".join(
-            name for name, value in _said(matching[0]).items() if not np.array_equal(value, _said(other)[name])
-        )
+        differing = " and ".join(name for name, value in _said(matching[0]).items() if value != _said(other)[name])
         if differing:
             raise ValueError(
                 f"'{matching[0].file}' and '{other.file}' may both be the input of project '{project}', and differ in "
@@ -105,7 +103,7 @@ def find_input(folder: Path, project: str, number: str) -> RunInput | None:
 
 def _said(one: RunInput) -> dict[str, object]:
     """What a trajectory takes from an input."""
-    cell = None if one.cell is None else one.cell.round(6)
+    cell = None if one.cell is None else one.cell.round(6).tolist()
     return {"cell": cell, "PERIODIC": one.pbc, "units": [unit.upper() for unit in one.units.values()]}
 
 
@@ -183,4 +181,5 @@ def _periodic(found: dict[str, list[str]], path: Path) -> tuple[bool, bool, bool
     value = "".join(found.get("PERIODIC", ["XYZ"])).upper()
     if value != "NONE" and (not value or set(value) - set("XYZ")):
         raise ValueError(f"'{path}' has PERIODIC {value} in &CELL; it is NONE, or some of X, Y, Z.")
-    return tuple(value != "NONE" and axis in value for axis in "XYZ")
+    x, y, z = (value != "NONE" and axis in value for axis in "XYZ")
+    return x, y, z

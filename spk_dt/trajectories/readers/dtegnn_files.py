@@ -25,7 +25,7 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import TrajectoryReader
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.consecutive import measured_time_step, motion, nominal_time_step
@@ -61,21 +61,17 @@ def read(path: Path) -> list[RawTrajectory]:
     """
     files = [path]
     if path.is_dir():
-        files = sorted(filter(_is_named, path.glob("traj_*.traj")), key=lambda file: int(_NAME.fullmatch(file.name)[1]))
+        numbers = {file: int(name[1]) for file in path.glob("traj_*.traj") if (name := _NAME.fullmatch(file.name))}
+        files = sorted(numbers, key=numbers.__getitem__)
         for file in files:
             if not _velocities_of(file).is_file():
                 raise ValueError(f"'{file}' has no '{_velocities_of(file).name}' beside it. {_REMEDY}.")
     return [_read(file) for file in files]
 
 
-def _is_named(file: Path) -> bool:
-    """Whether it is called ``traj_N.traj``."""
-    return _NAME.fullmatch(file.name) is not None
-
-
 def _velocities_of(path: Path) -> Path:
     """The file of velocities that belongs to a trajectory."""
-    return path.with_name(f"velall-{_NAME.fullmatch(path.name)[1]}")
+    return path.with_name(_NAME.sub(r"velall-\1", path.name))
 
 
 def _read(path: Path) -> RawTrajectory:
@@ -134,10 +130,10 @@ def _on_step(moved: np.ndarray, velocities: np.ndarray, kicks: np.ndarray, sourc
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Trajectory]:
+def _open(path: Path) -> Iterator[TrajectoryReader]:
     """The ASE trajectory. A damaged one can make ASE raise anything: that becomes a ValueError."""
     try:
-        with Trajectory(path) as trajectory:
+        with TrajectoryReader(path) as trajectory:
             yield trajectory
     except Exception as error:
         if type(error) is ValueError and str(path) in str(error):  # says what is wrong already

@@ -31,6 +31,8 @@ _MOMENTA = ("momenta", "momentum")
 _INPUTS = ("total_charge", "charge", "spin_multiplicity", "spin")
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 
+_Table = dict[str, tuple[int, int]]  # first column and number of columns of each property
+
 #: units of a column of velocities, in that of ASE
 VELOCITY_UNITS = {
     "Ang/fs": 1.0 / ase.units.fs,
@@ -76,16 +78,18 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
     columns = _Columns(**options)
     if columns.velocity_unit is not None and columns.velocity_unit not in VELOCITY_UNITS:
         raise ValueError(f"velocity unit '{columns.velocity_unit}' is not one of {', '.join(VELOCITY_UNITS)}.")
-    times = []
+    times: list[float] = []
     try:
         for atoms in _frames(path, columns):
-            times.append(atoms.info.get("time_fs"))
-            if len(times) == 2 or times[0] is None:
+            if "time_fs" not in atoms.info:
+                break
+            times.append(atoms.info["time_fs"])
+            if len(times) == 2:
                 break
     except IncompleteFrameError as error:
         if error.index == 0:
             raise
-    interval_fs = times[1] - times[0] if len(times) == 2 and None not in times else None
+    interval_fs = times[1] - times[0] if len(times) == 2 else None
     if interval_fs is not None and not interval_fs > 0.0:
         raise ValueError(f"'{path}', frame 1: time_fs={times[1]:g} is not later than {times[0]:g} of frame 0.")
     return [
@@ -101,7 +105,8 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
 
 def _frames(path: Path, columns: _Columns, interval_fs: float | None = None) -> Iterator[Atoms]:
     """Frames of a file; where it says the time, they must be as far apart as the first two, or repeated."""
-    n_atoms = time = None
+    n_atoms: int | None = None
+    time: float | None = None
     index = 0
     with open_text(path) as file:
         while header := file.readline():
@@ -190,6 +195,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     if velocities in _MOMENTA:
         atoms.set_momenta(column(velocities, 3))
     elif velocities is not None:
+        assert columns.velocity_unit is not None  # `_velocities_key` would have refused
         atoms.set_velocities(column(velocities, 3) * VELOCITY_UNITS[columns.velocity_unit])
     if isinstance(info.get("time_fs"), int | float | np.number):
         atoms.info["time_fs"] = float(info["time_fs"])
@@ -198,12 +204,12 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     return atoms
 
 
-def _layout(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
+def _layout(properties: str) -> tuple[_Table, int]:
     """First column and number of columns of each property, and the number of all columns."""
     words = properties.split(":")
     if len(words) % 3:
         raise ValueError(f"Properties={properties} are not triples name:type:columns")
-    table: dict[str, tuple[int, int]] = {}
+    table: _Table = {}
     width = 0
     for name, n in zip(words[::3], map(int, words[2::3]), strict=True):
         if n < 1 or name in table:
@@ -213,7 +219,7 @@ def _layout(properties: str) -> tuple[dict[str, tuple[int, int]], int]:
     return table, width
 
 
-def _cell(info: dict, where: str) -> tuple[np.ndarray | None, Any]:
+def _cell(info: dict[str, Any], where: str) -> tuple[np.ndarray | None, Any]:
     """Cell, whose vectors are the rows, and periodicity: in all directions where only the cell is said."""
     cell = info.get("Lattice")
     pbc = info.get("pbc", cell is not None)
@@ -227,7 +233,7 @@ def _cell(info: dict, where: str) -> tuple[np.ndarray | None, Any]:
     return None if cell is None else cell.T.astype(float), pbc
 
 
-def _numbers(table: dict, rows: list[list[str]], where: str) -> list[int]:
+def _numbers(table: _Table, rows: list[list[str]], where: str) -> list[int]:
     """Atomic numbers."""
     name = next((name for name in ("Z", "species") if name in table), None)
     if name is None:
@@ -245,14 +251,14 @@ def _numbers(table: dict, rows: list[list[str]], where: str) -> list[int]:
     return numbers
 
 
-def _forces_key(columns: _Columns, info: dict, table: dict, where: str) -> str:
+def _forces_key(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> str:
     key = columns.forces_key or "forces"
     if key not in table:
         raise ValueError(f"{where}: there are no forces '{key}'; name them with --forces-key. {_contents(info, table)}")
     return key
 
 
-def _energies(columns: _Columns, info: dict, table: dict, where: str) -> dict[str, float]:
+def _energies(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> dict[str, float]:
     """Energy, and free energy if there is one and no name was given."""
     key = columns.energy_key or ("energy" if "energy" in info else "free_energy")
     wanted = {"energy": key}
@@ -269,7 +275,7 @@ def _energies(columns: _Columns, info: dict, table: dict, where: str) -> dict[st
     return {kind: float(info[name]) for kind, name in wanted.items()}
 
 
-def _velocities_key(columns: _Columns, info: dict, table: dict, where: str) -> str | None:
+def _velocities_key(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> str | None:
     """Name of the column of momenta or velocities, if there is one."""
     key = columns.velocities_key
     if columns.recover_velocities:
@@ -285,7 +291,7 @@ def _velocities_key(columns: _Columns, info: dict, table: dict, where: str) -> s
     return key
 
 
-def _contents(info: dict, table: dict) -> str:
+def _contents(info: dict[str, Any], table: _Table) -> str:
     """What a frame has, for error messages."""
     values = ", ".join(key for key in info if key not in ("Lattice", "pbc")) or "no values"
     return f"The comment line has {values}; the columns are {', '.join(table)}."

@@ -92,8 +92,8 @@ def read(
             f"'{path}' has {len(first.rows)} atoms, the run of '{log.path}' had {log.n_atoms}. Dump all atoms, and "
             "give the log of the same run."
         )
-    stride = None if second is None else second.step - first.step
-    if stride is not None and stride < 1:
+    stride = None
+    if second is not None and (stride := second.step - first.step) < 1:
         raise ValueError(f"'{path}', frame 1: step {second.step} does not come after step {first.step} of frame 0.")
     interval = None if log.timestep is None or stride is None else log.timestep * stride
     if interval is None and second is not None and first.time is not None and second.time is not None:

@@ -22,7 +22,7 @@ The revised MD17 (rMD17; Christensen and von Lilienfeld, Mach. Learn.: Sci. Tech
 
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
@@ -90,7 +90,11 @@ def read(path: Path) -> list[RawTrajectory]:
         shapes = {key: _Array(path, archive, key).shape for key in "REF"}
         n_frames = shapes["R"][0] if shapes["R"] else 0
         frame = (len(system.numbers), 3)
-        expected = {"R": [(n_frames, *frame)], "F": [(n_frames, *frame)], "E": [(n_frames,), (n_frames, 1)]}
+        expected: dict[str, list[tuple[int, ...]]] = {
+            "R": [(n_frames, *frame)],
+            "F": [(n_frames, *frame)],
+            "E": [(n_frames,), (n_frames, 1)],
+        }
         for key, shape in shapes.items():
             if shape not in expected[key]:
                 raise ValueError(
@@ -204,7 +208,7 @@ class _System:
         self.rows = max(1, _BLOCK // (24 * len(self.numbers)))  # frames at a time
 
 
-def _blocks(path: Path, system: _System, keys: str) -> Iterator[list[np.ndarray]]:
+def _blocks(path: Path, system: _System, keys: str) -> Generator[list[np.ndarray], None, None]:
     """Blocks of frames of the arrays, in Å, eV and eV/Å."""
     factors = {"R": system.length, "E": system.energy, "F": system.energy / system.length}
     with _open(path) as archive:
