@@ -1,13 +1,18 @@
-"""Small trajectory databases that several tests read. They belong to the session: copy one before changing it."""
+"""Small trajectory databases that several tests read, which belong to the session: copy one before changing it.
+
+And where programs are called in the process of the tests. What is imported, and is no fixture, is in ``helpers``.
+"""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import ase.io
 import ase.units
 import numpy as np
 import pytest
@@ -16,20 +21,16 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_simulation import STEPS
+from helpers.programs import HYDRA
+from hydra import version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from spk_dt.data import TrajectoryWriter
 from spk_dt.data.embedded import unpack
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Hydra's about its version 1.4
-    import schnetpack.cli
-
-    for resolver in ("uuid", "tmpdir"):  # both programs register them, and each expects to be the only one
-        OmegaConf.clear_resolver(resolver)
-    import schnetpack.md.cli  # noqa: F401 - so that tests may import it
+from spk_dt.data.start_frames import start_frames
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,23 @@ def _no_hydra_program():
     yield
     HydraConfig.instance().cfg = None
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def quiet_hydra(monkeypatch):
+    """Of a program that is called here, errors come out as they are, and neither state nor logging outlives a test."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)
+    GlobalHydra.instance().clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        version.setbase(HYDRA)
+        yield
+    GlobalHydra.instance().clear()
+    root.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
 
 
 #: makes frames of a velocity-Verlet trajectory from a structure, a number of steps, a time step in fs and a seed
@@ -113,3 +131,23 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "h2_pd6_graphene.db"
     unpack(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def pair_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trajectories of Pd2H2 with the pair potential, one of them short."""
+    path = tmp_path_factory.mktemp("pairs") / "pd2h2.db"
+    with TrajectoryWriter(path) as writer:
+        writer.add("long", pair_trajectory(tetrahedron(), STEPS, 0.5, 1), timestep_fs=0.5)
+        writer.add("short", pair_trajectory(tetrahedron("PdH2Pd"), 15, 0.5, 2), timestep_fs=0.5)
+    return path
+
+
+@pytest.fixture
+def pair_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair_database: Path) -> Path:
+    """A working folder with start frames as ``spkdt frames`` writes them, and models: of the potential, and deeper."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("start.extxyz", start_frames(pair_database))
+    pair_model(tmp_path / "exact")
+    pair_model(tmp_path / "deep", depth=1.2)
+    return tmp_path

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.models import crystal, lammps_input
+from helpers.programs import composed, spkmd
+from helpers.training import loss_and_gradient
 from hydra.utils import instantiate
-from models import crystal
 from schnetpack import properties as p
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.md.data import HDF5Loader
-from test_experiments import composed
-from test_interfaces import lammps_input
-from test_md_configs import _quiet_hydra, spkmd  # noqa: F401 - the program must not leave its logging behind
-from test_task import loss_and_gradient
 
 from spk_dt import properties
 from spk_dt.data.continuation import Continuation
@@ -31,6 +29,7 @@ ARCHITECTURES = ("egnn", "painn", "schnet", "so3net", "field_schnet")
 STEPS = 12  # of dynamics, 6 fs
 TINY = ("model.representation.n_atom_basis=8", "model.representation.n_interactions=2")
 
+pytestmark = pytest.mark.usefixtures("quiet_hydra")
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 

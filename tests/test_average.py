@@ -3,9 +3,9 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers.curriculum import fit
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack import train
-from test_curriculum import fit
 
 from spk_dt.training import Curriculum, Elapsed, ExponentialMovingAverage
 

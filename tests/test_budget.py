@@ -5,10 +5,10 @@ import time
 import pytest
 import pytorch_lightning as pl
 import torch
-from models import potential
+from helpers.curriculum import task as scheduled_task
+from helpers.models import potential
+from helpers.training import data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from test_curriculum import task as scheduled_task
-from test_task import data_module, paper_outputs, trainer
 
 from spk_dt.training import ComputeBudget, Curriculum, DynamicTrainingTask, Scheduled, Stage
 

@@ -10,17 +10,10 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
+from helpers.programs import spkdt
 from schnetpack.data import ASEAtomsData
-from typer.testing import CliRunner
 
-from spk_dt.cli import app
 from spk_dt.data import TrajectoryWriter
-
-
-def spkdt(*arguments):
-    """Exit code, stdout and stderr of a command, run in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import ase.units
 import numpy as np
 import pytest
 from ase.md.langevin import Langevin
-from diagnosis_data import frames_of, simulate
+from helpers.diagnosis_data import frames_of, simulate
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.data import TrajectoryWriter, load_frames

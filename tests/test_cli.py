@@ -8,6 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 from ase.db import connect
+from helpers.programs import spkdt
 from typer.testing import CliRunner
 
 from spk_dt.cli import app
@@ -15,12 +16,6 @@ from spk_dt.data import TrajectoryWriter
 from spk_dt.data.embedded import SPLITS
 
 EMT = "ase.calculators.emt:EMT"
-
-
-def spkdt(*arguments):
-    """Exit code, stdout and stderr of a command, run in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def refused(*arguments):

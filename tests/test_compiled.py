@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from models import CUTOFF, batch_of, crystal, molecule, painn, potential
+from helpers.models import CUTOFF, batch_of, crystal, molecule, painn, potential
+from helpers.training import data_module, paper_outputs, task, trainer
 from schnetpack import properties as p
 from schnetpack.atomistic import Forces, Strain
 from schnetpack.nn import CosineCutoff
-from test_task import data_module, paper_outputs, task, trainer
 
 from spk_dt import EGNN
 from spk_dt.dynamics import CompiledPotential, Full, ModelForces, VerletList, rollout

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from models import batch_of, crystal, molecule, painn, potential
+from helpers.models import batch_of, crystal, molecule, painn, potential
 from schnetpack import properties as p
 
 from spk_dt.dynamics import CompiledPotential

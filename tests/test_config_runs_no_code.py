@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models import painn, potential, tiny_egnn
+from helpers.pair_potential import pair_model
 from hydra import compose, initialize_config_module, version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from models import painn, potential, tiny_egnn
 from omegaconf import OmegaConf
-from pair_potential import pair_model
 from schnetpack import cli
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Response
 from schnetpack.md import cli as md_cli

@@ -18,13 +18,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io.extxyz import write_xyz
-from database_content import assert_same, content
+from helpers.database_content import assert_same, content
+from helpers.programs import spkdt
+from helpers.simulation_files import changed, write_dump, write_log, write_outcar, write_vasprun
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulation_files import changed, write_dump, write_log, write_outcar, write_vasprun
-from typer.testing import CliRunner
 
-from spk_dt.cli import app
 from spk_dt.trajectories import TrajectoryWriter, part_file
 from spk_dt.trajectories.convert import convert
 
@@ -65,11 +64,6 @@ def bare(frames, wrap=False):
 def write(path, frames):
     ase.io.write(path, frames)
     return path
-
-
-def spkdt(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def refused(tmp_path, message, *inputs, **options):

@@ -3,7 +3,7 @@
 import ase.io
 import numpy as np
 import pytest
-from simulation_files import write_dump, write_log, write_outcar, write_vasprun
+from helpers.simulation_files import write_dump, write_log, write_outcar, write_vasprun
 
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import find_reader, lammps

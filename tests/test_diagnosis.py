@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from diagnosis_data import Path, check, join, keys, simulate
+from helpers.diagnosis_data import Path, check, join, keys, simulate
 from schnetpack import properties as spk
 from schnetpack.data import ASEAtomsData
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from diagnosis_data import Path, check, simulate
+from helpers.diagnosis_data import Path, check, simulate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,33 +60,14 @@ def test_units_that_are_often_confused():
     assert known_unit("energy_unit", 1.234) is None
 
 
+@pytest.mark.parametrize(
+    ("array", "key", "tolerance"),
+    [("v", "velocity_unit", 0.02), ("f", "force_unit", 0.03), ("e", "energy_unit", 0.03), ("h", "time_step", 0.01)],
+)
 @QUICK
 @given(factor=FACTOR)
-def test_any_factor_on_velocities_comes_back(path, factor):
-    (finding,) = check(replace(path, v=path.v * factor)).findings
-    assert finding.key == "velocity_unit"
-    assert finding.values["factor"] == pytest.approx(1.0 / factor, rel=0.02)
-
-
-@QUICK
-@given(factor=FACTOR)
-def test_any_factor_on_forces_comes_back(path, factor):
-    (finding,) = check(replace(path, f=path.f * factor)).findings
-    assert finding.key == "force_unit"
-    assert finding.values["factor"] == pytest.approx(1.0 / factor, rel=0.03)
-
-
-@QUICK
-@given(factor=FACTOR)
-def test_any_factor_on_energies_comes_back(path, factor):
-    (finding,) = check(replace(path, e=path.e * factor)).findings
-    assert finding.key == "energy_unit"
-    assert finding.values["factor"] == pytest.approx(1.0 / factor, rel=0.03)
-
-
-@QUICK
-@given(factor=FACTOR)
-def test_any_factor_on_the_time_step_comes_back(path, factor):
-    (finding,) = check(replace(path, h=path.h * factor)).findings
-    assert finding.key == "time_step"
-    assert finding.values["factor"] == pytest.approx(1.0 / factor, rel=0.01)
+def test_any_factor_comes_back(path, array, key, tolerance, factor):
+    """On velocities, forces, energies, or the time step."""
+    (finding,) = check(replace(path, **{array: getattr(path, array) * factor})).findings
+    assert finding.key == key
+    assert finding.values["factor"] == pytest.approx(1.0 / factor, rel=tolerance)

@@ -13,7 +13,7 @@ from ase.md.andersen import Andersen
 from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
-from diagnosis_data import Path, check, keys, simulate
+from helpers.diagnosis_data import Path, check, keys, simulate
 
 FS = ase.units.fs
 CRYSTAL = bulk("Cu", cubic=True).repeat((2, 2, 1))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from diagnosis_data import Path, check, keys
+from helpers.diagnosis_data import Path, check, keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

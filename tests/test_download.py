@@ -18,8 +18,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.md.verlet import VelocityVerlet
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
+from helpers.programs import composed
 from hydra.utils import instantiate
 
 from spk_dt import properties
@@ -411,13 +410,6 @@ def test_only_what_is_wanted_is_unpacked(tmp_path):
 
 
 # ---- the configs
-
-
-def composed(*overrides):
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    return config
 
 
 def test_md17_trains_as_data_of_an_experiment(server, tmp_path, ethanol, monkeypatch):

@@ -4,7 +4,7 @@ import ase.units
 import numpy as np
 import pytest
 import torch
-from models import batch_of, crystal, molecule, positions_to_forces, potential
+from helpers.models import batch_of, crystal, molecule, positions_to_forces, potential, random_orthogonal, transformed
 from schnetpack import properties
 
 from spk_dt import properties as dt_properties
@@ -176,8 +176,6 @@ def test_energy_of_a_model_is_conserved(model):
 
 
 def test_whole_rollout_is_equivariant(model):
-    from test_representation import random_orthogonal, transformed
-
     matrix = random_orthogonal(1, -1)
     order = torch.tensor(np.random.default_rng(0).permutation(5))
     atoms = crystal()

@@ -1,6 +1,5 @@
 """Every experiment composes, and trains through SchNetPack's own program."""
 
-import csv
 from pathlib import Path
 
 import ase.units
@@ -10,11 +9,9 @@ import torch
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
+from helpers.programs import composed, metrics, spktrain
 from hydra.utils import instantiate
-from omegaconf import OmegaConf, open_dict
-from schnetpack import cli
+from omegaconf import OmegaConf
 
 from spk_dt.data import TrajectoryWriter
 
@@ -31,29 +28,6 @@ SHORT = [
     "print_config=false", "model.representation.n_atom_basis=8", "globals.cutoff=3.0",
     "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
 ]  # fmt: skip
-
-
-def composed(*overrides):
-    """The config of `spktrain`, found as the program finds it."""
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    return config
-
-
-def spktrain(folder, monkeypatch, *overrides):
-    """Run the program in this process, in the folder of the run."""
-    monkeypatch.setenv("PWD", str(folder))
-    config = composed(*overrides, f"run.work_dir={folder}")
-    with open_dict(config):
-        del config.hydra
-    monkeypatch.chdir(folder)
-    cli.train.__wrapped__(config)
-
-
-def metrics(folder):
-    rows = list(csv.DictReader((folder / "csv" / "version_0" / "metrics.csv").open(newline="")))
-    return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -7,7 +7,7 @@ import ase.units
 import pytest
 import torch
 import torch.nn.functional as F
-from models import CUTOFF, batch_of, crystal, molecule, positions_to_forces, potential
+from helpers.models import CUTOFF, batch_of, crystal, molecule, positions_to_forces, potential
 from schnetpack import properties
 from schnetpack.nn import BesselRBF, CosineCutoff, GaussianRBF
 from torch import nn

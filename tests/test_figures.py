@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.synthetic_evaluation import MODELS, make_evaluation
 from matplotlib import pyplot as plt
 from matplotlib.collections import FillBetweenPolyCollection
-from synthetic_evaluation import MODELS, make_evaluation
 
 from spk_dt.evaluation.figures import plot_along_reference, plot_distributions, plot_energy_change, plot_error_pairs
 from spk_dt.evaluation.plot_style import save_figure, styles, time_unit

@@ -9,14 +9,14 @@ import ase.units
 import numpy as np
 import pytest
 import torch
-from models import batch_of, molecule, painn, potential, tiny_egnn
+from helpers.models import batch_of, molecule, painn, potential, tiny_egnn
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.programs import composed, metrics, spktrain
 from omegaconf import OmegaConf
-from pair_potential import pair_model, pair_trajectory, tetrahedron
 from schnetpack import properties as p
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import AddOffsets, CastTo64, ScaleProperty
-from test_experiments import composed, metrics, spktrain
 
 from spk_dt import properties
 from spk_dt.data import TrajectoryDataModule, TrajectoryWriter

@@ -5,7 +5,7 @@ PyTorch's own LayerNorm is no reference here: its third derivatives are wrong (g
 
 import pytest
 import torch
-from models import batch_of, crystal, molecule, potential, tiny_egnn
+from helpers.models import batch_of, crystal, molecule, potential, tiny_egnn
 from schnetpack import properties as p
 
 from spk_dt.representation import layer_norm_silu

@@ -110,3 +110,37 @@ def test_unknown_units_are_refused(unit):
 def test_files_hold_one_idea():
     lengths = {file.name: len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+TESTS = Path(__file__).parent
+
+
+def modules(file: Path) -> set[str]:
+    """Top-level modules that a file imports anywhere."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[0] for name in names}
+
+
+def imports_of_tests(files: list[Path]) -> dict[str, set[str]]:
+    """Test modules that files import, by file; files without any are left out."""
+    tests = {file.stem for file in TESTS.rglob("test_*.py")}
+    return {file.name: found for file in files if (found := modules(file) & tests)}
+
+
+def test_tests_import_nothing_from_each_other():
+    files = list(TESTS.rglob("*.py"))
+    assert sum("helpers" in modules(file) for file in files) > 20  # the walk has seen them
+    assert imports_of_tests(files) == {}, "what several tests need belongs in tests/helpers"
+
+
+@pytest.mark.parametrize(
+    "line", ["from test_house import FLOORS", "import test_house as house", "import os, test_house"]
+)
+def test_an_import_of_a_test_would_be_found(tmp_path, line):
+    file = tmp_path / "test_other.py"
+    file.write_text(f"def test():\n    {line}\n")
+    assert imports_of_tests([file]) == {"test_other.py": {"test_house"}}
+    file.write_text("from helpers.models import potential\nimport testing, spk_dt.data\n")
+    assert imports_of_tests([file]) == {}

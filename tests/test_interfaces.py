@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import CUTOFF, batch_of, crystal, painn, positions_to_forces, potential, tiny_egnn
-from schnetpack import properties as p
+from helpers.models import CUTOFF, batch_of, crystal, lammps_input, painn, positions_to_forces, potential, tiny_egnn
 from schnetpack import units as spk_units
 from schnetpack.interfaces import SpkCalculator
 from schnetpack.md import System
@@ -95,13 +94,6 @@ def test_spkmd(expected, model_file, tmp_path):
     calculator.to(torch.float64).calculate(system)
     to_ev_per_angstrom = spk_units.convert_units("kJ/mol/nm", "eV/Ang")
     np.testing.assert_allclose(system.forces[0] * to_ev_per_angstrom, expected[1], atol=1e-7)
-
-
-def lammps_input(atoms):
-    """What `pair_style schnetpack` hands to the model: single precision, one system, no pbc."""
-    batch = batch_of(atoms, dtype=torch.float32)
-    keys = (p.R, p.idx_i, p.idx_j, p.idx_m, p.offsets, p.n_atoms, p.Z)
-    return {key: batch[key] for key in keys} | {p.cell: batch[p.cell].view(3, 3)}
 
 
 def test_deployed_for_lammps(expected, model_file, tmp_path):

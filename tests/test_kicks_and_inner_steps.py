@@ -10,12 +10,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
-from pair_potential import CUTOFF, Reference, pair_model, tetrahedron
+from helpers.pair_potential import CUTOFF, Reference, pair_model, tetrahedron
+from helpers.training import paper_outputs, task
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.transform import CastTo64, MatScipyNeighborList
-from test_task import paper_outputs, task
 
 from spk_dt import properties
 from spk_dt.data import TrajectoryWindows, TrajectoryWriter, load_frames

@@ -4,7 +4,7 @@ import ase.units
 import numpy as np
 import pytest
 import torch
-from models import batch_of, crystal, molecule, positions_to_forces, potential
+from helpers.models import batch_of, crystal, molecule, positions_to_forces, potential
 from schnetpack import properties
 from schnetpack import units as spk_units
 from schnetpack.md import Simulator, System

@@ -4,12 +4,9 @@
 """
 
 import functools
-import logging
-import os
 import stat
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import ase.io
@@ -21,24 +18,22 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
-from hydra import compose, initialize_config_dir, initialize_config_module, version
+from helpers.programs import HYDRA, spkmd
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from schnetpack import units as spk_units
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.interfaces import AtomsConverter
+from schnetpack.md import cli
 from schnetpack.md.data import HDF5Loader
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import SchNet
 from schnetpack.transform import ASENeighborList
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Hydra's about its version 1.4
-    from schnetpack.md import cli
-
-HYDRA = "1.1"  # the compatibility that schnetpack/md/cli.py gets by not asking for any
+pytestmark = pytest.mark.usefixtures("quiet_hydra")
 
 #: Names from SchNetPack's documentation, and ours: vesin, verlet, frames.
 GROUPS = {
@@ -62,23 +57,6 @@ CLUSTER = np.array([[0.0, 0.0, 0.0], [3.7, 0.1, 0.0], [0.2, 3.9, 0.1], [0.0, 0.3
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
-
-
-@pytest.fixture(autouse=True)
-def _quiet_hydra(monkeypatch):
-    """Errors come out as they are, and neither Hydra's state nor its logging outlives a test."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    root, level, handlers = logging.getLogger(), logging.getLogger().level, list(logging.getLogger().handlers)
-    GlobalHydra.instance().clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        version.setbase(HYDRA)
-        yield
-    GlobalHydra.instance().clear()
-    root.setLevel(level)
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
 
 
 @pytest.fixture
@@ -115,22 +93,6 @@ def composed(*overrides):
     """The config of `spkmd`, found as the program finds it."""
     with initialize_config_module("schnetpack.md.md_configs", version_base=HYDRA):
         return compose("config", overrides=list(overrides))
-
-
-def spkmd(*overrides: str, steps: int = 2, callbacks: str = "[checkpoint]") -> dict:
-    """Run the program in this process from the current folder; the state of the system at the end."""
-    here = Path.cwd()
-    arguments = ["system.molecule_file=start.traj", f"dynamics.n_steps={steps}", "dynamics.progress=false"]
-    arguments += ["simulation_dir=out", f"callbacks={callbacks}", "seed=7", *overrides]
-    given = {argument.split("=")[0]: argument for argument in arguments}  # the last one counts
-    argv, sys.argv = sys.argv, ["spkmd", *given.values()]
-    try:
-        cli.simulate()
-    finally:
-        sys.argv = argv
-        os.chdir(here)
-    state = torch.load(here / given["simulation_dir"].split("=")[1] / "checkpoint.chk", weights_only=False)
-    return state["system"]
 
 
 # -------------------------------------------------------------------------------------------------------- search path

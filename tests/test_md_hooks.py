@@ -9,57 +9,22 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pair_potential import pair_model, pair_trajectory, tetrahedron
-from schnetpack.md import Simulator, System, UniformInit
-from schnetpack.md.calculators import SchNetPackCalculator
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_simulation import STEPS, comparison, simulator
+from helpers.programs import spkmd
+from schnetpack.md import UniformInit
 from schnetpack.md.data import HDF5Loader
-from schnetpack.md.integrators import VelocityVerlet
 from schnetpack.md.simulation_hooks import Checkpoint, FileLogger, PropertyStream, SimulationHook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_md_configs import _quiet_hydra, spkmd  # noqa: F401 - a fixture
 
-from spk_dt.data import TrajectoryWriter
 from spk_dt.data.start_frames import start_frames
-from spk_dt.md import ExplodedError, FramesInit, MoleculeStream, ReferenceComparison, StopExploded, VerletNeighborList
+from spk_dt.md import ExplodedError, MoleculeStream, StopExploded
 
-STEPS = 40
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two trajectories of Pd2H2, one of them short."""
-    path = tmp_path_factory.mktemp("data") / "pd2h2.db"
-    with TrajectoryWriter(path) as writer:
-        writer.add("long", pair_trajectory(tetrahedron(), STEPS, 0.5, 1), timestep_fs=0.5)
-        writer.add("short", pair_trajectory(tetrahedron("PdH2Pd"), 15, 0.5, 2), timestep_fs=0.5)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, data):
-    """A working folder with start frames as ``spkdt frames`` writes them, and models."""
-    monkeypatch.chdir(tmp_path)
-    ase.io.write("start.extxyz", start_frames(data))
-    pair_model(tmp_path / "exact")
-    pair_model(tmp_path / "deep", depth=1.2)
-    return tmp_path
-
-
-def simulator(hooks, model="exact", timestep_fs=0.5, file="start.extxyz", initializer=None, n_replicas=1):
-    system = System()
-    system.load_molecules(ase.io.read(file, ":"), n_replicas)
-    (FramesInit(file) if initializer is None else initializer).initialize_system(system)
-    neighbors = VerletNeighborList(model_file=model)
-    calculator = SchNetPackCalculator(model, "forces", "eV", "Angstrom", neighbors, energy_key="energy")
-    return Simulator(system, VelocityVerlet(timestep_fs), calculator, hooks, progress=False).to(torch.float64)
+pytestmark = pytest.mark.usefixtures("quiet_hydra")
 
 
 def logger(name="simulation.hdf5", buffer_size=7):
     return FileLogger(name, buffer_size, [MoleculeStream(True), PropertyStream(["energy", "forces"])], precision=64)
-
-
-def comparison(data, **kwargs):
-    return ReferenceComparison(str(data), "start.extxyz", **{"log_file": None, **kwargs})
 
 
 def table(name="force_error.hdf5"):
@@ -77,8 +42,8 @@ def table(name="force_error.hdf5"):
 # --------------------------------------------------------------------------------------------------------- comparison
 
 
-def test_comparison_ends_with_the_reference(folder, data):
-    simulator([comparison(data, log_file="logs")]).simulate(STEPS + 10)
+def test_comparison_ends_with_the_reference(pair_folder, pair_database):
+    simulator([comparison(pair_database, log_file="logs")]).simulate(STEPS + 10)
     rows = table()
     assert list(rows[0]) == ["step", "time_fs", "molecule", "element", "mae"]
     for molecule, steps in (("0", STEPS), ("1", 15)):
@@ -92,9 +57,9 @@ def test_comparison_ends_with_the_reference(folder, data):
     assert [one.step for one in events.Scalars("force_error/H")] == list(range(STEPS + 1))
 
 
-def test_comparison_is_that_of_the_stored_forces(folder, data):
+def test_comparison_is_that_of_the_stored_forces(pair_folder, pair_database):
     """Negative control, another model: the errors are those of the forces in the HDF5 file."""
-    simulator([comparison(data), logger()], "deep").simulate(STEPS)
+    simulator([comparison(pair_database), logger()], "deep").simulate(STEPS)
     loader = HDF5Loader("simulation.hdf5")
     forces = loader.get_property("forces", atomistic=True, mol_idx=0)
     loader.database.close()
@@ -105,9 +70,9 @@ def test_comparison_is_that_of_the_stored_forces(folder, data):
     assert min(found) > 1e-3
 
 
-def test_comparison_of_some_steps_and_after_a_restart(folder, data):
-    simulator([comparison(data, every_n_steps=5), Checkpoint("checkpoint.chk", 100)]).simulate(12)
-    again = simulator([comparison(data, every_n_steps=5)])
+def test_comparison_of_some_steps_and_after_a_restart(pair_folder, pair_database):
+    simulator([comparison(pair_database, every_n_steps=5), Checkpoint("checkpoint.chk", 100)]).simulate(12)
+    again = simulator([comparison(pair_database, every_n_steps=5)])
     again.restart_simulation(torch.load("checkpoint.chk", weights_only=False))
     again.to(torch.float64).simulate(STEPS)
     rows = [row for row in table() if (row["molecule"], row["element"]) == ("0", "H")]
@@ -115,36 +80,38 @@ def test_comparison_of_some_steps_and_after_a_restart(folder, data):
     assert max(float(row["mae"]) for row in rows) < 1e-5
 
 
-def test_comparison_refuses_what_does_not_follow(folder, data):
+def test_comparison_refuses_what_does_not_follow(pair_folder, pair_database):
     def refused(run, *words):
         with pytest.raises(ValueError, match=".*".join(words)):
             run.simulate(1)
         assert not Path("force_error.hdf5").exists()
 
     words = ("time step of 0.25 fs", "'long' one of 0.5 fs", "dynamics.integrator.time_step=0.5")
-    refused(simulator([comparison(data)], timestep_fs=0.25), *words)
+    refused(simulator([comparison(pair_database)], timestep_fs=0.25), *words)
     other = UniformInit(300.0, remove_center_of_mass=False, remove_translation=False, remove_rotation=False)
-    refused(simulator([comparison(data)], initializer=other), "does not start at the frames", "initializer=frames")
-    refused(simulator([comparison(data)], n_replicas=2), "2 replicas")
-    ase.io.write("one.extxyz", start_frames(data)[:1])
-    refused(simulator([comparison(data)], file="one.extxyz"), "other atoms")
+    refused(
+        simulator([comparison(pair_database)], initializer=other), "does not start at the frames", "initializer=frames"
+    )
+    refused(simulator([comparison(pair_database)], n_replicas=2), "2 replicas")
+    ase.io.write("one.extxyz", start_frames(pair_database)[:1])
+    refused(simulator([comparison(pair_database)], file="one.extxyz"), "other atoms")
 
 
-def test_comparison_needs_the_origin_of_frames(folder, data):
+def test_comparison_needs_the_origin_of_frames(pair_folder, pair_database):
     with pytest.raises(FileNotFoundError, match="'embedded' stands for"):
         comparison("none.db")
     ase.io.write("start.extxyz", tetrahedron())
     with pytest.raises(ValueError, match=r"frame 0 of .* does not say which trajectory"):
-        comparison(data)
+        comparison(pair_database)
     atoms = tetrahedron()
     atoms.info = {"trajectory": "another", "frame": 0}
     ase.io.write("start.extxyz", atoms)
     with pytest.raises(ValueError, match="no trajectory 'another'; it has long, short"):
-        comparison(data)
+        comparison(pair_database)
     atoms.info = {"trajectory": "short", "frame": 16}
     ase.io.write("start.extxyz", atoms)
     with pytest.raises(ValueError, match=r"frame 16: trajectory 'short' .* has frames 0 to 15"):
-        comparison(data)
+        comparison(pair_database)
 
 
 # --------------------------------------------------------------------------------------------------------- explosions
@@ -172,13 +139,13 @@ def broken(folder, data, kick):
 
 
 @pytest.mark.parametrize("kick", [1e6, float("nan")])
-def test_stopped_run_is_complete_until_there(folder, data, kick):
-    step = broken(folder, data, kick)
+def test_stopped_run_is_complete_until_there(pair_folder, pair_database, kick):
+    step = broken(pair_folder, pair_database, kick)
     assert 12 <= step < STEPS
     # forces too large are there one step before they move anything; forces that are no numbers stop the step itself
     last = step if kick == 1e6 else step - 1
     reason = "would move" if kick == 1e6 else r"the force on atom \d \(..?\) is not finite"
-    ase.io.write("start.extxyz", start_frames(data)[:1])
+    ase.io.write("start.extxyz", start_frames(pair_database)[:1])
     hooks = [logger(), Checkpoint("checkpoint.chk", 1000), StopExploded()]
     with pytest.raises(
         ExplodedError, match=f"molecule 0 has exploded in step {last + 1}, after {0.5 * last:g} fs.*{reason}"
@@ -199,9 +166,9 @@ def test_stopped_run_is_complete_until_there(folder, data, kick):
         loader.database.close()
 
 
-def test_all_hooks_are_told_even_if_one_fails(folder, data):
-    step = broken(folder, data, 1e6)
-    ase.io.write("start.extxyz", start_frames(data)[:1])
+def test_all_hooks_are_told_even_if_one_fails(pair_folder, pair_database):
+    step = broken(pair_folder, pair_database, 1e6)
+    ase.io.write("start.extxyz", start_frames(pair_database)[:1])
     with pytest.raises(OSError, match="disk full") as caught:
         simulator([Ended(), logger(), StopExploded()], "brittle").simulate(STEPS)
     assert isinstance(caught.value.__context__, ExplodedError)
@@ -211,8 +178,8 @@ def test_all_hooks_are_told_even_if_one_fails(folder, data):
     loader.database.close()
 
 
-def test_the_molecule_and_the_atom_are_named(folder, data):
-    frames = start_frames(data)
+def test_the_molecule_and_the_atom_are_named(pair_folder, pair_database):
+    frames = start_frames(pair_database)
     velocities = frames[1].get_velocities()
     velocities[2] = [2.0 / (0.5 * ase.units.fs), 0.0, 0.0]  # 2 Å in a step
     frames[1].set_velocities(velocities)
@@ -223,7 +190,7 @@ def test_the_molecule_and_the_atom_are_named(folder, data):
     simulator([StopExploded(max_displacement=None, max_temperature=None)]).simulate(3)
 
 
-def test_temperature(folder, data):
+def test_temperature(pair_folder, pair_database):
     run = simulator([StopExploded(max_temperature=1e4)])
     run.system.momenta = 10.0 * run.system.momenta
     kelvin = run.system.temperature.max().item()
@@ -232,7 +199,7 @@ def test_temperature(folder, data):
         run.simulate(3)
 
 
-def test_a_sound_run_is_not_touched(folder, data):
+def test_a_sound_run_is_not_touched(pair_folder, pair_database):
     whole, watched = simulator([]), simulator([StopExploded()])
     whole.simulate(STEPS)
     watched.simulate(STEPS)
@@ -243,20 +210,20 @@ def test_a_sound_run_is_not_touched(folder, data):
 # ------------------------------------------------------------------------------------------------------------- program
 
 
-def test_program_stops_and_leaves_its_files(folder, data, monkeypatch, capsys):
+def test_program_stops_and_leaves_its_files(pair_folder, pair_database, monkeypatch, capsys):
     """`spkmd` with all callbacks: exit code, message, and what is in the folder."""
     monkeypatch.delenv("HYDRA_FULL_ERROR")  # as for users
-    step = broken(folder, data, 1e6)
-    ase.io.write("start.traj", start_frames(data)[:1])
+    step = broken(pair_folder, pair_database, 1e6)
+    ase.io.write("start.traj", start_frames(pair_database)[:1])
     with pytest.raises(SystemExit) as end:
         spkmd(
-            *("calculator.model_file=brittle", "system/initializer=frames", f"callbacks.compare.data={data}"),
+            *("calculator.model_file=brittle", "system/initializer=frames", f"callbacks.compare.data={pair_database}"),
             callbacks="[checkpoint,hdf5,tensorboard,compare,stop_exploded]",
             steps=10 * STEPS,
         )
     assert end.value.code == 1
     assert "ExplodedError: molecule 0 has exploded" in capsys.readouterr().err
-    out = folder / "out"
+    out = pair_folder / "out"
     loader = HDF5Loader(str(out / "simulation.hdf5"))
     assert loader.entries == step
     rows = [row for row in table(out / "force_error.hdf5") if (row["molecule"], row["element"]) == ("0", "H")]

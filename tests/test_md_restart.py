@@ -14,29 +14,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from helpers.pair_simulation import STEPS, comparison, simulator
+from helpers.programs import spkmd
 from schnetpack import units as spk_units
 from schnetpack.md.data import HDF5Loader
 from schnetpack.md.simulation_hooks import Checkpoint as SchNetPackCheckpoint
 from schnetpack.md.simulation_hooks import LangevinThermostat, PropertyStream, SimulationHook
-from test_md_configs import _quiet_hydra, spkmd  # noqa: F401 - a fixture
-from test_md_hooks import STEPS, comparison, data, folder, simulator  # noqa: F401 - fixtures
 
 from spk_dt.data.start_frames import start_frames
 from spk_dt.md import Checkpoint, FileLogger, MoleculeStream
 
+pytestmark = pytest.mark.usefixtures("quiet_hydra")
 CALLBACKS = "[checkpoint,hdf5,tensorboard,compare]"
-
-
-class Kill(SimulationHook):
-    """Kills the program in a step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_step_finalize(self, simulator):
-        if simulator.step + 1 == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Snapshot(SimulationHook):
@@ -58,7 +47,7 @@ class Interrupt(Snapshot):
             raise KeyboardInterrupt
 
 
-def hooks(data, every=1, first="checkpoint", compared=1):  # noqa: F811
+def hooks(data, every=1, first="checkpoint", compared=1):
     streams = [MoleculeStream(True), PropertyStream(["energy", "forces"])]
     logger = FileLogger("simulation.hdf5", 7, streams, every_n_steps=every, precision=64)
     writers = [Checkpoint("checkpoint.chk", 10), logger, comparison(data, every_n_steps=compared)]
@@ -72,7 +61,7 @@ def restarted(hooks):
     return run.to(torch.float64)
 
 
-def linked(monkeypatch, folder, name):  # noqa: F811
+def linked(monkeypatch, folder, name):
     """Go to a further folder for simulations."""
     (folder / name).mkdir()
     monkeypatch.chdir(folder / name)
@@ -80,7 +69,7 @@ def linked(monkeypatch, folder, name):  # noqa: F811
         Path(file).symlink_to(folder / file)
 
 
-def content(folder="."):  # noqa: F811
+def content(folder="."):
     """Arrays of both files, as far as they are filled, and the time between entries."""
     with h5py.File(Path(folder, "simulation.hdf5")) as file:
         arrays = {name: file[name][: file[name].attrs["entries"]] for name in file}
@@ -98,15 +87,15 @@ def assert_same(found, expected):
         np.testing.assert_allclose(found[name], values, rtol=1e-10, atol=1e-10, err_msg=name)
 
 
-def test_killed_program_goes_on(folder, data):  # noqa: F811
+def test_killed_program_goes_on(pair_folder, pair_database):
     """`spkmd`, killed for good: as if nothing had been, also in the eyes of a reader."""
-    ase.io.write("start.traj", start_frames(data)[:1])
-    common = ("calculator.model_file=exact", "system/initializer=frames", f"callbacks.compare.data={data}")
+    ase.io.write("start.traj", start_frames(pair_database)[:1])
+    common = ("calculator.model_file=exact", "system/initializer=frames", f"callbacks.compare.data={pair_database}")
     spkmd(*common, "simulation_dir=whole", callbacks=CALLBACKS, steps=STEPS)
     command = [
         *(str(Path(sys.executable).with_name("spkmd")), "system.molecule_file=start.traj", *common),
         *("simulation_dir=out", f"callbacks={CALLBACKS}", f"dynamics.n_steps={STEPS}"),
-        *("+callbacks.kill._target_=test_md_restart.Kill", "+callbacks.kill.step=27"),
+        *("+callbacks.kill._target_=helpers.pair_simulation.Kill", "+callbacks.kill.step=27"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -122,9 +111,9 @@ def test_killed_program_goes_on(folder, data):  # noqa: F811
     assert not list(Path("out").glob("*.part"))
 
 
-def test_a_run_that_is_alive_is_left_alone(folder, data):  # noqa: F811
+def test_a_run_that_is_alive_is_left_alone(pair_folder, pair_database):
     """Neither continued nor moved aside, until its process has ended, however that ends."""
-    ase.io.write("start.traj", start_frames(data)[:1])
+    ase.io.write("start.traj", start_frames(pair_database)[:1])
     common = ("calculator.model_file=exact", "system/initializer=frames", "simulation_dir=out")
     command = [str(Path(sys.executable).with_name("spkmd")), "system.molecule_file=start.traj", *common]
     command += ["callbacks=[checkpoint,hdf5]", "callbacks.checkpoint.every_n_steps=5", "dynamics.n_steps=1000000"]
@@ -149,35 +138,35 @@ def test_a_run_that_is_alive_is_left_alone(folder, data):  # noqa: F811
 @pytest.mark.parametrize("moment", ["on_step_begin", "on_step_finalize"])
 @pytest.mark.parametrize("first", ["checkpoint", "compare"])
 @pytest.mark.parametrize(("every", "compared"), [(1, 1), (3, 2)])
-def test_killed_at_any_moment(folder, data, monkeypatch, every, compared, first, moment):  # noqa: F811
+def test_killed_at_any_moment(pair_folder, pair_database, monkeypatch, every, compared, first, moment):
     """Whatever the order of the hooks: before, between and after the writing of the checkpoint of step 20."""
     for step in (20, 21, 26):
         kill, settings = Snapshot(step, moment), {"every": every, "first": first, "compared": compared}
-        simulator([*hooks(data, **settings), kill]).simulate(STEPS)
+        simulator([*hooks(pair_database, **settings), kill]).simulate(STEPS)
         whole = content()
         assert len(whole["molecules"]) == -(-STEPS // every)
         monkeypatch.chdir("killed")
         done = torch.load("checkpoint.chk", weights_only=False)["step"]
         assert step - 12 < done < step
-        restarted(hooks(data, **settings)).simulate(STEPS - done)
+        restarted(hooks(pair_database, **settings)).simulate(STEPS - done)
         assert_same(content(), whole)
-        monkeypatch.chdir(folder)
+        monkeypatch.chdir(pair_folder)
         shutil.rmtree("killed")
         Path("simulation.hdf5").unlink()
 
 
 @pytest.mark.parametrize("stop", [Snapshot, Interrupt])
-def test_interrupted_with_a_thermostat(folder, data, monkeypatch, stop):  # noqa: F811
+def test_interrupted_with_a_thermostat(pair_folder, pair_database, monkeypatch, stop):
     """Twice stopped, by a kill and by Ctrl-C, and with the noise of the uninterrupted run."""
 
     def run(*more):
         torch.manual_seed(7)  # as `spkmd` does
-        return [LangevinThermostat(300.0, 20.0), *hooks(data), *more]
+        return [LangevinThermostat(300.0, 20.0), *hooks(pair_database), *more]
 
-    linked(monkeypatch, folder, "whole")
+    linked(monkeypatch, pair_folder, "whole")
     simulator(run()).simulate(STEPS)
     whole = content()
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(pair_folder)
 
     def stopped(run):
         if stop is Snapshot:
@@ -197,16 +186,16 @@ def test_interrupted_with_a_thermostat(folder, data, monkeypatch, stop):  # noqa
     assert_same(content(), whole)
 
 
-def test_branches_follow_the_seed(folder, data, monkeypatch):  # noqa: F811
+def test_branches_follow_the_seed(pair_folder, pair_database, monkeypatch):
     """In another folder than that of the checkpoint: files and random numbers of its own, to be continued in turn."""
 
     def run(*more):
-        return [LangevinThermostat(300.0, 20.0), *hooks(data, every=3), *more]
+        return [LangevinThermostat(300.0, 20.0), *hooks(pair_database, every=3), *more]
 
     simulator(run()).simulate(20)
     state, positions = torch.load("checkpoint.chk", weights_only=False), []
     for seed in (1, 2):
-        linked(monkeypatch, folder, f"{seed}")
+        linked(monkeypatch, pair_folder, f"{seed}")
         branch = simulator(run(Snapshot(33, "on_step_finalize")))
         branch.restart_simulation(state)
         torch.manual_seed(seed)
@@ -220,14 +209,14 @@ def test_branches_follow_the_seed(folder, data, monkeypatch):  # noqa: F811
     assert (positions[0] - positions[1]).abs().max() > 1e-6
 
 
-def test_restart_refuses_what_does_not_follow(folder, data, monkeypatch, caplog):  # noqa: F811
-    simulator([*hooks(data), Snapshot(33, "on_step_finalize")]).simulate(STEPS)
+def test_restart_refuses_what_does_not_follow(pair_folder, pair_database, monkeypatch, caplog):
+    simulator([*hooks(pair_database), Snapshot(33, "on_step_finalize")]).simulate(STEPS)
     ahead = torch.load("checkpoint.chk", weights_only=False)
     monkeypatch.chdir("killed")
     with pytest.raises(ValueError, match=r"1 steps and 0\.5 fs apart.* 2 steps and 1 fs"):
-        restarted(hooks(data, every=2)).simulate(1)
+        restarted(hooks(pair_database, every=2)).simulate(1)
     assert "did not end properly" in caplog.text
-    gap = restarted(hooks(data))
+    gap = restarted(hooks(pair_database))
     gap.restart_simulation(ahead)
     with pytest.raises(ValueError, match="has 30 entries of 'molecules', but 40 belong to the 40 steps"):
         gap.to(torch.float64).simulate(1)
@@ -239,15 +228,15 @@ def test_restart_refuses_what_does_not_follow(folder, data, monkeypatch, caplog)
     )
     reader.stdout.readline()
     with pytest.raises(OSError, match=r"'simulation\.hdf5' is open in another program"):
-        restarted(hooks(data)).simulate(1)
+        restarted(hooks(pair_database)).simulate(1)
     reader.communicate(b"\n")
     Path("simulation.hdf5").write_bytes(b"disk full")
     with pytest.raises(OSError, match=r"'simulation.hdf5' cannot be read .* another simulation_dir"):
-        restarted(hooks(data)).simulate(1)
+        restarted(hooks(pair_database)).simulate(1)
     assert not list(Path().glob("*.part"))
 
 
-def test_checkpoints_of_others_are_named(folder, data, caplog):  # noqa: F811
+def test_checkpoints_of_others_are_named(pair_folder, pair_database, caplog):
     simulator([SchNetPackCheckpoint("checkpoint.chk", 10)]).simulate(10)
-    restarted(hooks(data)[:1]).simulate(1)
+    restarted(hooks(pair_database)[:1]).simulate(1)
     assert "'checkpoint.chk' was written by SchNetPack's own hook" in caplog.text

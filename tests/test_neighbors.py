@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.models import batch_of, crystal, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import batch_of, crystal, molecule
 from schnetpack import properties
 from schnetpack.transform import MatScipyNeighborList
 

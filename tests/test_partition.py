@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from ase.db import connect
-from pair_potential import pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_trajectory, tetrahedron
 from typer.testing import CliRunner
 
 from spk_dt.cli import app

@@ -10,11 +10,11 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.db import connect
+from helpers.simulation_files import verlet_miss
 
 from spk_dt import properties
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import dtegnn_files
-from spk_dt.trajectories.verlet_residual import verlet_residual
 
 
 def write(folder, number, frames, timestep_fs=0.5, scale=1.0, later=0.0):
@@ -28,13 +28,6 @@ def write(folder, number, frames, timestep_fs=0.5, scale=1.0, later=0.0):
             direct = scale * step * velocities @ np.linalg.inv(atoms.cell.array)
             file.writelines(f"  {x: .16E}  {y: .16E}  {z: .16E}\n" for x, y, z in direct)
     return folder / f"traj_{number}.traj"
-
-
-def miss(found, timestep_fs=0.5):
-    """Largest miss of the positions from velocity Verlet, in Å."""
-    x, v, f = (np.array([getattr(a, f"get_{key}")() for a in found]) for key in ("positions", "velocities", "forces"))
-    first, step = found[0], timestep_fs * ase.units.fs
-    return np.abs(verlet_residual(x, v, f, first.get_masses(), step, first.cell.array, first.pbc)[0]).max()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def test_values_units_and_physics(tmp_path, frames):
             np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), rtol=0, atol=1e-12)
             assert atoms.get_potential_energy() == pytest.approx(expected.get_potential_energy(), rel=1e-12)
             assert atoms.pbc.all()
-    assert miss(found) < 1e-12
+    assert verlet_miss(found) < 1e-12
 
 
 def test_a_folder_in_the_order_of_numbers(tmp_path, crystal, make_trajectory):
@@ -75,7 +68,7 @@ def test_positions_that_were_wrapped(tmp_path, frames):
         atoms.wrap()
         atoms.calc = type(whole.calc)(atoms, **whole.calc.results)
     (raw,) = dtegnn_files.read(write(tmp_path, 1, wrapped))
-    assert miss(list(raw.frames())) < 1e-12
+    assert verlet_miss(list(raw.frames())) < 1e-12
 
 
 def test_frozen_atoms(tmp_path, crystal, make_trajectory):
@@ -106,7 +99,7 @@ def test_velocities_of_half_a_step_are_not_used(tmp_path, frames, later, caplog)
 def test_another_time_step_is_found(tmp_path, crystal, make_trajectory):
     (raw,) = dtegnn_files.read(write(tmp_path, 1, make_trajectory(crystal, 15, 1.0, 0), timestep_fs=1.0))
     assert raw.timestep_fs == 1.0
-    assert miss(list(raw.frames()), 1.0) < 1e-12
+    assert verlet_miss(list(raw.frames()), 1.0) < 1e-12
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.5, -1.0, 0.0])

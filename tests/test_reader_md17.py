@@ -12,13 +12,13 @@ from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
+from helpers.simulation_files import verlet_miss
 
 from spk_dt import properties
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import md17_npz
 from spk_dt.trajectories.readers.consecutive import measured_time_step, motion, nominal_time_step, unbroken
 from spk_dt.trajectories.velocities import recover_velocities
-from spk_dt.trajectories.verlet_residual import verlet_residual
 
 KCAL_PER_MOL = 4184.0 / 6.02214076e23 / 1.602176634e-19  # eV
 
@@ -56,14 +56,7 @@ def check(found, frames, digits=1e-9):
 
 def miss(found, timestep_fs=0.5):
     """Largest miss of the positions from velocity Verlet, with velocities of neighbouring frames, in Å."""
-    with_velocities = list(recover_velocities(found, timestep_fs))[1:-1]
-    x, v, f = (
-        np.array([getattr(a, f"get_{key}")() for a in with_velocities]) for key in ("positions", "velocities", "forces")
-    )
-    first = found[0]
-    return np.abs(
-        verlet_residual(x, v, f, first.get_masses(), timestep_fs * ase.units.fs, first.cell.array, first.pbc)[0]
-    ).max()
+    return verlet_miss(list(recover_velocities(found, timestep_fs))[1:-1], timestep_fs)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

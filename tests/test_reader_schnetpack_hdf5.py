@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.simulation_files import verlet_miss
 from schnetpack.data import ASEAtomsData
 from schnetpack.md import Simulator, System
 from schnetpack.md.calculators import SchNetPackCalculator
@@ -25,7 +26,6 @@ from spk_dt.evaluation.simulate import ModelCalculator, Protocol, group_starts, 
 from spk_dt.md import FramesInit, MoleculeStream
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import schnetpack_hdf5
-from spk_dt.trajectories.verlet_residual import verlet_residual
 
 KJ_PER_MOL = 1000.0 / 6.02214076e23 / 1.602176634e-19  # eV
 PS = 1e3 * ase.units.fs
@@ -86,13 +86,6 @@ def check(found, frames, digits):
         assert atoms.get_potential_energy() == pytest.approx(expected.get_potential_energy(), rel=digits, abs=digits)
 
 
-def miss(found, timestep_fs=0.5):
-    """Largest miss of the positions from velocity Verlet, in Å."""
-    x, v, f = (np.array([getattr(a, f"get_{key}")() for a in found]) for key in ("positions", "velocities", "forces"))
-    first, step = found[0], timestep_fs * ase.units.fs
-    return np.abs(verlet_residual(x, v, f, first.get_masses(), step, first.cell.array, first.pbc)[0]).max()
-
-
 @pytest.fixture(scope="module")
 def frames(cluster, make_trajectory):
     return make_trajectory(cluster, 40, 0.5, 1)
@@ -109,12 +102,12 @@ def test_values_units_and_physics(tmp_path, frames, unit, precision):
     for _ in range(2):
         found = list(raw.frames())
         check(found, frames, digits)
-    assert miss(found) < digits
+    assert verlet_miss(found) < digits
     wrong = [atoms.copy() for atoms in found]
     for atoms, right in zip(wrong, found, strict=True):
         atoms.calc = right.calc
         atoms.set_velocities(right.get_velocities() / 1.1)
-    assert miss(wrong) > 100 * digits
+    assert verlet_miss(wrong) > 100 * digits
 
 
 def test_molecules_cells_and_blocks(tmp_path, crystal, make_trajectory, monkeypatch):
@@ -129,7 +122,7 @@ def test_molecules_cells_and_blocks(tmp_path, crystal, make_trajectory, monkeypa
             found = list(raw.frames())
             check(found, expected, 1e-7)
             assert found[0].pbc.all()
-            assert miss(found) < 1e-8
+            assert verlet_miss(found) < 1e-8
 
 
 def test_every_few_steps_and_without_velocities(tmp_path, frames):
@@ -186,7 +179,7 @@ def test_a_simulation_in_which_the_wrong_unit_was_given(tmp_path):
     """calculator.energy_unit is silent when it is wrong; the forces are in the unit that moved the atoms."""
     (raw, _) = schnetpack_hdf5.read(simulation(tmp_path, "kcal/mol", "Ang"))
     found = list(raw.frames())
-    assert miss(found) < 1e-8
+    assert verlet_miss(found) < 1e-8
     expected = pair_trajectory(tetrahedron(), 1, 0.5)[1].get_forces() * 4.184 * KJ_PER_MOL
     np.testing.assert_allclose(found[0].get_forces(), expected, rtol=0.05, atol=1e-3)
 
@@ -218,7 +211,7 @@ def test_an_evaluation_in_which_a_molecule_explodes(tmp_path):
     for raw in raws:
         found = list(raw.frames())
         assert len(found) == raw.n_frames
-        assert miss(found) < 1e-6
+        assert verlet_miss(found) < 1e-6
 
 
 def test_a_simulation_that_was_killed(tmp_path, frames, caplog):

@@ -11,7 +11,7 @@ from ase.constraints import FixAtoms
 from ase.io.trajectory import Trajectory as TrajectoryFile
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from simulation_files import changed, write_dump, write_log, write_outcar, write_vasprun
+from helpers.simulation_files import changed, write_dump, write_log, write_outcar, write_vasprun
 
 from spk_dt.trajectories.readers import find_reader
 from spk_dt.trajectories.unwrapping import checked_frames

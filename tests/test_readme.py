@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.programs import composed
 from hydra import compose, initialize_config_module, version
 from hydra.core.global_hydra import GlobalHydra
-from test_experiments import composed
 from typer.main import get_command
 
 from spk_dt.cli import app

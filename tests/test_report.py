@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers.synthetic_evaluation import MODELS, make_evaluation
 from matplotlib import pyplot as plt
-from synthetic_evaluation import MODELS, make_evaluation
 
 from spk_dt.evaluation.report import write_report
 from spk_dt.evaluation.tables import format_number

@@ -1,35 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from models import CUTOFF, batch_of, crystal, molecule, potential, tiny_egnn
+from helpers.models import CUTOFF, batch_of, crystal, molecule, potential, random_orthogonal, tiny_egnn, transformed
 from schnetpack import properties
 from schnetpack.nn import BesselRBF, MollifierCutoff
-from scipy.stats import ortho_group
 from torch import nn
 
 from spk_dt.representation import EGNN, RandomFourierFeatures
 
 
-def random_orthogonal(seed, determinant):
-    matrix = ortho_group.rvs(3, random_state=seed)
-    matrix[0] *= determinant * np.sign(np.linalg.det(matrix))
-    return torch.tensor(matrix)
-
-
 def outputs(model, *systems, **kwargs):
     result = model(batch_of(*systems, **kwargs))
     return result["energy"].detach(), result["forces"].detach()
-
-
-def transformed(atoms, matrix=None, shift=None):
-    atoms = atoms.copy()
-    if matrix is not None:
-        atoms.set_cell(atoms.cell.array @ matrix.numpy().T)
-        atoms.positions = atoms.positions @ matrix.numpy().T
-        atoms.set_velocities(atoms.get_velocities() @ matrix.numpy().T)
-    if shift is not None:
-        atoms.positions += shift
-    return atoms
 
 
 class SeesDirections(nn.Module):

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from models import CUTOFF, batch_of, crystal, molecule, potential
+from helpers.models import CUTOFF, batch_of, crystal, molecule, potential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from torch import nn
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.models import potential, tiny_egnn
+from helpers.pair_potential import pair_model, pair_trajectory
+from helpers.programs import composed
 from hydra.utils import instantiate
 from matplotlib import pyplot as plt
-from models import potential, tiny_egnn
-from pair_potential import pair_model, pair_trajectory
-from test_experiments import composed
 from typer.testing import CliRunner
 
 pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
@@ -422,7 +422,7 @@ def test_states_of_hydrogen():
 
 def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
     """A model that is the reference is in step with it; one with deeper wells is not. What is there is not made again."""
-    study = Study(tmp_path, reference="pair_potential:Reference")
+    study = Study(tmp_path, reference="helpers.pair_potential:Reference")
     atoms = Atoms("Pd2H2", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.3, 0.75, 2.1]])
     with TrajectoryWriter(study.database, splits={"test": ["a"]}) as writer:
         writer.add("a", pair_trajectory(atoms, 320, 0.5, 0, kelvin=100.0), timestep_fs=0.5)

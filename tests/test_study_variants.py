@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.training import S, data_module, first_batch, loss_and_gradient, new_model, paper_outputs, task
 from schnetpack import properties as p
-from test_task import S, batch, data_module, loss_and_gradient, model, paper_outputs, task  # noqa: F401
 
 pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 
@@ -16,7 +16,17 @@ from spk_dt.training import DynamicTrainingTask
 WEIGHTS = {"rollout_length": S, "gradient": Full(), "first_step_weight": 1.0}
 
 
-def loss(cls, model, batch):  # noqa: F811
+@pytest.fixture
+def model():
+    return new_model()
+
+
+@pytest.fixture
+def batch(database, tmp_path):
+    return first_batch(database, tmp_path)
+
+
+def loss(cls, model, batch):
     return loss_and_gradient(task(model, paper_outputs(), cls, **WEIGHTS), batch)
 
 
@@ -24,7 +34,7 @@ def test_the_reference_comes_to_its_own_end(database, tmp_path):
     """With the forces of the reference, the last frames of the windows are met; with others they are not."""
     module = data_module(database, tmp_path)
     module.setup()
-    batch = next(iter(module.train_dataloader()))  # noqa: F811
+    batch = next(iter(module.train_dataloader()))
     end = _reference_end(batch, S)
     for key, found in [(p.R, end.positions), (properties.velocities, end.velocities)]:
         expected = [module.frames.window(key, int(frame), S)[-1] for frame in batch[p.idx]]
@@ -34,7 +44,7 @@ def test_the_reference_comes_to_its_own_end(database, tmp_path):
     assert (wrong.positions - end.positions).abs().max() > 1e-5
 
 
-def test_motion_is_compared_as_mean_forces(model, batch):  # noqa: F811
+def test_motion_is_compared_as_mean_forces(model, batch):
     """Forces that are off by a constant are found again in positions and velocities."""
 
     class Off(MotionLoss):
@@ -54,13 +64,13 @@ def test_motion_is_compared_as_mean_forces(model, batch):  # noqa: F811
     torch.testing.assert_close(loss(Off, model, batch)[0], plain)
 
 
-def test_motion_adds_to_loss_and_gradient(model, batch):  # noqa: F811
+def test_motion_adds_to_loss_and_gradient(model, batch):
     plain, with_motion = loss(DynamicTrainingTask, model, batch), loss(MotionLoss, model, batch)
     assert with_motion[0] > 1.01 * plain[0]
     assert not torch.allclose(with_motion[1], plain[1], rtol=1e-3)
 
 
-def test_drawn_lengths(model, batch):  # noqa: F811
+def test_drawn_lengths(model, batch):
     """Each loss is that of one of the lengths up to S, and all of them come."""
     torch.manual_seed(0)
     trained = task(model, paper_outputs(), DrawnLength, **WEIGHTS)

@@ -4,12 +4,22 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from models import CUTOFF, painn, potential, tiny_egnn
+from helpers.models import CUTOFF, painn, potential, tiny_egnn
+from helpers.training import (
+    Alone,
+    S,
+    data_module,
+    first_batch,
+    loss_and_gradient,
+    new_model,
+    paper_outputs,
+    task,
+    trainer,
+)
 from schnetpack import AtomisticTask
 from schnetpack import properties as p
 from schnetpack.task import ModelOutput
@@ -17,31 +27,11 @@ from schnetpack.transform import CastTo64, FilterNeighbors, MatScipyNeighborList
 from torchmetrics.regression import MeanAbsoluteError
 
 from spk_dt import properties
-from spk_dt.data import TrajectoryDataModule
 from spk_dt.dynamics import Detached, Full, Truncated, VerletList, rollout
 from spk_dt.dynamics.model_forces import ModelForces
 from spk_dt.evaluation.training_curve import read_training_curve
 from spk_dt.training import DynamicTrainingTask, ElementwiseOutput, PerAtomOutput
 from spk_dt.training.accumulate import PartwiseLoss
-
-S = 4
-
-
-def data_module(database, folder, transforms=None, **kwargs):
-    transforms = (
-        [RemoveOffsets("energy", remove_mean=True), MatScipyNeighborList(CUTOFF), CastTo64()]
-        if (transforms is None)
-        else transforms
-    )
-    defaults = {"batch_size": 4, "train_window": S, "val_window": 8, "split_file": None, "num_workers": 0}
-    return TrajectoryDataModule(str(database), transforms=transforms, **(defaults | kwargs))
-
-
-def paper_outputs():
-    return [
-        ElementwiseOutput("forces", torch.nn.L1Loss(), metrics={"mae": MeanAbsoluteError()}),
-        PerAtomOutput("energy", torch.nn.L1Loss(), metrics={"mae": MeanAbsoluteError()}),
-    ]
 
 
 def plain_outputs():
@@ -51,54 +41,14 @@ def plain_outputs():
     ]
 
 
-def task(model, outputs, cls=DynamicTrainingTask, **kwargs):
-    return cls(model, outputs, optimizer_cls=torch.optim.Adam, optimizer_args={"lr": 1e-3}, **kwargs)
-
-
-def trainer(folder, **kwargs):
-    defaults = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    defaults |= {
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "inference_mode": False,
-        "precision": "64",
-    }
-    return pl.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **(defaults | kwargs))
-
-
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    return potential().double()
+    return new_model()
 
 
 @pytest.fixture
 def batch(database, tmp_path):
-    module = data_module(database, tmp_path)
-    module.setup()
-    torch.manual_seed(0)
-    return next(iter(module.train_dataloader()))
-
-
-class Alone:
-    """What `self.log` and the epoch need, without a trainer."""
-
-    def __init__(self, task):
-        task.log = lambda *args, **kwargs: None
-        task.log_dict = task.log
-        task._batch_radius = CUTOFF
-        task._trainer = SimpleNamespace(world_size=1)
-        type(task).current_epoch = 0
-
-
-def loss_and_gradient(task, batch):
-    Alone(task)
-    task.train()
-    task.zero_grad()
-    loss = task.training_step({key: value.clone() for key, value in batch.items()}, 0)
-    loss.backward()
-    found = [q.grad.flatten() for q in task.parameters() if q.grad is not None]
-    return loss.detach(), torch.cat(found)
+    return first_batch(database, tmp_path)
 
 
 # S = 1

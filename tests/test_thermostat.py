@@ -7,7 +7,7 @@ import ase.units
 import numpy as np
 import pytest
 from ase.build import bulk
-from pair_potential import pair_model, pair_trajectory
+from helpers.pair_potential import pair_model, pair_trajectory
 from schnetpack.md.data import HDF5Loader
 from typer.testing import CliRunner
 
@@ -58,7 +58,7 @@ def temperature(out):
 def hot(folder):
     return evaluated(
         *(folder, "hot", "--temperature", KELVIN, "--friction", 0.02),
-        *("--reference", "pair_potential:Reference", "--relabel-every", 500),
+        *("--reference", "helpers.pair_potential:Reference", "--relabel-every", 500),
     )
 
 

@@ -7,14 +7,15 @@ import schnetpack.properties as p
 import torch
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from models import CUTOFF, potential, tiny_egnn
+from helpers.models import CUTOFF, potential, tiny_egnn
+from helpers.training import Batches, data_module, trainer
 from schnetpack.data import ASEAtomsData
 from schnetpack.nn import ElectronicEmbedding
 from schnetpack.task import ModelOutput
 from schnetpack.transform import CastTo64, MatScipyNeighborList
 
 from spk_dt import properties
-from spk_dt.data import TrajectoryDataModule, TrajectoryWriter
+from spk_dt.data import TrajectoryWriter
 from spk_dt.training import DynamicTrainingTask, VisitedStates
 
 FIELD = "field_at_atoms"
@@ -46,44 +47,25 @@ def charged(tmp_path, cluster, make_trajectory):
     return path
 
 
-class Batches(pl.Callback):
-    """The batches that were trained on."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(batch)
-
-
 def fit(database, folder, outputs=("energy", "forces")):
     pl.seed_everything(0)
     embedding = ElectronicEmbedding(p.total_charge, 8, is_charged=True)
     model = potential(tiny_egnn(electronic_embeddings=[embedding])).double()
     losses = [ModelOutput(name, torch.nn.L1Loss(), metrics={}) for name in outputs]
     task = DynamicTrainingTask(model, losses, rollout_length=2, optimizer_args={"lr": 1e-4})
-    data = TrajectoryDataModule(
-        str(database), transforms=[MatScipyNeighborList(CUTOFF), CastTo64()], batch_size=2, train_window=3, val_window=3,
-        split_file=None, num_workers=0,
-    )  # fmt: skip
+    transforms = [MatScipyNeighborList(CUTOFF), CastTo64()]
+    data = data_module(database, folder, transforms, batch_size=2, train_window=3, val_window=3)
     batches = Batches()
     visits = VisitedStates(
-        "test_visited_inputs:ChargedEMT", n_rounds=2, every_n_epochs=1, n_systems=2, steps=4, n_labels=3, share=0.5,
+        f"{__name__}:ChargedEMT", n_rounds=2, every_n_epochs=1, n_systems=2, steps=4, n_labels=3, share=0.5,
         folder=str(folder / "visited"),
     )  # fmt: skip
-    run = pl.Trainer(
-        default_root_dir=folder, max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, inference_mode=False, precision="64",
-        num_sanity_val_steps=0, callbacks=[visits, batches], gradient_clip_val=1.0,
-    )  # fmt: skip
-    run.fit(task, data)
+    trainer(folder, max_epochs=3, callbacks=[visits, batches], gradient_clip_val=1.0).fit(task, data)
     return batches.seen
 
 
 def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
-    import test_visited_inputs as module  # the class that the name of the reference leads to
-
-    monkeypatch.setattr(module.ChargedEMT, "seen", [])
+    monkeypatch.setattr(ChargedEMT, "seen", [])
     batches = fit(charged, tmp_path)
     joined = [batch for batch in batches if batch[properties.window("forces")].shape[1] == 1]
     assert 0 < len(joined) < len(batches)
@@ -100,7 +82,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
         for i in range(len(dataset)):
             assert dataset[i][p.total_charge].tolist() == [1.0]
             np.testing.assert_allclose(dataset[i][FIELD], field)
-    assert module.ChargedEMT.seen.count(1.0) >= 6  # the reference method is told, too
+    assert ChargedEMT.seen.count(1.0) >= 6  # the reference method is told, too
 
 
 def test_targets_without_labels_are_refused(charged, tmp_path):

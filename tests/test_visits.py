@@ -9,29 +9,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from ase.calculators.emt import EMT
-from models import CUTOFF, potential
+from helpers.models import CUTOFF, potential
+from helpers.programs import spktrain
+from helpers.training import Batches, data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData
 from schnetpack.transform import MatScipyNeighborList
-from test_experiments import spktrain
-from test_task import data_module, paper_outputs, trainer
 
 from spk_dt import properties
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.training import DynamicTrainingTask, VisitedStates
 
 EMT_NAME = "ase.calculators.emt:EMT"
-
-
-class Batches(pl.Callback):
-    """The batches that were trained on."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(batch)
 
 
 def visits(folder, **kwargs):

@@ -10,6 +10,7 @@ from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.transform import MatScipyNeighborList
+from scipy.stats import ortho_group
 
 from spk_dt import properties as dt_properties
 from spk_dt.representation import EGNN
@@ -91,3 +92,30 @@ def positions_to_forces(model, batch):
     pair_keys = (properties.idx_i, properties.idx_j, properties.offsets, properties.lidx_i, properties.lidx_j)
     inputs = {key: value for key, value in batch.items() if key not in pair_keys}
     return ModelForces(model, inputs, VerletList(float(model.representation.cutoff), 0.5))
+
+
+def lammps_input(atoms):
+    """What `pair_style schnetpack` hands to the model: single precision, one system, no pbc."""
+    batch = batch_of(atoms, dtype=torch.float32)
+    keys = (
+        properties.R, properties.idx_i, properties.idx_j, properties.idx_m, properties.offsets, properties.n_atoms,
+        properties.Z,
+    )  # fmt: skip
+    return {key: batch[key] for key in keys} | {properties.cell: batch[properties.cell].view(3, 3)}
+
+
+def random_orthogonal(seed, determinant):
+    matrix = ortho_group.rvs(3, random_state=seed)
+    matrix[0] *= determinant * np.sign(np.linalg.det(matrix))
+    return torch.tensor(matrix)
+
+
+def transformed(atoms, matrix=None, shift=None):
+    atoms = atoms.copy()
+    if matrix is not None:
+        atoms.set_cell(atoms.cell.array @ matrix.numpy().T)
+        atoms.positions = atoms.positions @ matrix.numpy().T
+        atoms.set_velocities(atoms.get_velocities() @ matrix.numpy().T)
+    if shift is not None:
+        atoms.positions += shift
+    return atoms

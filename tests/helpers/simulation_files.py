@@ -1,4 +1,4 @@
-"""Writers of the formats that ASE reads but does not write, from the descriptions of these formats; changed frames."""
+"""Writers of formats that ASE reads but does not write, from their descriptions; frames changed, and frames judged."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 KCAL_PER_MOL = ase.units.kcal / ase.units.mol
 
@@ -20,6 +22,13 @@ def changed(frames: Sequence[Atoms], change: Callable[[Atoms], object]) -> list[
         copy.calc = SinglePointCalculator(copy, **atoms.calc.results)
         out.append(copy)
     return out
+
+
+def verlet_miss(frames: Sequence[Atoms], timestep_fs: float = 0.5) -> float:
+    """Largest miss of the positions from velocity Verlet, in Å."""
+    x, v, f = (np.array([getattr(a, f"get_{key}")() for a in frames]) for key in ("positions", "velocities", "forces"))
+    first, step = frames[0], timestep_fs * ase.units.fs
+    return np.abs(verlet_residual(x, v, f, first.get_masses(), step, first.cell.array, first.pbc)[0]).max()
 
 
 def species(atoms: Atoms) -> list[str]:

@@ -83,7 +83,7 @@ def pair_trajectory(atoms, steps, timestep_fs, seed=0, kelvin=800.0):
 
 
 class Reference(LennardJones):
-    """The potential as a calculator by import path, ``pair_potential:Reference``."""
+    """The potential as a calculator by import path, ``helpers.pair_potential:Reference``."""
 
     def __init__(self):
         super().__init__(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)
