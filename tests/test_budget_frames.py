@@ -1,12 +1,12 @@
 """What the budget counts as frames are the forces that rollouts compute, inner steps included."""
 
 import pytest
-from pair_potential import pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_trajectory, tetrahedron
+from helpers.short_training import short_data, short_task, short_trainer
 from pytorch_lightning.callbacks import Callback
 from schnetpack import AtomisticTask
 from schnetpack import properties as p
 from schnetpack.task import ModelOutput
-from short_training import short_data, short_task, short_trainer
 from torch.nn import MSELoss
 
 from spk_dt import properties

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
-from models import CUTOFF, batch_of, crystal, molecule, positions_to_forces, potential
+from helpers.models import CUTOFF, batch_of, crystal, molecule, positions_to_forces, potential
+from helpers.short_training import paper_outputs, short_data, short_task, short_trainer
 from pytorch_lightning.plugins.precision import MixedPrecision
 from schnetpack import properties as p
-from short_training import paper_outputs, short_data, short_task, short_trainer
 
 from spk_dt import properties
 from spk_dt.dynamics import Detached, Full, Truncated

@@ -6,13 +6,13 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from pair_potential import pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_trajectory, tetrahedron
+from helpers.short_training import paper_outputs, short_data, short_task, short_trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from schnetpack import properties as p
 from schnetpack.task import ModelOutput
 from schnetpack.train import ReduceLROnPlateau
-from short_training import paper_outputs, short_data, short_task, short_trainer
 from torch.nn import HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 
 from spk_dt.data import TrajectoryWriter

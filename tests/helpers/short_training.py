@@ -2,10 +2,10 @@
 
 import pytorch_lightning as pl
 import torch
-from models import CUTOFF, potential
 from schnetpack.transform import CastTo32, CastTo64, MatScipyNeighborList
 from torchmetrics.regression import MeanAbsoluteError
 
+from helpers.models import CUTOFF, potential
 from spk_dt.data import TrajectoryDataModule
 from spk_dt.training import DynamicTrainingTask, ElementwiseOutput, PerAtomOutput
 
