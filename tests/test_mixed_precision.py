@@ -6,7 +6,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.models import CUTOFF, batch_of, crystal, molecule, positions_to_forces, potential
-from helpers.short_training import paper_outputs, short_data, short_task, short_trainer
+from helpers.short_training import short_data, short_task, short_trainer
+from helpers.training import paper_outputs
 from pytorch_lightning.plugins.precision import MixedPrecision
 from schnetpack import properties as p
 

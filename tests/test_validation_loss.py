@@ -7,7 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.pair_potential import pair_trajectory, tetrahedron
-from helpers.short_training import paper_outputs, short_data, short_task, short_trainer
+from helpers.short_training import short_data, short_task, short_trainer
+from helpers.training import paper_outputs
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from schnetpack import properties as p

@@ -5,7 +5,7 @@ program of the environment. This one acts only where the program's own configs a
 files of SchNetPack with the same name win.
 """
 
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _CONFIGS_OF = {"schnetpack.configs": ".", "schnetpack.md.md_configs": "md"}
 
 def _config_dir() -> Path:
     """Folder of our configs: ``spk_dt/configs`` in a wheel, ``configs`` beside the package in a checkout."""
-    package = Path(find_spec("spk_dt").origin).parent
+    package = Path(str(files("spk_dt")))
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 

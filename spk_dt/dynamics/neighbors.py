@@ -3,7 +3,7 @@
 Verlet, Phys. Rev. 159, 98 (1967), doi 10.1103/PhysRev.159.98.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from schnetpack import properties
@@ -47,7 +47,7 @@ class VerletList:
         #: number of lists of single systems made so far
         self.n_builds = 0
 
-    def adopt(self, inputs: dict[str, torch.Tensor], skin: torch.Tensor | float) -> None:
+    def adopt(self, inputs: Mapping[str, torch.Tensor], skin: torch.Tensor | float) -> None:
         """Start from pairs that are in the batch already.
 
         Args:
@@ -74,7 +74,7 @@ class VerletList:
         skin = torch.as_tensor(skin, dtype=offsets.dtype, device=offsets.device)
         self._allowed = skin.clamp(min=0.0).expand(len(inputs[properties.idx_m]))
 
-    def pairs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def pairs(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs within the cutoff.
 
         Args:
@@ -100,7 +100,7 @@ class VerletList:
                 key: value.index_select(0, near) for key, value in zip(_PAIRS, (idx_i, idx_j, offsets), strict=True)
             }
 
-    def _stale(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    def _stale(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         """[n_systems] whether the list of a system may miss a pair; None if there is no list yet."""
         if not self._pairs:
             return None
@@ -111,7 +111,7 @@ class VerletList:
         strayed = torch.zeros_like(changed, dtype=torch.long).index_add(0, idx_m, beyond.long())
         return changed | (strayed > 0)
 
-    def _renew(self, inputs: dict[str, torch.Tensor], stale: torch.Tensor | None) -> None:
+    def _renew(self, inputs: Mapping[str, torch.Tensor], stale: torch.Tensor | None) -> None:
         """Make the lists of stale systems anew."""
         positions, device = inputs[properties.R], inputs[properties.R].device
         counts = inputs[properties.n_atoms].tolist()
@@ -150,6 +150,6 @@ class VerletList:
             self._cells = inputs[properties.cell].detach().view(-1, 9).clone()
             self._allowed = torch.where(moved[:, 0], self.skin / 2.0, self._allowed)
 
-    def _remember(self, inputs: dict[str, torch.Tensor]) -> None:
+    def _remember(self, inputs: Mapping[str, torch.Tensor]) -> None:
         self._positions = inputs[properties.R].detach().clone()
         self._cells = inputs[properties.cell].detach().view(-1, 9).clone()

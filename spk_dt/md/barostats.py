@@ -56,6 +56,8 @@ class AnisotropicBarostat(NHCBarostatAnisotropic):
 class CentroidBarostat(PILEBarostat):
     """`schnetpack.md.simulation_hooks.PILEBarostat` that can be continued: SchNetPack's has no mass after a restart."""
 
+    cell_momenta: torch.Tensor
+
     def on_simulation_start(self, simulator: Simulator) -> None:
         """Make what a checkpoint does not hold; the momenta of the cell go on from it."""
         continued, momenta = self.initialized, self.cell_momenta

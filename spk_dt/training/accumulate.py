@@ -1,6 +1,7 @@
 """Gradients of a loss whose parts are backpropagated one after the other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,10 +68,10 @@ class PartwiseLoss:
         known = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
         if not known:
             return last
-        parameters, gradients = zip(*known, strict=True)
+        parameters, of_parts = zip(*known, strict=True)
         value = torch.as_tensor(self._value, dtype=last.dtype, device=last.device)
         scale = self._scaled(torch.ones((), device=last.device))
-        return last + _Known.apply(value, scale, len(parameters), *parameters, *gradients)
+        return last + _Known.apply(value, scale, len(parameters), *parameters, *of_parts)
 
     def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
         return loss if self._scaler is None else self._scaler.scale(loss)
@@ -81,14 +82,14 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, value: torch.Tensor, scale: torch.Tensor, n: int, *parameters_and_gradients: torch.Tensor
+        ctx: Any, value: torch.Tensor, scale: torch.Tensor, n: int, *parameters_and_gradients: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(*parameters_and_gradients[n:])
         ctx.scale = scale
         return value.clone()
 
     @staticmethod
-    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         factor = grad_output / ctx.scale
         gradients = [factor * gradient for gradient in ctx.saved_tensors]
         return None, None, None, *gradients, *[None] * len(gradients)

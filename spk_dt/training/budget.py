@@ -82,10 +82,8 @@ class ComputeBudget(Callback):
         """Count, and end the training if the budget is used up."""
         self._read(pl_module)
         self.updates += 1
-        if hasattr(pl_module, "force_evaluations"):
-            self.frames += pl_module.force_evaluations(batch)
-        else:  # SchNetPack's own task
-            self.frames += len(batch[properties.idx])
+        evaluations: Any = getattr(pl_module, "force_evaluations", None)  # SchNetPack's own task has none
+        self.frames += len(batch[properties.idx]) if evaluations is None else evaluations(batch)
         if self.used >= self.seconds:
             trainer.should_stop = True
 
@@ -107,7 +105,7 @@ class ComputeBudget(Callback):
 
     def _read(self, pl_module: pl.LightningModule) -> None:
         now = _now(pl_module)
-        self.used += now - self._since
+        self.used += now - (now if self._since is None else self._since)
         self._since = now
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class _StepwiseMeans(Metric):
     """
 
     full_state_update = False
+    total: torch.Tensor
+    count: torch.Tensor
 
     def __init__(self, n_steps: int, n_classes: int) -> None:
         super().__init__()

@@ -195,7 +195,7 @@ def _told(file: Path, *written: int | None) -> dict[str, Any]:
     return {"cutoff": cutoff, "energy_key": energy_key, "forces_key": forces_key, **units}
 
 
-def _cutoff(model: AtomisticModel | StoredObject) -> float:
+def _cutoff(model: Any) -> float:
     """Cutoff of a model: 3.3, not what single precision makes of it."""
     return float(f"{cutoff_of(model):.7g}")
 

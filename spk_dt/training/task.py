@@ -115,8 +115,9 @@ class DynamicTrainingTask(AtomisticTask):
         names = [output.name for output in self.outputs]
         if not set(rollout_outputs) <= set(names):
             raise ValueError(f"task.rollout_outputs={rollout_outputs} must be among the outputs of the task, {names}")
-        if force_key not in model.model_outputs:
-            raise ValueError(f"the model predicts {model.model_outputs}, but no '{force_key}' to run dynamics with")
+        predicted: Any = model.model_outputs
+        if force_key not in predicted:
+            raise ValueError(f"the model predicts {predicted}, but no '{force_key}' to run dynamics with")
         if rollout_length < 1:
             raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
         self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
@@ -124,7 +125,7 @@ class DynamicTrainingTask(AtomisticTask):
         self._predict = CompiledPotential(model) if compile else self.predict_without_postprocessing
         self._batch_radius: float | None = None
         self._scaler: torch.amp.GradScaler | None = None
-        self._losses = torch.nn.ModuleDict({name: RolloutLoss(len(self.rollout_outputs)) for name in ("val", "test")})
+        self.val_loss, self.test_loss = (RolloutLoss(len(self.rollout_outputs)) for _ in range(2))
         self._force_errors: dict[str, StepwiseElementMAE] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -132,8 +133,8 @@ class DynamicTrainingTask(AtomisticTask):
         super().setup(stage)
         self._scaler = loss_scaler(self.trainer.precision_plugin)
         self._force_errors.clear()  # of an epoch that was interrupted
-        for loss in self._losses.values():
-            loss.reset()
+        self.val_loss.reset()
+        self.test_loss.reset()
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
         available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
         if stage == "fit" and self.rollout_length > available:
@@ -148,7 +149,7 @@ class DynamicTrainingTask(AtomisticTask):
         """Loss of a batch; for S > 1 of rollouts of S steps."""
         n_steps = self.steps_of(batch)
         total = PartwiseLoss(list(self.parameters()), self.trainer.world_size > 1, self._scaler)
-        part: torch.Tensor | float = 0.0
+        part = nothing = torch.zeros((), device=self.device)
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
             if n_steps == 1:
                 part = self.loss_fn(predicted, targets)
@@ -160,7 +161,7 @@ class DynamicTrainingTask(AtomisticTask):
                 self.log_metrics(predicted, targets, "train")
             if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
                 total.add(part)  # before the next step is made, so that only one graph is in memory
-                part = 0.0
+                part = nothing
         loss = total.total(part)
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
@@ -183,20 +184,20 @@ class DynamicTrainingTask(AtomisticTask):
         inner_steps = int(batch[properties.inner_steps].max()) if n_steps > 1 else 1
         return len(batch[spk_properties.idx]) * (1 + (n_steps - 1) * inner_steps)
 
-    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Gradients of the parameters; those of the positions, which took part in the forces, are not computed."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        loss.backward(*args, inputs=parameters, **kwargs)
+        loss.backward(inputs=parameters, **kwargs)
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         """Error of free rollouts along the whole window."""
-        return {"val_loss": self._free_rollout(batch, "val")}
+        return {"val_loss": self._free_rollout(batch, "val", self.val_loss)}
 
     def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         """Error of free rollouts along the whole window."""
-        return {"test_loss": self._free_rollout(batch, "test")}
+        return {"test_loss": self._free_rollout(batch, "test", self.test_loss)}
 
-    def _free_rollout(self, batch: dict[str, torch.Tensor], subset: str) -> torch.Tensor:
+    def _free_rollout(self, batch: dict[str, torch.Tensor], subset: str, of_epoch: RolloutLoss) -> torch.Tensor:
         """Rollout loss of a batch, mean over the steps; that of the epoch is logged with its parts."""
         n_steps = self._window_length(batch)
         loss = torch.zeros((), device=self.device)
@@ -205,13 +206,13 @@ class DynamicTrainingTask(AtomisticTask):
             for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
                 parts = [loss_by_class(output, predicted, targets) for output in self.rollout_outputs]
                 loss = loss + sum(means.sum() for _, means, _ in parts)
-                self._losses[subset].update(parts, visited.step)
+                of_epoch.update(parts, visited.step)
                 self._add_force_errors(subset, batch, visited)
                 if visited.step == 0:
                     self.log_metrics(predicted, targets, subset)
         # the same in all processes: schedulers, curriculum and checkpoints go by it
         log = {"on_step": False, "on_epoch": True, "batch_size": len(guard.exploded), "sync_dist": True}
-        self.log(f"{subset}_loss", self._losses[subset], prog_bar=True, **log)
+        self.log(f"{subset}_loss", of_epoch, prog_bar=True, **log)
         self.log(f"{subset}_exploded", guard.exploded.float().mean(), **log)
         return loss / n_steps
 

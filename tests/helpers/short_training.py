@@ -3,18 +3,11 @@
 import pytorch_lightning as pl
 import torch
 from schnetpack.transform import CastTo32, CastTo64, MatScipyNeighborList
-from torchmetrics.regression import MeanAbsoluteError
 
 from helpers.models import CUTOFF, potential
+from helpers.training import paper_outputs
 from spk_dt.data import TrajectoryDataModule
-from spk_dt.training import DynamicTrainingTask, ElementwiseOutput, PerAtomOutput
-
-
-def paper_outputs(loss_weight=1.0):
-    return [
-        ElementwiseOutput("forces", torch.nn.L1Loss(), loss_weight, metrics={"mae": MeanAbsoluteError()}),
-        PerAtomOutput("energy", torch.nn.L1Loss(), loss_weight, metrics={"mae": MeanAbsoluteError()}),
-    ]
+from spk_dt.training import DynamicTrainingTask
 
 
 def short_task(outputs=None, model=None, lr=1e-3, optimizer_cls=torch.optim.Adam, **kwargs):

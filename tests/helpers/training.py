@@ -37,10 +37,10 @@ def new_model():
     return potential().double()
 
 
-def paper_outputs():
+def paper_outputs(loss_weight=1.0):
     return [
-        ElementwiseOutput("forces", torch.nn.L1Loss(), metrics={"mae": MeanAbsoluteError()}),
-        PerAtomOutput("energy", torch.nn.L1Loss(), metrics={"mae": MeanAbsoluteError()}),
+        ElementwiseOutput("forces", torch.nn.L1Loss(), loss_weight, metrics={"mae": MeanAbsoluteError()}),
+        PerAtomOutput("energy", torch.nn.L1Loss(), loss_weight, metrics={"mae": MeanAbsoluteError()}),
     ]
 
 
