@@ -55,8 +55,8 @@ class VisitedStates(OnPolicyLabels):
             if name not in defaults or defaults[name] != value
         )
         log.warning(
-            "callbacks.visits, experiment=dt_visits and spk_dt.training.VisitedStates are deprecated and go in the next version; "
-            "use callbacks.on_policy, experiment=dt_on_policy and spk_dt.training.OnPolicyLabels. What you set is now: %s",
+            "callbacks.visits, experiment=dt_visits and spk_dt.training.VisitedStates are deprecated and go in the next "
+            "version; use callbacks.on_policy, experiment=dt_on_policy and spk_dt.training.OnPolicyLabels. What is set: %s",
             ", ".join(renamed),
         )
 

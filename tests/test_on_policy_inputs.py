@@ -15,7 +15,7 @@ from schnetpack.transform import CastTo64, MatScipyNeighborList
 
 from spk_dt import properties
 from spk_dt.data import TrajectoryDataModule, TrajectoryWriter
-from spk_dt.training import DynamicTrainingTask, VisitedStates
+from spk_dt.training import DynamicTrainingTask, Labelling, ModelSimulations, OnPolicyLabels, RoundSchedule
 
 FIELD = "field_at_atoms"
 
@@ -67,21 +67,24 @@ def fit(database, folder, outputs=("energy", "forces")):
         split_file=None, num_workers=0,
     )  # fmt: skip
     batches = Batches()
-    visits = VisitedStates(
-        "test_visited_inputs:ChargedEMT", n_rounds=2, every_n_epochs=1, n_systems=2, steps=4, n_labels=3, share=0.5,
-        folder=str(folder / "visited"),
-    )  # fmt: skip
+    on_policy = OnPolicyLabels(
+        Labelling("test_on_policy_inputs:ChargedEMT", n_labels=3),
+        ModelSimulations(n_systems=2, steps=4),
+        RoundSchedule(n_rounds=2, every_n_epochs=1),
+        share=0.5,
+        folder=str(folder / "on_policy"),
+    )
     run = pl.Trainer(
         default_root_dir=folder, max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, inference_mode=False, precision="64",
-        num_sanity_val_steps=0, callbacks=[visits, batches], gradient_clip_val=1.0,
+        num_sanity_val_steps=0, callbacks=[on_policy, batches], gradient_clip_val=1.0,
     )  # fmt: skip
     run.fit(task, data)
     return batches.seen
 
 
 def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
-    import test_visited_inputs as module  # the class that the name of the reference leads to
+    import test_on_policy_inputs as module  # the class that the name of the reference leads to
 
     monkeypatch.setattr(module.ChargedEMT, "seen", [])
     batches = fit(charged, tmp_path)
@@ -89,7 +92,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
     assert 0 < len(joined) < len(batches)
     for batch in joined:
         assert batch[p.total_charge].tolist() == [1.0] * len(batch[p.n_atoms])
-    databases = sorted((tmp_path / "visited").glob("*.db"))
+    databases = sorted((tmp_path / "on_policy").glob("*.db"))
     assert len(databases) == 2
     field = np.arange(18.0).reshape(-1, 3) + 1.0
     for path in databases:
@@ -100,7 +103,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
         for i in range(len(dataset)):
             assert dataset[i][p.total_charge].tolist() == [1.0]
             np.testing.assert_allclose(dataset[i][FIELD], field)
-    assert module.ChargedEMT.seen.count(1.0) >= 6  # the reference method is told, too
+    assert module.ChargedEMT.seen.count(1.0) >= 6  # the reference method has it, too
 
 
 def test_targets_without_labels_are_refused(charged, tmp_path):
