@@ -143,6 +143,11 @@ def test_numbers_of_windows_are_limited(database):
     np.testing.assert_array_equal(np.diff(data.val_dataset.starts), [6, 6, 5, 6])
 
 
+def test_test_windows_are_as_those_of_validation_unless_they_are_given(database):
+    lengths = [make(database, val_window=5, **test).window for test in ({}, {"test_window": 7}, {"test_window": None})]
+    assert lengths == [{"train": 1, "val": 5, "test": test} for test in (5, 7, 5)]
+
+
 def test_mapped_frames_give_the_same_batches(tmp_path, mixed_database):
     path = tmp_path / "a.db"
     path.write_bytes(mixed_database.read_bytes())
@@ -224,8 +229,11 @@ def test_a_split_file_that_does_not_fit_is_refused(tmp_path, database, parts, me
 def test_refusals(tmp_path, database):
     with pytest.raises(FileNotFoundError, match=r"no trajectory database '.*absent\.db'.*data\.datapath"):
         make(tmp_path / "absent.db")
-    with pytest.raises(ValueError, match=r"data\.train_window=0"):
-        make(database, train_window=0)
+    for name in ("train", "val", "test"):
+        with pytest.raises(ValueError, match=rf"data\.{name}_window=0: a window has"):
+            make(database, **{f"{name}_window": 0})
+        with pytest.raises(ValueError, match=rf"data\.max_{name}_windows=-1 must not be negative"):
+            make(database, **{f"max_{name}_windows": -1})
     with pytest.raises(ValueError, match=r"data\.val_window=26 frames.*to at most 25"):
         make(database, val_window=26)
     with pytest.raises(ValueError, match=r"data\.num_val"):

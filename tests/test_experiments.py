@@ -16,10 +16,12 @@ from omegaconf import OmegaConf
 from spk_dt.data import TrajectoryWriter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-# dt_finetune and dt_visits, which need a model, have tests of their own
+# dt_finetune and dt_on_policy (dt_visits of old), which need a model, have tests of their own
 SHARED = {"dt_base", "dt_small"}  # by experiments, but none themselves
 EXPERIMENTS = sorted(
-    {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} - SHARED - {"dt_finetune", "dt_visits"}
+    {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")}
+    - SHARED
+    - {"dt_finetune", "dt_on_policy", "dt_visits"}
 )
 PAIRS = [(name.replace("static", "dt", 1), name) for name in EXPERIMENTS if name.startswith("static")]
 SHORT = [

@@ -64,9 +64,10 @@ def test_arms_compose(study, arm):
     assert bool(used) == (length > config.task.rollout_length)
     assert not used or used[0] >= (0.5 if arm == "full16_late" else 0.0)
     labels = None if arm == "start" else ARMS[arm].labels
-    assert ("visits" in config.callbacks) == (labels is not None)
-    if labels == "displaced":
-        assert config.callbacks.visits._target_.endswith("DisplacedFrames")
+    assert ("on_policy" in config.callbacks) == (labels is not None)
+    if labels is not None:
+        instantiate(config.callbacks.on_policy)
+        assert config.callbacks.on_policy.simulations._target_.endswith("DisplacedFrames") == (labels == "displaced")
 
 
 def test_arms_differ_from_the_control_in_what_they_say(study):

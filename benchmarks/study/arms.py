@@ -12,7 +12,9 @@ __all__ = ["ARMS", "FEW_LENGTH", "MODELS", "Arm"]
 #: model of the study -> experiment in which S = 1 is trained
 MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schnet"}
 
-_HOT = ("callbacks.visits.kinetic_energy=1.5", "callbacks.visits.time_step=2")
+_SIMULATIONS = "callbacks.on_policy.simulations"
+_HOT = (f"{_SIMULATIONS}.kinetic_energy=1.5", f"{_SIMULATIONS}.time_step=2")
+_UNTIL_THEY_LAST = "callbacks.on_policy.schedule.extra_rounds=12"
 _FULL = ("task/gradient=full", "task.first_step_weight=1")
 
 
@@ -26,7 +28,7 @@ class Arm:
         begin: share of the compute at which the growth begins; S is 1 until then, or 2 if it begins at once.
         overrides: of the training config.
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
-            (`spk_dt.training.VisitedStates`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
+            (`spk_dt.training.OnPolicyLabels`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
         constant: S is `length` from the beginning.
         converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
             up to `length` if there is time.
@@ -98,13 +100,13 @@ ARMS: dict[str, Arm] = {
     "visits_until": Arm(
         "S = 1 and visited states, hotter and further, until simulations last",
         1,
-        (*_HOT, "callbacks.visits.extra_rounds=12"),
+        (*_HOT, _UNTIL_THEY_LAST),
         labels="visited",
     ),
     "visits_hotter": Arm(
         "S = 1 and visited states, far hotter, until simulations last",
         1,
-        ("callbacks.visits.kinetic_energy=4", "callbacks.visits.time_step=2", "callbacks.visits.extra_rounds=12"),
+        (f"{_SIMULATIONS}.kinetic_energy=4", f"{_SIMULATIONS}.time_step=2", _UNTIL_THEY_LAST),
         labels="visited",
     ),
     "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),

@@ -131,7 +131,7 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
     return [
         *own,
         *chosen.overrides,
-        f"callbacks=[{','.join([*_CALLBACKS, *(['visits'] if chosen.labels else [])])}]",
+        f"callbacks=[{','.join([*_CALLBACKS, *(['on_policy'] if chosen.labels else [])])}]",
         f"globals.max_rollout_length={chosen.length}",
         f"run.path={folder.parent.resolve()}",
         f"run.id={folder.name}",
@@ -194,15 +194,17 @@ def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
         f"task.rollout_length={arm.length if arm.constant else 1 if arm.begin else min(2, arm.length)}",
     ]
     if arm.labels:
+        on_policy = "callbacks.on_policy"
         own += [
-            f"callbacks.visits.reference={study.reference}",
-            "callbacks.visits.n_rounds=6",
-            "callbacks.visits.every_n_epochs=2",
-            "callbacks.visits.n_systems=4",
-            "callbacks.visits.steps=800",
-            "callbacks.visits.n_labels=20",
-            "callbacks.visits.max_steps=8000",
+            f"{on_policy}.labels.reference={study.reference}",
+            f"{on_policy}.labels.n_labels=20",
+            f"{on_policy}.schedule.n_rounds=6",
+            f"{on_policy}.schedule.every_n_epochs=2",
+            f"{on_policy}.simulations.n_systems=4",
+            f"{on_policy}.simulations.steps=800",
+            f"{on_policy}.simulations.max_steps=8000",
+            f"{on_policy}.folder=visited",  # as in runs that are there, so that all are measured alike
         ]
     if arm.labels == "displaced":
-        own.append("callbacks.visits._target_=benchmarks.study.displaced.DisplacedFrames")
+        own.append("callbacks.on_policy.simulations._target_=benchmarks.study.displaced.DisplacedFrames")
     return own

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,49 @@ __all__ = ["TrajectoryDataModule"]
 log = logging.getLogger(__name__)
 
 _PARTITIONS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which windows of a partition there are.
+
+    Args:
+        partition: train, val or test.
+        length: frames of a window.
+        number: of windows; None takes all. Training windows are drawn once at random with a fixed seed, others are spread
+            evenly over the partition.
+
+    Raises:
+        ValueError: if a window has no frame, or the number is negative.
+    """
+
+    partition: str
+    length: int = 1
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.length < 1:
+            raise ValueError(f"data.{self.partition}_window={self.length}: a window has at least one frame.")
+        if self.number is not None and self.number < 0:
+            raise ValueError(f"data.max_{self.partition}_windows={self.number} must not be negative; null takes all.")
+
+    def starts(self, frames: Frames, members: Sequence[int]) -> np.ndarray:
+        """First frames of the windows, [n_windows], ascending.
+
+        Args:
+            frames: the frames.
+            members: indices of those of the partition.
+
+        Raises:
+            ValueError: if no window fits.
+        """
+        starts = window_starts(frames, members, self.length, self.partition)
+        if self.number is None or self.number >= len(starts):
+            return starts
+        if self.partition == "train":
+            return np.sort(np.random.default_rng(0).permutation(starts)[: self.number])
+        return starts[np.linspace(0, len(starts) - 1, self.number).round().astype(int)]
 
 
 class TrajectoryDataModule(AtomsDataModule):
@@ -57,7 +100,8 @@ class TrajectoryDataModule(AtomsDataModule):
 
     Raises:
         FileNotFoundError: by `setup`, if there is no database.
-        ValueError: by `setup`, if the frames fail the check, or no window fits into a partition.
+        ValueError: if a window has no frame, or a number of windows is negative; by `setup`, if the frames fail the
+            check, or no window fits into a partition.
     """
 
     def __init__(
@@ -90,16 +134,21 @@ class TrajectoryDataModule(AtomsDataModule):
             split_file=split_file,
             **kwargs,
         )
-        self.window = {"train": train_window, "val": val_window, "test": test_window or val_window}
-        for name, length in self.window.items():
-            if length < 1:
-                raise ValueError(f"data.{name}_window={length}: a window has at least one frame.")
-        self.max_windows = {"train": max_train_windows, "val": max_val_windows, "test": max_test_windows}
+        self.windows = {
+            "train": Windows("train", train_window, max_train_windows),
+            "val": Windows("val", val_window, max_val_windows),
+            "test": Windows("test", val_window if test_window is None else test_window, max_test_windows),
+        }
         self.max_memory_gb = max_memory_gb
         self.check_data = check_data
         self.replay_kicks = replay_kicks
         self.frames: Frames | None = None
         self._growing: GrowingDataset | None = None
+
+    @property
+    def window(self) -> dict[str, int]:
+        """Frames of the windows, by partition."""
+        return {name: windows.length for name, windows in self.windows.items()}
 
     def setup(self, stage: str | None = None) -> None:
         """Read the frames, check them, partition them and cut windows; once, whatever the stage."""
@@ -127,9 +176,9 @@ class TrajectoryDataModule(AtomsDataModule):
             check_frames(self.frames, self.replay_kicks)
         if self.train_idx is None:
             self._load_partitions()
-        self._train_dataset = self._windows("train", self.train_idx)
-        self._val_dataset = self._windows("val", self.val_idx)
-        self._test_dataset = self._windows("test", self.test_idx)
+        self._train_dataset = self._dataset("train", self.train_idx)
+        self._val_dataset = self._dataset("val", self.val_idx)
+        self._test_dataset = self._dataset("test", self.test_idx)
         self._setup_transforms()
         log.info(
             "%d trajectories, %d frames; windows for training, validation, test: %d of %d frames, %d of %d, %d of %d",
@@ -183,16 +232,11 @@ class TrajectoryDataModule(AtomsDataModule):
         self._growing.append(windows)
         return len(frames)
 
-    def _windows(self, name: str, partition: Sequence[int]) -> TrajectoryWindows:
+    def _dataset(self, name: str, members: Sequence[int]) -> TrajectoryWindows:
         """The windows of a partition."""
-        length, limit = self.window[name], self.max_windows[name]
-        starts = window_starts(self.frames, partition, length, name)
-        if limit is not None and limit < len(starts):
-            if name == "train":
-                starts = np.sort(np.random.default_rng(0).permutation(starts)[:limit])
-            else:
-                starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(int)]
-        return TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks)
+        windows = self.windows[name]
+        starts = windows.starts(self.frames, members)
+        return TrajectoryWindows(self.frames, starts, windows.length, self.dataset.atomrefs, self.replay_kicks)
 
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""

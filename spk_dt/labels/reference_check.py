@@ -49,8 +49,8 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
     if error > _SAME_FORCES * size:
         Path(file).unlink()  # so that another method may be named
         raise ValueError(
-            f"callbacks.visits.reference='{reference}' is not the method of the data: {where} its forces are off by "
-            f"{error:.3g} eV/Å, and those of the data are {size:.3g} eV/Å on average. Name the calculator, with the "
+            f"callbacks.on_policy.labels.reference='{reference}' is not the method of the data: {where} its forces are "
+            f"off by {error:.3g} eV/Å, and those of the data are {size:.3g} eV/Å on average. Name the calculator, with the "
             "settings, that the data were computed with."
         )
     energy = abs(float(labels.energy[0]) - atoms.get_potential_energy()) / len(atoms)

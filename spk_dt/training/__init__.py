@@ -1,8 +1,11 @@
 from spk_dt.training.average import ExponentialMovingAverage
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Scheduled, Stage
+from spk_dt.training.labelling import Labelling
 from spk_dt.training.losses import ElementwiseOutput, PerAtomOutput
 from spk_dt.training.metrics import StepwiseElementMAE
+from spk_dt.training.model_simulations import ModelSimulations
+from spk_dt.training.on_policy import OnPolicyLabels, RoundSchedule
 from spk_dt.training.task import DynamicTrainingTask
 from spk_dt.training.visits import VisitedStates
 
@@ -14,7 +17,11 @@ __all__ = [
     "Elapsed",
     "ElementwiseOutput",
     "ExponentialMovingAverage",
+    "Labelling",
+    "ModelSimulations",
+    "OnPolicyLabels",
     "PerAtomOutput",
+    "RoundSchedule",
     "Scheduled",
     "Stage",
     "StepwiseElementMAE",

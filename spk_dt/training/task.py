@@ -14,6 +14,7 @@ from spk_dt.dynamics import (
     Detached,
     ExplosionGuard,
     GradientMode,
+    Integrator,
     Kicks,
     ModelForces,
     VerletList,
@@ -235,6 +236,7 @@ class DynamicTrainingTask(AtomisticTask):
         n_steps: int,
         gradient: GradientMode | None = None,
         guard: ExplosionGuard | None = None,
+        integrator: Integrator | None = None,
     ) -> Iterator[Visited]:
         """Run the model from the first frames of a batch; more steps than the windows have frames are allowed.
 
@@ -243,6 +245,7 @@ class DynamicTrainingTask(AtomisticTask):
             n_steps: number of states, S; if the batch holds the kicks of a thermostat, one more than kicks at most.
             gradient: how far gradients flow back; default `Detached`.
             guard: stops systems that explode; default one with the `max_displacement` of the task.
+            integrator: how a step is made; default `spk_dt.dynamics.VelocityVerlet`.
         """
         gradient, guard = gradient or Detached(), guard or self.guard(batch)
         neighbors = VerletList(self.cutoff, self.skin)
@@ -269,6 +272,7 @@ class DynamicTrainingTask(AtomisticTask):
             guard,
             inner_steps[idx_m],
             kicks,
+            integrator,
         )
 
     def _weight(self, step: int) -> float:

@@ -16,7 +16,7 @@ from schnetpack.transform import CastTo64, MatScipyNeighborList
 
 from spk_dt import properties
 from spk_dt.data import TrajectoryWriter
-from spk_dt.training import DynamicTrainingTask, VisitedStates
+from spk_dt.training import DynamicTrainingTask, Labelling, ModelSimulations, OnPolicyLabels, RoundSchedule
 
 FIELD = "field_at_atoms"
 
@@ -56,11 +56,14 @@ def fit(database, folder, outputs=("energy", "forces")):
     transforms = [MatScipyNeighborList(CUTOFF), CastTo64()]
     data = data_module(database, folder, transforms, batch_size=2, train_window=3, val_window=3)
     batches = Batches()
-    visits = VisitedStates(
-        f"{__name__}:ChargedEMT", n_rounds=2, every_n_epochs=1, n_systems=2, steps=4, n_labels=3, share=0.5,
-        folder=str(folder / "visited"),
-    )  # fmt: skip
-    trainer(folder, max_epochs=3, callbacks=[visits, batches], gradient_clip_val=1.0).fit(task, data)
+    on_policy = OnPolicyLabels(
+        Labelling(f"{__name__}:ChargedEMT", n_labels=3),
+        ModelSimulations(n_systems=2, steps=4),
+        RoundSchedule(n_rounds=2, every_n_epochs=1),
+        share=0.5,
+        folder=str(folder / "on_policy"),
+    )
+    trainer(folder, max_epochs=3, callbacks=[on_policy, batches], gradient_clip_val=1.0).fit(task, data)
     return batches.seen
 
 
@@ -71,7 +74,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
     assert 0 < len(joined) < len(batches)
     for batch in joined:
         assert batch[p.total_charge].tolist() == [1.0] * len(batch[p.n_atoms])
-    databases = sorted((tmp_path / "visited").glob("*.db"))
+    databases = sorted((tmp_path / "on_policy").glob("*.db"))
     assert len(databases) == 2
     field = np.arange(18.0).reshape(-1, 3) + 1.0
     for path in databases:
@@ -82,7 +85,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
         for i in range(len(dataset)):
             assert dataset[i][p.total_charge].tolist() == [1.0]
             np.testing.assert_allclose(dataset[i][FIELD], field)
-    assert ChargedEMT.seen.count(1.0) >= 6  # the reference method is told, too
+    assert ChargedEMT.seen.count(1.0) >= 6  # the reference method has it, too
 
 
 def test_targets_without_labels_are_refused(charged, tmp_path):

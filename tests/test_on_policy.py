@@ -1,6 +1,7 @@
-"""States that the model visits get labels of the reference method and join the training."""
+"""On-policy labels: states of the model's own simulations get labels of the reference method and join the training."""
 
 import logging
+from dataclasses import fields
 
 import ase.io
 import ase.units
@@ -19,14 +20,25 @@ from schnetpack.transform import MatScipyNeighborList
 
 from spk_dt import properties
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
-from spk_dt.training import DynamicTrainingTask, VisitedStates
+from spk_dt.training import DynamicTrainingTask, Labelling, ModelSimulations, OnPolicyLabels, RoundSchedule
 
 EMT_NAME = "ase.calculators.emt:EMT"
 
 
-def visits(folder, **kwargs):
-    defaults = {"n_rounds": 2, "every_n_epochs": 1, "first_epoch": 1, "n_systems": 2, "steps": 6, "n_labels": 5}
-    return VisitedStates(EMT_NAME, **(defaults | {"share": 0.5, "folder": str(folder / "visited")} | kwargs))
+SHORT = {
+    "n_rounds": 2, "every_n_epochs": 1, "first_epoch": 1, "n_systems": 2, "steps": 6, "n_labels": 5,
+    "share": 0.5, "reference": EMT_NAME,
+}  # fmt: skip
+
+
+def on_policy(folder, **kwargs):
+    """The callback, with arguments of its groups side by side."""
+    values = SHORT | {"folder": str(folder / "on_policy")} | kwargs
+
+    def group(cls):
+        return cls(**{one.name: values.pop(one.name) for one in fields(cls) if one.name in values})
+
+    return OnPolicyLabels(group(Labelling), group(ModelSimulations), group(RoundSchedule), **values)
 
 
 def fit(database, folder, *callbacks, rollout_length=2, ckpt_path=None, units=None, **kwargs):
@@ -51,15 +63,15 @@ KCAL = {"property_units": {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}, "dis
 
 @pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
 def test_labels_are_those_of_the_reference_and_are_trained_on(database, tmp_path, units):
-    callback = visits(tmp_path)
+    callback = on_policy(tmp_path)
     _, batches = fit(database, tmp_path, callback, units=units)
     assert all(is_window(batch) for batch in batches[:6])  # before the first round
     joined = [batch for batch in batches if not is_window(batch)]
     assert 0 < len(joined) < len(batches)
-    assert sorted(file.name for file in (tmp_path / "visited").glob("*.db")) == ["round_000.db", "round_001.db"]
+    assert sorted(file.name for file in (tmp_path / "on_policy").glob("*.db")) == ["round_000.db", "round_001.db"]
     kcal = ase.units.kcal / ase.units.mol if units else 1.0
     known = {}
-    for file in (tmp_path / "visited").glob("*.db"):
+    for file in (tmp_path / "on_policy").glob("*.db"):
         for row in ASEAtomsData(str(file)).conn.select():
             atoms = row.toatoms()
             atoms.calc = EMT()
@@ -79,10 +91,10 @@ def test_the_states_are_the_models_own(database, tmp_path, faster):
     task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4})
     module = data_module(database, tmp_path)
     module.setup()
-    callback = visits(tmp_path, steps=1, n_labels=2, **faster)
-    callback._begin(module)
-    before = [dict(system) for system in callback._systems]
-    states, exploded = callback._simulate(task, module.frames)
+    callback = on_policy(tmp_path, steps=1, n_labels=2, **faster)
+    callback.simulations.start(module.train_dataset)
+    before = [dict(system) for system in callback.simulations.systems]
+    states, exploded = callback.simulations.run(task, module.frames, callback.labels.n_labels)
     assert exploded == 0
     assert len(states) == 2
     for atoms in states:
@@ -104,14 +116,14 @@ def test_the_states_are_the_models_own(database, tmp_path, faster):
 
 def test_an_interrupted_run_goes_on(database, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, save_last=True)
-    fit(database, tmp_path, visits(tmp_path), checkpoint, max_epochs=2, enable_checkpointing=True)
-    first = tmp_path / "visited" / "round_000.db"
+    fit(database, tmp_path, on_policy(tmp_path), checkpoint, max_epochs=2, enable_checkpointing=True)
+    first = tmp_path / "on_policy" / "round_000.db"
     written = first.stat().st_mtime_ns
-    again = visits(tmp_path)
+    again = on_policy(tmp_path)
     _, batches = fit(database, tmp_path, again, ckpt_path=tmp_path / "last.ckpt")
     assert first.stat().st_mtime_ns == written  # nothing is computed twice
-    assert again._done == 2
-    assert again._age == [12, 12]  # the simulations went on
+    assert again.schedule.done == 2
+    assert again.simulations.age == [12, 12]  # the simulations went on
     assert any(not is_window(batch) for batch in batches)
 
 
@@ -129,12 +141,12 @@ def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch
 
     monkeypatch.setattr(module, "_record", dies)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(database, tmp_path, visits(tmp_path, first_epoch=0))
-    states = ase.io.read(tmp_path / "visited" / "round_000.traj", ":")
+        fit(database, tmp_path, on_policy(tmp_path, first_epoch=0))
+    states = ase.io.read(tmp_path / "on_policy" / "round_000.traj", ":")
     monkeypatch.setattr(module, "_record", lambda name, *args: calls.append(name) or original(name, *args))
-    fit(database, tmp_path, visits(tmp_path, first_epoch=0, n_rounds=1))
+    fit(database, tmp_path, on_policy(tmp_path, first_epoch=0, n_rounds=1))
     assert sorted(calls) == ["0", "1", "2", "3", "4", calls[0]]  # the first is a frame of the data
-    rows = list(ASEAtomsData(str(tmp_path / "visited" / "round_000.db")).conn.select(sort="id"))
+    rows = list(ASEAtomsData(str(tmp_path / "on_policy" / "round_000.db")).conn.select(sort="id"))
     np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
 
 
@@ -164,7 +176,7 @@ class Broken(EMT):
 @pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
 def test_another_method_is_refused_before_the_training(database, tmp_path, caplog, units):
     def begin(method, folder):
-        callback = VisitedStates(f"{__name__}:{method}", folder=str(tmp_path / folder))
+        callback = OnPolicyLabels(Labelling(f"{__name__}:{method}"), folder=str(tmp_path / folder))
         return fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
 
     with pytest.raises(ValueError, match=r"OtherMethod' is not the method of the data: at frame \d+ of trajectory"):
@@ -172,30 +184,31 @@ def test_another_method_is_refused_before_the_training(database, tmp_path, caplo
     with pytest.raises(ValueError, match=r"Broken' fails at the sound geometry .* no executable 'code'"):
         begin("Broken", "b")
     assert not list(tmp_path.glob("?/*.db"))
+    late = RoundSchedule(first_epoch=9)
     for folder in "ab":  # it may be mended and begun again
-        callback = VisitedStates(EMT_NAME, first_epoch=9, folder=str(tmp_path / folder))
+        callback = OnPolicyLabels(Labelling(EMT_NAME), schedule=late, folder=str(tmp_path / folder))
         fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
     with pytest.raises(ValueError, match=r"made with the reference .*EMT', not with .*OtherZero'.* do not mix"):
         begin("OtherZero", "a")
     with caplog.at_level(logging.WARNING, "spk_dt"):
-        callback = VisitedStates(f"{__name__}:OtherZero", first_epoch=9, folder=str(tmp_path / "c"))
+        callback = OnPolicyLabels(Labelling(f"{__name__}:OtherZero"), schedule=late, folder=str(tmp_path / "c"))
         fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
     assert "if that is another zero of energy" in caplog.text
     assert "has ended after 0 rounds, 0 of which count, of 6" in caplog.text
 
 
 def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):
-    callback = visits(tmp_path, max_force=1e-6)
+    callback = on_policy(tmp_path, max_force=1e-6)
     with caplog.at_level(logging.INFO, "spk_dt"):
         _, batches = fit(database, tmp_path, callback)
     assert "0 labelled, 5 left out (0 without a label" in caplog.text
     assert all(is_window(batch) for batch in batches)
-    assert not list((tmp_path / "visited").glob("*.db"))
-    assert max(callback._age) == callback.max_steps
+    assert not list((tmp_path / "on_policy").glob("*.db"))
+    assert max(callback.simulations.age) == callback.simulations.max_steps
 
 
 def test_when_all_simulations_explode(database, tmp_path, caplog):
-    callback = visits(tmp_path, n_labels=1)
+    callback = on_policy(tmp_path, n_labels=1)
     with caplog.at_level(logging.WARNING, "spk_dt"):
         pl.seed_everything(0)
         model = DynamicTrainingTask(
@@ -204,18 +217,18 @@ def test_when_all_simulations_explode(database, tmp_path, caplog):
         options = {"max_epochs": 3, "limit_train_batches": 2, "limit_val_batches": 0}
         trainer(tmp_path, callbacks=[callback], **options).fit(model, data_module(database, tmp_path))
     assert "all simulations exploded" in caplog.text
-    assert callback._done == 2
+    assert callback.schedule.done == 2
 
 
-def test_rounds_go_on_while_simulations_fail(tmp_path):
+def test_rounds_go_on_while_simulations_fail():
     """A failure is followed by a further round in the next epoch, which is one of those that count if it is sound."""
 
     def epochs(fails, **kwargs):
-        callback, made = visits(tmp_path, n_rounds=2, first_epoch=1, every_n_epochs=3, **kwargs), []
-        callback._round = lambda *_: made.append(run.current_epoch) or run.current_epoch in fails
-        run = type("Trainer", (), {"datamodule": None, "should_stop": False})
-        for run.current_epoch in range(20):
-            callback.on_train_epoch_start(run, None)
+        schedule, made = RoundSchedule(n_rounds=2, first_epoch=1, every_n_epochs=3, **kwargs), []
+        for epoch in range(20):
+            if schedule.due(epoch):
+                made.append(epoch)
+                schedule.add(epoch, epoch in fails)
         return made
 
     assert epochs(fails={}) == epochs(fails={}, extra_rounds=3) == [1, 4]
@@ -224,8 +237,15 @@ def test_rounds_go_on_while_simulations_fail(tmp_path):
     assert epochs(fails=range(20), extra_rounds=3) == [1, 2, 3, 4, 7]
 
 
+def test_fewer_rounds_than_are_done():
+    """A run may be continued with a lower number."""
+    schedule = RoundSchedule(n_rounds=1)
+    schedule.load_state_dict({"done": 3, "extra": 1, "next_epoch": 5})
+    assert not schedule.due(9)
+
+
 def test_no_round_for_a_training_that_ends(tmp_path):
-    callback, made = visits(tmp_path, n_rounds=2, first_epoch=0), []
+    callback, made = on_policy(tmp_path, n_rounds=2, first_epoch=0), []
     callback._round = lambda *_: made.append(1) or False
     run = type("Trainer", (), {"datamodule": None, "should_stop": True, "current_epoch": 5})
     callback.on_train_epoch_start(run, None)
@@ -240,10 +260,10 @@ def test_states_come_from_simulations_that_last(database, tmp_path):
     task = DynamicTrainingTask(potential().double(), paper_outputs(), optimizer_args={"lr": 1e-4}, max_displacement=0.1)
     module = data_module(database, tmp_path)
     module.setup()
-    callback = visits(tmp_path, steps=8, n_labels=6)
-    callback._begin(module)
-    callback._systems[0][properties.velocities] *= 1e6
-    states, exploded = callback._simulate(task, module.frames)
+    callback = on_policy(tmp_path, steps=8, n_labels=6)
+    callback.simulations.start(module.train_dataset)
+    callback.simulations.systems[0][properties.velocities] *= 1e6
+    states, exploded = callback.simulations.run(task, module.frames, callback.labels.n_labels)
     assert exploded == 1
     assert [atoms.info["system"] for atoms in states] == [1] * 6
     assert len({atoms.positions.tobytes() for atoms in states}) == 6
@@ -251,18 +271,18 @@ def test_states_come_from_simulations_that_last(database, tmp_path):
 
 def test_refusals(database, tmp_path):
     for name in ("n_rounds", "n_labels", "steps", "n_systems", "every_n_epochs", "n_processes", "max_steps"):
-        with pytest.raises(ValueError, match=f"{name}=0"):
-            visits(tmp_path, **{name: 0})
+        with pytest.raises(ValueError, match=rf"callbacks\.on_policy\.\w+\.{name}=0 must be"):
+            on_policy(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):
-        visits(tmp_path, n_labels=13)
+        on_policy(tmp_path, n_labels=13)
     with pytest.raises(ValueError, match="extra_rounds=-1"):
-        visits(tmp_path, extra_rounds=-1)
+        on_policy(tmp_path, extra_rounds=-1)
     with pytest.raises(ValueError, match="max_force=-1 must be positive"):
-        visits(tmp_path, max_force=-1)
+        on_policy(tmp_path, max_force=-1)
     with pytest.raises(ValueError, match=r"share=1\.0"):
-        fit(database, tmp_path, visits(tmp_path, share=1.0))
+        fit(database, tmp_path, on_policy(tmp_path, share=1.0))
     with pytest.raises(ImportError, match="nowhere"):
-        fit(database, tmp_path, VisitedStates("nowhere:Calculator", folder=str(tmp_path / "visited")))
+        fit(database, tmp_path, on_policy(tmp_path, reference="nowhere:Calculator"))
 
 
 def test_the_experiment(database, tmp_path, monkeypatch):
@@ -272,15 +292,16 @@ def test_the_experiment(database, tmp_path, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
     spktrain(
-        run, monkeypatch, "experiment=dt_visits", f"model_file={tmp_path / 'model'}",
-        f"callbacks.visits.reference={EMT_NAME}",
-        "callbacks.visits.n_rounds=1", "callbacks.visits.steps=5", "callbacks.visits.n_labels=6", "data=trajectory",
+        run, monkeypatch, "experiment=dt_on_policy", f"model_file={tmp_path / 'model'}",
+        f"callbacks.on_policy.labels.reference={EMT_NAME}",
+        "callbacks.on_policy.schedule.n_rounds=1", "callbacks.on_policy.simulations.steps=5",
+        "callbacks.on_policy.labels.n_labels=6", "data=trajectory",
         f"data.datapath={database}", "data.max_train_windows=24", "data.val_window=5", "data.max_val_windows=2",
         "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
         "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
         "+trainer.enable_progress_bar=false", "print_config=false",
     )  # fmt: skip
-    assert len(ASEAtomsData(str(run / "visited" / "round_000.db"))) == 6
+    assert len(ASEAtomsData(str(run / "on_policy" / "round_000.db"))) == 6
     assert torch.load(run / "best_model", weights_only=False).do_postprocessing
 
 

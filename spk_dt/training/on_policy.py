@@ -1,0 +1,229 @@
+"""On-policy labels: the model simulates, the reference method labels states of its simulations, and they join the training.
+
+The windows of a reference trajectory show what is right near that trajectory. A model that is run for picoseconds leaves its
+neighbourhood, where no frame shows what is wrong, for example that two atoms must not come that close. Learning from the
+states that a policy (here the model in training) reaches itself, with labels of an expert (here the reference method), is
+known as on-policy labelling, or dataset aggregation (DAgger): Ross, Gordon, Bagnell, AISTATS 2011, arXiv 1011.0686.
+
+When: `RoundSchedule`, how the model simulates: `spk_dt.training.ModelSimulations`, labels: `spk_dt.training.Labelling`.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from schnetpack.task import UnsupervisedModelOutput
+
+from spk_dt import properties
+from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.labels.calculator import reference_calculator
+from spk_dt.labels.reference_check import check_reference
+from spk_dt.training.labelling import Labelling, write_labelled, write_states
+from spk_dt.training.model_simulations import ModelSimulations
+from spk_dt.training.task import DynamicTrainingTask
+
+__all__ = ["OnPolicyLabels", "RoundSchedule"]
+
+log = logging.getLogger(__name__)
+
+#: class and folder of version 0.1 and before; their checkpoints and files are taken over
+_OLD_CLASS, _OLD_FOLDER = "VisitedStates", "visited"
+
+
+@dataclass
+class RoundSchedule:
+    """Before which epochs a round of simulations and labels is made.
+
+    Args:
+        n_rounds: number of rounds.
+        first_epoch: epoch before which the first round is made.
+        every_n_epochs: epochs from one round to the next.
+        extra_rounds: so many times at most, a round in which a simulation fails (explodes, or comes to a state that is left
+            out) is followed by another one in the next epoch, and does not count among `n_rounds`.
+        done: rounds that have been made.
+        extra: those of them that do not count.
+        next_epoch: before which the next one is made.
+
+    Raises:
+        ValueError: if an argument makes no sense.
+    """
+
+    n_rounds: int = 6
+    first_epoch: int = 0
+    every_n_epochs: int = 2
+    extra_rounds: int = 0
+    done: int = field(default=0, init=False)
+    extra: int = field(default=0, init=False)
+    next_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        for name, least in {"n_rounds": 1, "every_n_epochs": 1, "extra_rounds": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"callbacks.on_policy.schedule.{name}={getattr(self, name)} must be at least {least}.")
+        self.next_epoch = self.first_epoch
+
+    @property
+    def counted(self) -> int:
+        """Rounds of `n_rounds` that have been made."""
+        return self.done - self.extra
+
+    def due(self, epoch: int) -> bool:
+        """Whether a round is to be made before this epoch."""
+        return self.counted < self.n_rounds and epoch >= self.next_epoch
+
+    def add(self, epoch: int, failed: bool) -> None:
+        """Count a round that was made before this epoch, in which a simulation has failed or not."""
+        again = failed and self.extra < self.extra_rounds
+        self.done += 1
+        self.extra += again
+        self.next_epoch = epoch + (1 if again else self.every_n_epochs)
+
+    def state_dict(self) -> dict[str, int]:
+        """What has been made."""
+        return {"done": self.done, "extra": self.extra, "next_epoch": self.next_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.done, self.extra, self.next_epoch = (state_dict[key] for key in ("done", "extra", "next_epoch"))
+
+
+class OnPolicyLabels(Callback):
+    """Lets the model simulate now and then, and adds states of its simulations, with reference labels, to the training.
+
+    The frames of round n are kept as a trajectory database ``on_policy/round_<n>.db`` in the run folder, each a trajectory
+    of one frame. When the run is continued they are read, not computed again, and the simulations go on.
+
+    Args:
+        labels: reference method, and how many states of a round it labels.
+        simulations: how the model simulates.
+        schedule: when.
+        share: expected share of the training batches that are of labelled states.
+        folder: where the databases are written, in the run folder.
+
+    Raises:
+        ValueError: if arguments contradict each other; by `setup`, if there is no such reference method, the task has
+            targets beside energy and forces, or training runs in several processes; when training starts, if the reference
+            method is not that of the data.
+    """
+
+    def __init__(
+        self,
+        labels: Labelling,
+        simulations: ModelSimulations | None = None,
+        schedule: RoundSchedule | None = None,
+        share: float = 0.25,
+        folder: str = "on_policy",
+    ) -> None:
+        self.labels = labels
+        self.simulations = ModelSimulations() if simulations is None else simulations
+        self.schedule = RoundSchedule() if schedule is None else schedule
+        self.share, self.folder = share, Path(folder)
+        n_systems, steps = self.simulations.n_systems, self.simulations.steps
+        if labels.n_labels > n_systems * steps:
+            raise ValueError(
+                f"callbacks.on_policy.labels.n_labels={labels.n_labels}: {n_systems} simulations of {steps} steps have "
+                "fewer states; set callbacks.on_policy.simulations.steps higher."
+            )
+
+    def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
+        """Refuse what could not work, and prepare the training data for more frames."""
+        if stage != "fit":
+            return
+        reference_calculator(self.labels.reference)
+        unlabelled = sorted(_targets(pl_module) - {properties.energy, properties.forces})
+        if unlabelled:
+            raise ValueError(
+                f"callbacks.on_policy labels states with energy and forces only, but the task has the targets {unlabelled}; "
+                "train without callbacks.on_policy, or on energy and forces."
+            )
+        if trainer.world_size > 1:
+            raise ValueError("callbacks.on_policy works in one process only; set trainer.devices=1.")
+        older = self.folder.with_name(_OLD_FOLDER)
+        if self.folder.name == "on_policy" and older.is_dir() and not self.folder.exists():
+            log.info("on-policy labels: '%s' is of an older version; the run goes on with it", older)
+            self.folder = older
+        trainer.datamodule.mix_in(self.share)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Compare the reference method with the data, and read the rounds that are done."""
+        check_reference(trainer.datamodule, self.labels.reference, self.folder / "training_frame.jsonl")
+        for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
+            trainer.datamodule.add_training_frames(path)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Make a round, if it is time."""
+        if not trainer.should_stop and self.schedule.due(trainer.current_epoch):
+            self.schedule.add(trainer.current_epoch, self._round(trainer.datamodule, pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+        """Say so if rounds are missing."""
+        schedule = self.schedule
+        if schedule.counted < schedule.n_rounds:
+            log.warning(
+                "on-policy labels: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
+                "longer, or set callbacks.on_policy.schedule.every_n_epochs below %d.",
+                *(schedule.done, schedule.counted, schedule.n_rounds, schedule.every_n_epochs),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rounds that are done, and where the simulations are."""
+        return {**self.schedule.state_dict(), **self.simulations.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.schedule.load_state_dict(state_dict)
+        self.simulations.load_state_dict(state_dict)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Find the state in a checkpoint of an older version."""
+        states = checkpoint["callbacks"]
+        if _OLD_CLASS in states and self.state_key not in states:
+            log.info("on-policy labels: the state of %s in the checkpoint is taken over", _OLD_CLASS)
+            states[self.state_key] = states[_OLD_CLASS]
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"round_{number:03d}.db"
+
+    def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> bool:
+        """Simulate, label, and add to the training; what an interrupted round has left is used.
+
+        Returns:
+            whether a simulation has failed; of an interrupted round that is not known, and taken for no.
+        """
+        number = self.schedule.done
+        database = self._file(number)
+        if database.exists():  # made after the checkpoint from which the run goes on
+            datamodule.add_training_frames(database)
+            return False
+        frames, simulations = datamodule.frames, self.simulations
+        simulations.start(datamodule.train_dataset, _targets(task))
+        states, exploded = database.with_suffix(".traj"), 0
+        if not states.exists():
+            drawn, exploded = simulations.run(task, frames, self.labels.n_labels)
+            if not drawn:
+                log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)
+                return True
+            write_states(states, drawn)
+        kept, left_out, n_failures = self.labels.label(states)
+        for atoms in left_out:
+            simulations.start_again(atoms.info["system"])
+        if kept:
+            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames))
+            datamodule.add_training_frames(database)
+        log.info(
+            "on-policy labels, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
+            "%d exploded",
+            *(number, len(kept), len(left_out), n_failures, self.labels.max_force, exploded),
+        )
+        return exploded > 0 or bool(left_out)
+
+
+def _targets(task: DynamicTrainingTask) -> set[str]:
+    """Names in the data of what a task is trained on."""
+    return {output.target_property for output in task.outputs if not isinstance(output, UnsupervisedModelOutput)}
