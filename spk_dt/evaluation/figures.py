@@ -135,11 +135,11 @@ def plot_energy_change(results: Results) -> Figure | None:
     for model in results.models:
         for start in results.starts:
             simulation = read_simulation(results, model, start, _MOST_POINTS)
-            if simulation is not None and simulation.total_energy is not None and len(simulation.step):
-                change = (simulation.total_energy - simulation.total_energy[0]) / len(simulation.numbers)
-                if not np.isfinite(change).any():
-                    continue
-                changes.setdefault(model, []).append((simulation.step * start.timestep_fs, 1e3 * change))
+            if simulation is not None:
+                energy = simulation.total_energy
+                change = 1e3 * (energy - energy[0]) / len(simulation.atomic_numbers)
+                if np.isfinite(change).any():
+                    changes.setdefault(model, []).append((simulation.time_fs, change))
     if not changes:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0), layout="constrained")

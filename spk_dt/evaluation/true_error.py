@@ -30,17 +30,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from spk_dt.data.continuation import Continuation
-from spk_dt.evaluation.judge import simulated_trajectories
 from spk_dt.evaluation.results import Results, read_results
 from spk_dt.labels.relabel import Labels, relabel
-from spk_dt.labels.unit_check import parse_unit
-from spk_dt.units import conversion
 
 __all__ = ["true_errors", "true_force_error"]
 
@@ -178,36 +173,15 @@ def _report(progress: Progress, model: str, total: int, done: int) -> None:
 
 def _visited(results: Results, model: str, every: int) -> list[_Visited]:
     """The geometries at the steps to be relabelled, by start."""
-    energy_unit = conversion(parse_unit(results.settings["energy_unit"], "eV"), "eV", "energy")
-    position_unit = conversion(parse_unit(results.settings["distance_unit"], "Ang"), "Ang", "length")
-    starts = _starts(results)
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, start in enumerate(results.starts):
-        members[start.group].append(index)
-    groups = [sorted(members[g], key=lambda index: results.starts[index].molecule) for g in sorted(members)]
     visited = []
-    for index, trajectory, steps in simulated_trajectories(
-        results.directory / model, starts, groups, energy_unit, energy_unit / position_unit
-    ):
-        chosen = np.unique(np.searchsorted(steps, np.arange(0, steps[-1] + 1, every)))
-        for frame in chosen:
-            if not np.isfinite(trajectory.positions[frame]).all():
-                continue  # exploded before
-            atoms = starts[index].start.copy()
+    for index, trajectory in results.simulations(model):
+        chosen = np.unique(np.searchsorted(trajectory.step, np.arange(0, trajectory.step[-1] + 1, every)))
+        for frame in chosen[trajectory.intact[chosen]]:
+            atoms = results.continuations[index].start.copy()
             atoms.positions = trajectory.positions[frame]
             energy = float(trajectory.potential_energy[frame])
-            visited.append(_Visited(index, int(steps[frame]), atoms, trajectory.forces[frame], energy))
+            visited.append(_Visited(index, int(trajectory.step[frame]), atoms, trajectory.forces[frame], energy))
     return visited
-
-
-def _starts(results: Results) -> list[Continuation]:
-    """The start frames, without the reference that follows them."""
-    frames = ase.io.read(results.directory / "start.traj", ":")
-    nothing = np.empty((0, 0, 3))
-    return [
-        Continuation(start.trajectory, start.frame, start.timestep_fs, atoms, nothing, np.empty(0), nothing, 0)
-        for start, atoms in zip(results.starts, frames, strict=True)
-    ]
 
 
 def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:
