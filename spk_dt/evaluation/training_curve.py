@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from spk_dt.evaluation.plot_style import COLOURS, GREY, WIDTH, legend, panels
 
-__all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
+__all__ = ["TrainingCurve", "logged_metrics", "plot_training_curve", "read_training_curve"]
 
 _BLUE, _ORANGE = COLOURS[:2]
 
@@ -37,6 +37,24 @@ class TrainingCurve:
         return [(int(self.length[i]), int(self.epochs[i]), float(self.error[i])) for i in ends]
 
 
+def logged_metrics(run: str | Path) -> list[dict[str, str]]:
+    """Rows that the CSV logger wrote during ``spktrain``, those of a run that was resumed one after the other.
+
+    Raises:
+        FileNotFoundError: if there are no metrics in the folder of the run.
+    """
+    files = sorted(Path(run).glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    if not files:
+        raise FileNotFoundError(
+            f"'{run}' has no csv/version_*/metrics.csv; train with logger=csv, or logger=[tensorboard,csv]."
+        )
+    rows: list[dict[str, str]] = []
+    for file in files:
+        with file.open(newline="") as stream:
+            rows += csv.DictReader(stream)
+    return rows
+
+
 def read_training_curve(run: str | Path) -> TrainingCurve:
     """Read the metrics that the CSV logger wrote during ``spktrain``.
 
@@ -47,19 +65,12 @@ def read_training_curve(run: str | Path) -> TrainingCurve:
         FileNotFoundError: if there are no metrics in the folder.
         ValueError: if no epoch has been finished.
     """
-    files = sorted(Path(run).glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
-    if not files:
-        raise FileNotFoundError(
-            f"'{run}' has no csv/version_*/metrics.csv; train with logger=csv, or logger=[tensorboard,csv]."
-        )
     error: dict[int, float] = {}
     length: dict[int, float] = {}
-    for file in files:
-        with file.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                for key, values in (("val_loss", error), ("S", length)):
-                    if row.get(key):
-                        values[int(row["epoch"])] = float(row[key])
+    for row in logged_metrics(run):
+        for key, values in (("val_loss", error), ("S", length)):
+            if row.get(key):
+                values[int(row["epoch"])] = float(row[key])
     epochs = sorted(error.keys() & length.keys())
     if not epochs:
         raise ValueError(

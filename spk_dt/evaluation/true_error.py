@@ -22,7 +22,6 @@ which needs no common zero of energies. At constant energy e(t) is also what the
 of an atom is a scale for it, 39 meV at 300 K.
 """
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from spk_dt.evaluation.output import write_table
 from spk_dt.evaluation.results import Results, read_results
 from spk_dt.labels.relabel import Labels, relabel
 
@@ -111,10 +111,12 @@ def true_errors(
         of_energy += [{"model": model, **row} for row in energies]
         summary = {**_summary(errors), "energy": _energy_summary(energies)}
         found[model] = {"reference": reference, "every": every, **summary, "labels": labels.as_dict()}
-    _write(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
-    _write(directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start)
+    write_table(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
+    write_table(
+        directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start
+    )
     columns = ["model", "start", "step", "time_fs", "error_mev_per_atom"]
-    _write(directory / "true_energy_error_by_start.csv", columns, of_energy)
+    write_table(directory / "true_energy_error_by_start.csv", columns, of_energy)
     metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return found
@@ -158,13 +160,6 @@ def true_force_error(
         "n_frames": int(used.sum()),
         "n_left_out": int((~used).sum()),
     }
-
-
-def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _report(progress: Progress, model: str, total: int, done: int) -> None:
