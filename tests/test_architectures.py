@@ -22,8 +22,8 @@ from schnetpack.md.data import HDF5Loader
 from spk_dt import properties
 from spk_dt.data.continuation import Continuation
 from spk_dt.dynamics import Detached, Full
-from spk_dt.evaluation.simulate import Group, ModelCalculator, Protocol, simulate
-from spk_dt.md import VerletNeighborList
+from spk_dt.evaluation.simulate import Group, Protocol, simulate
+from spk_dt.md import ModelCalculator, VerletNeighborList
 
 ARCHITECTURES = ("egnn", "painn", "schnet", "so3net", "field_schnet")
 STEPS = 12  # of dynamics, 6 fs

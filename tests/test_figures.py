@@ -1,10 +1,10 @@
 """Figures of an evaluation and of a training."""
 
 import csv
-import json
 import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from helpers.synthetic_evaluation import MODELS, make_evaluation
@@ -138,8 +138,8 @@ def test_simulation_in_our_units(results, database):
 
 def test_nothing_is_read_after_an_explosion(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "ev")
-    metrics = {"dt": {"exploded": [{"start": 1, "trajectory": "run_2", "frame": 0, "step": 7, "time_fs": 3.5}]}}
-    (tmp_path / "ev" / "metrics.json").write_text(json.dumps(metrics))
+    with h5py.File(tmp_path / "ev" / "dt" / "simulation_0.hdf5", "a") as file:
+        file.attrs["exploded_step"] = [-1, 7, -1]
     results = read_results(tmp_path / "ev")
     assert read_simulation(results, "dt", results.starts[1]).step.tolist() == [1, 2, 3, 4, 5, 6]
     assert len(read_simulation(results, "dt", results.starts[0]).step) == 5000

@@ -22,8 +22,8 @@ from schnetpack.transform import ASENeighborList
 from spk_dt.data import load_frames
 from spk_dt.data.checks import check_frames
 from spk_dt.data.continuation import Continuation
-from spk_dt.evaluation.simulate import ModelCalculator, Protocol, group_starts, simulate
-from spk_dt.md import FramesInit, MoleculeStream
+from spk_dt.evaluation.simulate import Protocol, group_starts, simulate
+from spk_dt.md import FramesInit, ModelCalculator, MoleculeStream
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import schnetpack_hdf5
 

@@ -10,13 +10,15 @@ from ase.build import molecule
 
 from spk_dt.data.embedded import _read
 from spk_dt.evaluation.bonds import find_bonds, first_broken, usual_lengths
-from spk_dt.evaluation.stability import SimulatedTrajectory, stability_metrics
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
+from spk_dt.evaluation.stability import stability_metrics
 
 
 def trajectory_of(atoms, positions, timestep_fs=0.5):
     """A trajectory with these positions, in which nothing else happens."""
     n_frames = len(positions)
     return SimulatedTrajectory(
+        step=np.arange(n_frames),
         time_fs=timestep_fs * np.arange(n_frames),
         positions=positions,
         velocities=np.zeros_like(positions),

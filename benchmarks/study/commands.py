@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from itertools import product
 from math import inf
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,21 +25,27 @@ from benchmarks.study.train import Study, train
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Folder = Annotated[Path, typer.Option(help="Folder of the study.")]
+Models = Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")]
+Arms = Annotated[list[str], typer.Option(help="Repeatable.")]
+Seeds = Annotated[list[int], typer.Option(help="Repeatable.")]
+Starts = Annotated[int, typer.Option(help="Starts of them from each of five test trajectories.")]
+EveryPs = Annotated[float, typer.Option(help="Time between relabelled geometries.")]
+Processes = Annotated[int, typer.Option(help="Runs side by side, each with one thread.")]
 
 
 @app.command()
 def run(
     out: Folder = Path("study"),
-    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
+    model: Models = ["egnn"],  # noqa: B006
     arm: Annotated[
         list[str] | None, typer.Option(help=f"Of {', '.join(ARMS)}; repeatable; default all that fit.")
     ] = None,
-    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0, 1, 2],  # noqa: B006
+    seed: Seeds = [0, 1, 2],  # noqa: B006
     seconds: Annotated[float, typer.Option(help="Compute of the first model, and again of each arm.")] = 300.0,
     picoseconds: Annotated[float, typer.Option(help="Length of long simulations; 0 makes none.")] = 10.0,
-    starts: Annotated[int, typer.Option(help="Starts of them from each of five test trajectories.")] = 4,
-    every_ps: Annotated[float, typer.Option(help="Time between relabelled geometries.")] = 0.5,
-    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+    starts: Starts = 4,
+    every_ps: EveryPs = 0.5,
+    processes: Processes = 2,
     windows: Annotated[int | None, typer.Option(help="Train on so few windows only.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -61,73 +68,53 @@ def run(
 @app.command()
 def ensembles(
     out: Folder = Path("study"),
-    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
-    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control", "visits_hot"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0],  # noqa: B006
+    model: Models = ["egnn"],  # noqa: B006
+    arm: Arms = ["control", "visits_hot"],  # noqa: B006
+    seed: Seeds = [0],  # noqa: B006
     temperature: Annotated[float | None, typer.Option(help="Of a Langevin thermostat, K; without it NVE.")] = None,
     picoseconds: Annotated[float, typer.Option(help="Length of the simulations.")] = 100.0,
-    starts: Annotated[int, typer.Option(help="Starts of them from each of five test trajectories.")] = 4,
-    every_ps: Annotated[float, typer.Option(help="Time between relabelled geometries.")] = 5.0,
-    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+    starts: Starts = 4,
+    every_ps: EveryPs = 5.0,
+    processes: Processes = 2,
 ) -> None:
     """Long simulations of models that `run` has trained; results are appended to OUT/ensembles.jsonl as they come."""
-    study = Study.of(out)
-    _check(study, model, arm)
     _check_times(picoseconds, every_ps)
-    settings = {"budget": study.seconds, "windows": study.windows, "picoseconds": picoseconds, "starts": starts}
-    settings |= {"temperature": temperature, "every_ps": every_ps}
-    rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
-    with _pool(processes) as pool:
-        _append(pool, partial(_ensemble, study, every_ps), rows, out / "ensembles.jsonl")
+    setting = {"picoseconds": picoseconds, "starts": starts, "temperature": temperature, "every_ps": every_ps}
+    _measure(_ensemble, out, "ensembles.jsonl", (model, arm, seed), [setting], processes)
 
 
 @app.command()
 def fractions(
     out: Folder = Path("study"),
-    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
-    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0],  # noqa: B006
+    model: Models = ["egnn"],  # noqa: B006
+    arm: Arms = ["control"],  # noqa: B006
+    seed: Seeds = [0],  # noqa: B006
     fraction: Annotated[list[float], typer.Option(help="Of the error of the model; repeatable.")] = [1.0, 0.5, 0.25],  # noqa: B006
     starts: Annotated[int, typer.Option(help="Starts from each of five test trajectories.")] = 1,
-    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+    processes: Processes = 2,
 ) -> None:
     """What models with a fraction of the error of those that `run` has trained would gain along the reference.
 
     It takes some 15 minutes for a fraction below one. Results are appended to OUT/fractions.jsonl as they come.
     """
-    study = Study.of(out)
-    _check(study, model, arm)
-    settings = {"budget": study.seconds, "windows": study.windows, "starts": starts}
-    rows = [
-        {"model": m, **settings, "arm": a, "seed": s, "fraction": f}
-        for m in model
-        for a in arm
-        for s in seed
-        for f in fraction
-    ]
-    with _pool(processes) as pool:
-        _append(pool, partial(_fraction, study), rows, out / "fractions.jsonl")
+    settings = [{"starts": starts, "fraction": f} for f in fraction]
+    _measure(_fraction, out, "fractions.jsonl", (model, arm, seed), settings, processes)
 
 
 @app.command("beside")
 def beside_reference(
     data: Annotated[Path, typer.Argument(help="Trajectories, for example of: spkdt generate", exists=True)],
     out: Folder = Path("study"),
-    model: Annotated[list[str], typer.Option(help="Of egnn, painn, schnet; repeatable.")] = ["egnn"],  # noqa: B006
-    arm: Annotated[list[str], typer.Option(help="Repeatable.")] = ["control", "visits_hot"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Repeatable.")] = [0, 1, 2],  # noqa: B006
-    processes: Annotated[int, typer.Option(help="Runs side by side, each with one thread.")] = 2,
+    model: Models = ["egnn"],  # noqa: B006
+    arm: Arms = ["control", "visits_hot"],  # noqa: B006
+    seed: Seeds = [0, 1, 2],  # noqa: B006
+    processes: Processes = 2,
 ) -> None:
     """Structure and H2 of models that `run` has trained, beside the reference method over longer trajectories.
 
     Results are appended to OUT/beside.jsonl as they come.
     """
-    study = Study.of(out)
-    _check(study, model, arm)
-    settings = {"budget": study.seconds, "windows": study.windows, "data": data.name}
-    rows = [{"model": m, **settings, "arm": a, "seed": s} for m in model for a in arm for s in seed]
-    with _pool(processes) as pool:
-        _append(pool, partial(_beside, study, data), rows, out / "beside.jsonl")
+    _measure(partial(_beside, data), out, "beside.jsonl", (model, arm, seed), [{"data": data.name}], processes)
 
 
 @app.command()
@@ -169,6 +156,26 @@ def _check_times(picoseconds: float, every_ps: float) -> None:
         )
 
 
+def _measure(
+    work: Callable[[Study, Row], Row],
+    out: Path,
+    file: str,
+    runs: tuple[list[str], list[str], list[int]],
+    settings: list[Row],
+    processes: int,
+) -> None:
+    """Measure runs of the study by model, arm and seed in each of some settings, and append what comes of it to a file."""
+    study = Study.of(out)
+    _check(study, *runs[:2])
+    rows = [
+        {"model": model, "budget": study.seconds, "windows": study.windows, **setting, "arm": arm, "seed": seed}
+        for model, arm, seed in product(*runs)
+        for setting in settings
+    ]
+    with _pool(processes) as pool:
+        _append(pool, partial(work, study), rows, out / file)
+
+
 def _append(pool: ProcessPoolExecutor, work: Callable[[Row], Row], rows: list[Row], file: Path) -> None:
     """Do the work for the rows that are not in a file yet, and append what comes of it."""
     done = {_key(row) for row in read_rows(file)}
@@ -191,13 +198,13 @@ def _work(study: Study, every_ps: float, row: Row) -> Row:
     return row
 
 
-def _ensemble(study: Study, every_ps: float, row: Row) -> Row:
+def _ensemble(study: Study, row: Row) -> Row:
     """Simulate one arm for long."""
     run = study.run(row["model"], row["arm"], row["seed"])
-    folder = simulate(study, run, row["picoseconds"], row["starts"], every_ps, row["temperature"])
+    folder = simulate(study, run, row["picoseconds"], row["starts"], row["every_ps"], row["temperature"])
     row["long_run"] = long_run(folder)
     lost_fs = [inf if time is None else time for time in row["long_run"]["lost_fs"]]
-    row["states"] = share_of_states(folder, run.name, lost_fs, round(every_ps * STEPS_PER_PS))
+    row["states"] = share_of_states(folder, run.name, lost_fs, round(row["every_ps"] * STEPS_PER_PS))
     row["conservation"] = json.loads((folder / "metrics.json").read_text())[run.name]["conservation"]
     return row
 
@@ -208,7 +215,7 @@ def _fraction(study: Study, row: Row) -> Row:
     return row | along_with_fraction(study, run, row["fraction"], row["starts"])
 
 
-def _beside(study: Study, data: Path, row: Row) -> Row:
+def _beside(data: Path, study: Study, row: Row) -> Row:
     """Simulate one arm beside trajectories."""
     return row | beside(study, study.run(row["model"], row["arm"], row["seed"]), data)
 

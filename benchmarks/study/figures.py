@@ -1,14 +1,17 @@
 """The figures of RESULTS.md."""
 
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Any
 
-from matplotlib import pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measure import LOST
 from benchmarks.study.rows import Row, by_arm, grouped, longest, several_seeds, usual
+from spk_dt.evaluation.plot_style import REFERENCE, band, legend, panels, styles
 
 __all__ = ["plot_along", "plot_ensembles", "plot_true_error"]
 
@@ -20,19 +23,13 @@ def plot_true_error(rows: list[Row]) -> Figure:
     """
     rows = several_seeds(longest(usual(rows)))
     models = grouped(rows, "model")
-    figure, grid = plt.subplots(
-        2, len(models), figsize=(4.6 * len(models) + 2.4, 5.2), layout="constrained", squeeze=False, sharex="col"
-    )
+    figure, grid = _panels(2, models, 4.6, 5.2, sharex="col")
     style = _styles(rows)
     for column, (model, of_model) in zip(grid.T, models.items(), strict=True):
         for arm, same in by_arm(of_model).items():
             curves = [row["long_run"]["over_time"] for row in same]
             times = [point[0] / 1000.0 for point in curves[0]]
-            values = [[curve[i][1] for curve in curves] for i in range(len(times))]
-            column[0].plot(times, [fmean(v) for v in values], label=ARMS[arm].title, **style[arm])
-            column[0].fill_between(
-                times, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style[arm]["color"], lw=0
-            )
+            _mean_line(column[0], times, [[point[1] for point in curve] for curve in curves], style[arm], arm)
             lost = [100.0 * fmean(curve[i][3] for curve in curves) for i in range(len(times))]
             column[1].plot(times, lost, **style[arm])
         column[0].set_title(model)
@@ -56,19 +53,13 @@ def plot_along(rows: list[Row]) -> Figure:
     once = {(row["model"], row["arm"], row["seed"]): row for row in usual(rows)}  # its long simulations are many
     rows = several_seeds([*once.values()])
     models = grouped(rows, "model")
-    figure, grid = plt.subplots(
-        1, len(models), figsize=(4.6 * len(models) + 2.4, 3.2), layout="constrained", squeeze=False
-    )
+    figure, grid = _panels(1, models, 4.6, 3.2)
     style = _styles(rows)
     for axes, (model, of_model) in zip(grid[0], models.items(), strict=True):
         for arm, same in by_arm(of_model).items():
             curves = [row["along_by_step"] for row in same]
             steps = [point[0] for point in curves[0]]
-            values = [[curve[i][1] for curve in curves] for i in range(len(steps))]
-            axes.plot(steps, [fmean(v) for v in values], label=ARMS[arm].title, **style[arm])
-            axes.fill_between(
-                steps, [*map(min, values)], [*map(max, values)], alpha=0.15, color=style[arm]["color"], lw=0
-            )
+            _mean_line(axes, steps, [[point[1] for point in curve] for curve in curves], style[arm], arm)
         axes.set_title(model)
         axes.set_xlabel("simulation step")
     grid[0, 0].set_ylabel("force error along\nthe reference (eV/Å)")
@@ -79,9 +70,7 @@ def plot_along(rows: list[Row]) -> Figure:
 def plot_ensembles(rows: list[Row]) -> Figure:
     """Survival against time, a panel for each model, temperature and length."""
     settings = grouped(rows, "model", "temperature", "picoseconds")
-    figure, grid = plt.subplots(
-        1, len(settings), figsize=(3.4 * len(settings) + 2.4, 3.0), layout="constrained", squeeze=False, sharey=True
-    )
+    figure, grid = _panels(1, settings, 3.4, 3.0, sharey=True)
     style = _styles(rows)
     for axes, ((model, temperature, _), of_setting) in zip(grid[0], settings.items(), strict=True):
         for arm, same in by_arm(of_setting).items():
@@ -98,18 +87,25 @@ def plot_ensembles(rows: list[Row]) -> Figure:
     return figure
 
 
+def _mean_line(
+    axes: Axes, x: Sequence[float], curves: Sequence[Sequence[float]], look: dict[str, Any], arm: str
+) -> None:
+    """The mean of the curves of several seeds, and from the lowest to the highest of them."""
+    axes.plot(x, np.mean(curves, axis=0), label=ARMS[arm].title, **look)
+    band(axes, x, np.min(curves, axis=0), np.max(curves, axis=0), look["color"])
+
+
+def _panels(
+    rows: int, columns: Collection[Any], width: float, height: float, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    """A column of panels for each of some things, with room for the names of the arms beside them."""
+    return panels(rows, len(columns), (width * len(columns) + 2.4, height), **shared)
+
+
 def _styles(rows: list[Row]) -> dict[str, dict[str, Any]]:
-    """Of each arm in all panels: the control black, then the colours of the style."""
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    lines = [{"color": colour, "ls": mark, "lw": 1.3} for mark in ("-", "--", "-.") for colour in colours]
-    others = [arm for arm in by_arm(rows) if arm != "control"]
-    return {"control": {"color": "black", "ls": "-", "lw": 1.6}, **dict(zip(others, lines, strict=False))}
+    """Of each arm in all panels."""
+    return {"control": REFERENCE, **styles([arm for arm in by_arm(rows) if arm != "control"], markers=False)}
 
 
 def _legend(figure: Figure) -> None:
-    """One for all panels, each arm once."""
-    found = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    order = [arm.title for arm in ARMS.values() if arm.title in found]
-    figure.legend([found[title] for title in order], order, loc="outside right upper", frameon=False, fontsize=8)
+    legend(figure, [arm.title for arm in ARMS.values()], beside=True)

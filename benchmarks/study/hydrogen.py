@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from scipy.ndimage import uniform_filter1d
@@ -123,10 +122,10 @@ def share_of_states(folder: Path, model: str, lost_fs: Sequence[float], every: i
 
 def _simulations(results: Results, model: str) -> Iterator[tuple[Start, Atoms, np.ndarray, np.ndarray]]:
     """Start, its frame, steps and positions of each simulation, without step 0 and what has exploded."""
-    for start, atoms in zip(results.starts, ase.io.read(results.directory / "start.traj", ":"), strict=True):
+    for start, begun in zip(results.starts, results.continuations, strict=True):
         simulation = read_simulation(results, model, start)
-        if simulation is not None and len(simulation.step):
-            yield start, atoms, simulation.step, simulation.positions
+        if simulation is not None:
+            yield start, begun.start, simulation.step, simulation.positions
 
 
 def _bond(positions: np.ndarray, atoms: Atoms) -> np.ndarray:

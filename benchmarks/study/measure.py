@@ -19,6 +19,7 @@ from spk_dt.data.partition import ALL, read_partition
 from spk_dt.evaluation.distributions import distance_distribution, distance_mae
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.simulate import Protocol
+from spk_dt.evaluation.training_curve import logged_metrics
 from spk_dt.evaluation.true_error import true_errors
 
 __all__ = ["ASTRAY", "LOST", "beside", "follow", "long_run", "simulate", "training"]
@@ -39,8 +40,7 @@ def training(run: Path) -> dict[str, Any]:
     Args:
         run: folder of the run.
     """
-    files = sorted((run / "csv").glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
-    rows = [row for file in files for row in _rows(file)]  # one file for each time that the run was begun
+    rows = logged_metrics(run)
     last = {key: value for row in rows for key, value in row.items() if value not in ("", None)}
     found = {key: float(last[f"train_{key}"]) for key in ("seconds", "updates", "frames")}
     found["val_loss"] = min(float(row["val_loss"]) for row in rows if row.get("val_loss"))

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-
 from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
 from benchmarks.study.measure import ASTRAY, LOST
@@ -19,6 +16,7 @@ from benchmarks.study.tables import (
     reference_table,
     training_table,
 )
+from spk_dt.evaluation.plot_style import save_figure
 
 __all__ = ["write_results"]
 
@@ -79,7 +77,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     Args:
         folder: with ``results.jsonl`` of a study, and ``ensembles.jsonl``, ``fractions.jsonl`` and ``beside.jsonl`` if there
             are any.
-        out: Markdown file; the figures ``true_error.png``, ``along_reference.png`` and ``ensembles.png`` go beside it.
+        out: Markdown file; the figures ``true_error``, ``along_reference`` and ``ensembles`` (PDF, SVG, PNG) go beside it.
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
@@ -96,14 +94,14 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
     if any("long_run" in row for row in found):
-        _save(plot_true_error(found), out.with_name("true_error.png"))
+        save_figure(plot_true_error(found), out.with_name("true_error"))
         parts.append("![true error against time](true_error.png)\n")
-    _save(plot_along(found), out.with_name("along_reference.png"))
+    save_figure(plot_along(found), out.with_name("along_reference"))
     parts.append("![error along the reference](along_reference.png)\n")
     if fractions:
         parts += [_FRACTIONS, _fractions_command(fractions), fraction_table(fractions)]
     if ensembles := most_starts(ensembles):
-        _save(plot_ensembles(ensembles), out.with_name("ensembles.png"))
+        save_figure(plot_ensembles(ensembles), out.with_name("ensembles"))
         parts += [_ENSEMBLES, *_ensemble_parts(ensembles), "![survival](ensembles.png)\n"]
     for same in grouped(besides, "budget", "data").values():
         parts += [_BESIDE.format(h_of_r=same[0]["h_of_r_of_others"]), _beside_command(same), reference_table(same)]
@@ -174,8 +172,3 @@ def _ensembles_command(rows: list[Row]) -> str:
     words += [f"--seed {seed}" for seed in sorted({row["seed"] for row in rows})]
     words += [f"--arm {arm}" for arm in by_arm(rows)]
     return " ".join(words)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

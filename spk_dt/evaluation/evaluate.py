@@ -4,7 +4,7 @@ The folder that is written:
 
     settings.json            what was done, and the start frames in order
     start.traj               the start frames: positions, momenta, energy, forces
-    <model>/simulation_<g>.hdf5   the simulations, one for each group of start frames (`spk_dt.evaluation.simulate`)
+    <model>/simulation_<g>.hdf5   the simulations, one for each group of start frames (`spk_dt.evaluation.simulation_file`)
     force_error.csv          force error along the reference trajectory, mean over start frames, for each time step
     force_error_by_start.csv the same for each start frame
     metrics.json             numbers for each model, see `all_metrics`
@@ -23,27 +23,19 @@ from typing import Any
 
 import ase.io
 import numpy as np
-from schnetpack import properties
-from schnetpack.md.data import HDF5Loader
 
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
 from spk_dt.evaluation.force_error import ErrorCurve
-from spk_dt.evaluation.judge import judge, mean_distributions, simulated_trajectories
+from spk_dt.evaluation.judge import judge, mean_distributions
 from spk_dt.evaluation.output import settings, without_nan, write_curves
-from spk_dt.evaluation.simulate import (
-    MAX_DISPLACEMENT,
-    Group,
-    ModelCalculator,
-    Protocol,
-    forces_at_start,
-    group_starts,
-    simulate,
-)
+from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
+from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
-from spk_dt.units import conversion
+from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
 
@@ -57,35 +49,22 @@ class Evaluation:
 
     Args:
         name: name of the model.
-        folder: the folder with its simulations.
-        starts: all start frames, with what the reference does.
-        groups: which of them are together in which simulation.
+        simulations: its simulations, their start frames with what the reference does.
         curves: [n_starts] force error of each start frame.
         averages: averages of the curves, one for each time step.
         exploded_step: [n_starts] first step that a molecule could not make, -1 if it has not exploded.
-        energy_unit: the unit of energies in the files, in eV.
-        force_unit: the unit of forces in the files, in eV/Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         thermostat: whether there was one; then nothing is compared with the reference trajectories, and energy is no
             constant.
     """
 
     name: str
-    folder: Path
-    starts: Sequence[Continuation]
-    groups: Sequence[Group]
+    simulations: Simulations
     curves: Sequence[ErrorCurve]
     averages: Sequence[ErrorCurve]
     exploded_step: np.ndarray
-    energy_unit: float
-    force_unit: float
     tolerance: float
     thermostat: bool = False
-
-    @property
-    def members(self) -> list[tuple[int, ...]]:
-        """For each file of a simulation, the start frames of its molecules."""
-        return [group.members for group in self.groups]
 
 
 def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -98,15 +77,7 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
         ``along_reference``, see `spk_dt.evaluation.force_error.summary`; ``exploded``, the start frames whose simulation
         has exploded: from then on they do not count in means; and what `spk_dt.evaluation.judge.judge` tells.
     """
-    judged = judge(
-        evaluation.folder,
-        evaluation.starts,
-        evaluation.members,
-        evaluation.energy_unit,
-        evaluation.force_unit,
-        evaluation.tolerance,
-        evaluation.thermostat,
-    )
+    exploded = zip(evaluation.simulations.starts, evaluation.exploded_step, strict=True)
     return {
         "along_reference": force_error.summary(evaluation.averages),
         "exploded": [
@@ -117,10 +88,10 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
                 "step": int(step),
                 "time_fs": float(step * one.timestep_fs),
             }
-            for index, (one, step) in enumerate(zip(evaluation.starts, evaluation.exploded_step, strict=True))
+            for index, (one, step) in enumerate(exploded)
             if step >= 0
         ],
-        **judged,
+        **judge(evaluation.simulations, evaluation.tolerance, evaluation.thermostat),
     }
 
 
@@ -210,13 +181,12 @@ def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
     With a thermostat of the models alone, over the whole time.
     """
-    starts, thermostat = evaluations[0].starts, evaluations[0].thermostat
+    starts, thermostat = evaluations[0].simulations.starts, evaluations[0].thermostat
     curves = {} if thermostat else {"reference": mean_distributions([(one.positions, one) for one in starts])}
     for model in evaluations:
-        simulations = simulated_trajectories(model.folder, starts, model.members, model.energy_unit, model.force_unit)
         followed = [
-            (simulation.positions[thermostat | (steps <= starts[index].steps)], starts[index])
-            for index, simulation, steps in simulations
+            (simulation.positions[thermostat | (simulation.step <= starts[index].steps)], starts[index])
+            for index, simulation in model.simulations
         ]
         curves[model.name] = mean_distributions(followed)
     pairs = dict.fromkeys(pair for curve in curves.values() for pair in curve["rdf"])
@@ -269,50 +239,27 @@ def _evaluate_model(
     """Simulations of one model, and their force errors."""
     folder = out / name
     folder.mkdir()
-    energy_unit = conversion(units[0], "eV", "energy")
-    force_unit = energy_unit / conversion(units[1], "Ang", "length")
+    files = [SimulationFile.of(folder, g, *units) for g in range(len(groups))]
+    simulations = Simulations(starts, [group.members for group in groups], files)
     curves: dict[int, ErrorCurve] = {}
     exploded_step = np.full(len(starts), -1)
     for g, group in enumerate(groups):
         calculator = ModelCalculator(file, *units, protocol.compile)
-        path = folder / f"simulation_{g}.hdf5"
-        members = list(group.members)
-        exploded_step[members] = simulate(calculator, starts, group, path, protocol)
-        curves.update(_curves(path, starts, group, exploded_step[members], protocol.every, force_unit))
+        exploded_step[list(group.members)] = simulate(calculator, starts, group, files[g].path, protocol)
+        curves.update({index: _curve(trajectory, starts[index]) for index, trajectory in simulations.of_group(g)})
     ordered = [curves[index] for index in range(len(starts))]
     comparable: dict[float, list[ErrorCurve]] = {}
     for curve, one in zip(ordered, starts, strict=True):
         comparable.setdefault(one.timestep_fs, []).append(curve)
     averages = [force_error.average_curves(same) for same in comparable.values()]
-    return Evaluation(
-        *(name, folder, starts, groups, ordered, averages, exploded_step, energy_unit, force_unit, tolerance),
-        thermostat=protocol.temperature is not None,
-    )
+    thermostat = protocol.temperature is not None
+    return Evaluation(name, simulations, ordered, averages, exploded_step, tolerance, thermostat)
 
 
-def _curves(
-    path: Path,
-    starts: Sequence[Continuation],
-    group: Group,
-    exploded_step: np.ndarray,
-    every: int,
-    force_unit: float,
-) -> dict[int, ErrorCurve]:
-    """Force error of each start frame of a simulation, step 0 included."""
-    data = HDF5Loader(str(path))
-    at_start = np.split(data.database["start/forces"][:], data.molecule_range[1:-1])
-    curves = {}
-    for molecule, index in enumerate(group.members):
-        one = starts[index]
-        steps = np.concatenate([[0], 1 + every * np.arange(data.entries)])
-        with_frame = (steps <= one.steps) & (steps % one.inner_steps == 0)
-        forces = data.get_property(properties.forces, atomistic=True, mol_idx=molecule)
-        predicted = np.concatenate([at_start[molecule][None], forces])[with_frame] * force_unit
-        steps = steps[with_frame]
-        if exploded_step[molecule] >= 0:
-            predicted[steps >= exploded_step[molecule]] = np.nan
-        errors = force_error.element_errors(predicted, one.forces[steps // one.inner_steps], one.start.numbers)
-        none = {element: np.zeros(len(steps)) for element in errors}
-        curves[index] = ErrorCurve(steps, steps * one.timestep_fs, errors, none)
-    data.database.close()
-    return curves
+def _curve(trajectory: SimulatedTrajectory, start: Continuation) -> ErrorCurve:
+    """Force error of a simulation, step 0 included."""
+    with_frame = (trajectory.step <= start.steps) & (trajectory.step % start.inner_steps == 0)
+    steps, forces = trajectory.step[with_frame], start.forces[trajectory.step[with_frame] // start.inner_steps]
+    errors = force_error.element_errors(trajectory.forces[with_frame], forces, start.start.numbers)
+    none = {element: np.zeros(len(steps)) for element in errors}
+    return ErrorCurve(steps, steps * start.timestep_fs, errors, none)

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spk_dt.evaluation.plot_style import REFERENCE, WIDTH, styles, time_unit
+from spk_dt.evaluation.plot_style import REFERENCE, WIDTH, band, legend, panels, styles, time_unit
 from spk_dt.evaluation.results import Errors, Results, read_simulation
 
 __all__ = ["plot_along_reference", "plot_distributions", "plot_energy_change", "plot_error_pairs"]
@@ -27,7 +26,7 @@ def plot_along_reference(results: Results) -> Figure:
     elements = results.elements
     columns = min(3, len(elements))
     rows = -(-len(elements) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.6 * rows + 0.3), layout="constrained", squeeze=False)
+    figure, grid = panels(rows, columns, (WIDTH, 2.6 * rows + 0.3), len(elements))
     style = styles(results.models)
     for axes, element in zip(grid.flat, elements, strict=False):
         for model in results.models:
@@ -38,11 +37,9 @@ def plot_along_reference(results: Results) -> Figure:
         axes.set_title(element, fontsize=10, fontweight="bold")
         axes.set_xlabel("simulation step")
         _time_on_top(axes, results)
-    for axes in grid.flat[len(elements) :]:
-        axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel("force error along\nthe reference (eV/Å)")
-    _legend(figure, grid[0, 0])
+    legend(figure)
     return figure
 
 
@@ -64,14 +61,7 @@ def plot_error_pairs(results: Results) -> Figure:
     if results.thermostat:
         pairs = pairs[1:]
     elements = results.elements
-    figure, grid = plt.subplots(
-        len(elements),
-        len(pairs),
-        figsize=(WIDTH, 1.6 * len(elements) + 0.9),
-        layout="constrained",
-        squeeze=False,
-        sharex="col",
-    )
+    figure, grid = panels(len(elements), len(pairs), (WIDTH, 1.6 * len(elements) + 0.9), sharex="col")
     style = styles(results.models)
     for column, (meaning, name, errors) in enumerate(pairs):
         unit, factor = time_unit(
@@ -94,7 +84,7 @@ def plot_error_pairs(results: Results) -> Figure:
     for row, element in enumerate(elements):
         grid[row, 0].set_ylabel(f"{element} (eV/Å)")
     figure.supylabel("mean absolute force error", fontsize=10)
-    _legend(figure, grid[0, 0])
+    legend(figure)
     return figure
 
 
@@ -105,27 +95,24 @@ def plot_distributions(distributions: Mapping[str, Any], models: Sequence[str]) 
         distributions: content of ``distributions.json``: ``h_of_r`` and ``rdf``, curves by model or ``"reference"``.
         models: names, in the order that determines their styles.
     """
-    panels = []
+    shown = []
     if distributions.get("h_of_r"):
-        panels.append(("all pairs", "h(r) (1/Å)", "h", distributions["h_of_r"]))
+        shown.append(("all pairs", "h(r) (1/Å)", "h", distributions["h_of_r"]))
     for pair, curves in distributions.get("rdf", {}).items():
-        panels.append((pair, "g(r)", "g", curves))
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 2.2 * rows + 0.4), layout="constrained", squeeze=False)
-    style = {"reference": REFERENCE, **styles(models)}
-    for axes, (title, label, key, curves) in zip(grid.flat, panels, strict=False):
+        shown.append((pair, "g(r)", "g", curves))
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, grid = panels(rows, columns, (WIDTH, 2.2 * rows + 0.4), len(shown))
+    style = {"reference": REFERENCE, **styles(models, markers=False)}
+    for axes, (title, label, key, curves) in zip(grid.flat, shown, strict=False):
         for model in ["reference", *models]:
             if model in curves:
-                line = {k: v for k, v in style[model].items() if k != "marker"}
-                axes.plot(curves[model]["r"], curves[model][key], **{"linewidth": 1.2, **line}, label=model)
+                axes.plot(curves[model]["r"], curves[model][key], **style[model], label=model)
         axes.set_title(title, fontsize=10, fontweight="bold")
         axes.set_xlabel("distance r (Å)")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0.0)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    _legend(figure, grid[0, 0])
+    legend(figure)
     return figure
 
 
@@ -135,28 +122,28 @@ def plot_energy_change(results: Results) -> Figure | None:
     for model in results.models:
         for start in results.starts:
             simulation = read_simulation(results, model, start, _MOST_POINTS)
-            if simulation is not None and simulation.total_energy is not None and len(simulation.step):
-                change = (simulation.total_energy - simulation.total_energy[0]) / len(simulation.numbers)
-                if not np.isfinite(change).any():
-                    continue
-                changes.setdefault(model, []).append((simulation.step * start.timestep_fs, 1e3 * change))
+            if simulation is not None:
+                energy = simulation.total_energy
+                change = 1e3 * (energy - energy[0]) / len(simulation.atomic_numbers)
+                if np.isfinite(change).any():
+                    changes.setdefault(model, []).append((simulation.time_fs, change))
     if not changes:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.0), layout="constrained")
+    figure, ((axes,),) = panels(1, 1, (WIDTH, 3.0))
     unit, factor = time_unit(max(time[-1] for lines in changes.values() for time, _ in lines))
-    style = styles(results.models)
+    style = styles(results.models, markers=False)
     largest = []
     for model, lines in changes.items():
-        look = {key: style[model][key] for key in ("color", "linestyle")}
+        look = style[model] | {"linewidth": 0.8}
         for i, (time, change) in enumerate(lines):
-            axes.plot(time * factor, change, **look, linewidth=0.8, label=model if i == 0 else None)
+            axes.plot(time * factor, change, **look, label=model if i == 0 else None)
             largest.append(np.nanmax(np.abs(change)))
     if max(largest) > _LOG_FROM * max(np.median(largest), 1e-3):
         axes.set_yscale("symlog", linthresh=max(1.0, float(np.median(largest))))
     axes.axhline(0.0, color="0.6", linewidth=0.6)
     axes.set_xlabel(f"simulated time ({unit})")
     axes.set_ylabel("change of total energy\n(meV per atom)")
-    _legend(figure, axes)
+    legend(figure)
     return figure
 
 
@@ -182,11 +169,9 @@ def _line(axes: Axes, x: np.ndarray, errors: Errors, style: Mapping[str, Any], l
     """A curve, thinned to what can be seen, with its spread."""
     every = slice(None, None, max(1, len(x) // _MOST_POINTS))
     marker = {"markevery": max(1, len(x[every]) // 8), "markersize": 3.5}
-    axes.plot(x[every], errors.mae[every], **style, **marker, linewidth=1.2, label=label)
+    axes.plot(x[every], errors.mae[every], **style, **marker, label=label)
     if errors.low is not None and errors.high is not None:
-        axes.fill_between(
-            x[every], errors.low[every], errors.high[every], color=style["color"], alpha=0.18, linewidth=0
-        )
+        band(axes, x[every], errors.low[every], errors.high[every], style["color"])
 
 
 def _error_axis(axes: Axes) -> None:
@@ -206,9 +191,3 @@ def _time_on_top(axes: Axes, results: Results) -> None:
         timestep = timesteps.pop()
         top = axes.secondary_xaxis("top", functions=(lambda step: step * timestep, lambda time: time / timestep))
         top.set_xlabel("time (fs)")
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, below them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9)

@@ -1,120 +1,26 @@
-"""The simulations of a model, read back from their files and judged: stability, structure, conservation of energy."""
+"""The simulations of a model judged: stability, structure, conservation of energy."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import ase.units
 import numpy as np
-from schnetpack import properties
-from schnetpack import units as spk_units
-from schnetpack.md.data import HDF5Loader
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.distributions import distance_distribution, radial_distribution
-from spk_dt.evaluation.stability import SimulatedTrajectory, stability_metrics
+from spk_dt.evaluation.simulation_file import Simulations
+from spk_dt.evaluation.stability import stability_metrics
 
-__all__ = ["judge", "mean_distributions", "simulated_trajectories", "simulated_trajectory"]
-
-
-def simulated_trajectory(
-    loader: HDF5Loader, molecule: int, start: Continuation, energy_unit: float, force_unit: float
-) -> tuple[SimulatedTrajectory, np.ndarray]:
-    """One molecule of a simulation, from its start frame to its end.
-
-    Args:
-        loader: file of `spk_dt.evaluation.simulate`.
-        molecule: index of the molecule in the file.
-        start: its start frame.
-        energy_unit: unit of the energies of the model, in eV.
-        force_unit: unit of the forces of the model, in eV/Å.
-
-    Returns:
-        the trajectory, NaN from the step on that the molecule could not make because it had exploded; and [n_frames] the
-        simulation step of each frame, 0 for the start frame.
-    """
-    every = int(loader.database["molecules"].attrs["every_n_steps"])
-    steps = 1 + every * np.arange(loader.entries)
-    exploded = int(loader.database.attrs["exploded_step"][molecule])
-    lost = (steps >= exploded) & (exploded >= 0)
-    atoms = start.start
-    first, last = loader.molecule_range[molecule : molecule + 2]
-    to_ang = spk_units.convert_units("nm", "Ang")
-
-    def stored(values: np.ndarray, factor: float) -> np.ndarray:
-        values = np.array(values, dtype=float) * factor
-        values[lost] = np.nan
-        return values
-
-    energy = loader.get_property(properties.energy, atomistic=False, mol_idx=molecule).reshape(-1)
-    energy = stored(energy, energy_unit)
-    forces = stored(loader.get_property(properties.forces, atomistic=True, mol_idx=molecule), force_unit)
-    positions = stored(loader.get_positions(molecule), to_ang)
-    velocities = stored(loader.get_velocities(molecule), to_ang * spk_units.fs)
-    start_energy = loader.database["start/energy"][molecule].sum() * energy_unit
-    start_forces = loader.database["start/forces"][first:last] * force_unit
-    steps = np.concatenate([[0], steps])
-    return SimulatedTrajectory(
-        time_fs=steps * start.timestep_fs,
-        positions=np.concatenate([atoms.positions[None], positions]),
-        velocities=np.concatenate([atoms.get_velocities()[None] * ase.units.fs, velocities]),
-        potential_energy=np.concatenate([[start_energy], energy]),
-        forces=np.concatenate([start_forces[None], forces]),
-        atomic_numbers=atoms.numbers,
-        masses=atoms.get_masses(),
-        cell=atoms.cell.array,
-        pbc=atoms.pbc,
-    ), steps
+__all__ = ["judge", "mean_distributions"]
 
 
-def simulated_trajectories(
-    folder: Path,
-    starts: Sequence[Continuation],
-    members: Sequence[Sequence[int]],
-    energy_unit: float,
-    force_unit: float,
-) -> Iterator[tuple[int, SimulatedTrajectory, np.ndarray]]:
-    """All simulations of a model, one after the other.
-
-    Args:
-        folder: its folder with ``simulation_<g>.hdf5``.
-        starts: all start frames.
-        members: for each file, the start frames of its molecules.
-        energy_unit: unit of the energies of the model, in eV.
-        force_unit: unit of the forces of the model, in eV/Å.
-
-    Yields:
-        index of the start frame, and what `simulated_trajectory` returns.
-    """
-    for g, indices in enumerate(members):
-        loader = HDF5Loader(str(folder / f"simulation_{g}.hdf5"))
-        try:
-            for molecule, index in enumerate(indices):
-                yield index, *simulated_trajectory(loader, molecule, starts[index], energy_unit, force_unit)
-        finally:
-            loader.database.close()
-
-
-def judge(
-    folder: Path,
-    starts: Sequence[Continuation],
-    members: Sequence[Sequence[int]],
-    energy_unit: float,
-    force_unit: float,
-    tolerance: float,
-    thermostat: bool = False,
-) -> dict[str, Any]:
+def judge(simulations: Simulations, tolerance: float, thermostat: bool = False) -> dict[str, Any]:
     """Stability, structure and conservation of energy of all simulations of a model.
 
     With a thermostat bonds are those of the start frames, structure is not compared, and of the energy the temperature
     and the largest force remain.
 
     Args:
-        folder: its folder with ``simulation_<g>.hdf5``.
-        starts: all start frames, with the reference trajectories from there on.
-        members: for each file, the start frames of its molecules.
-        energy_unit: unit of the energies of the model, in eV.
-        force_unit: unit of the forces of the model, in eV/Å.
+        simulations: those of the model, their start frames with the reference trajectories from there on.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         thermostat: whether the simulations had one, so that they do not follow the reference.
 
@@ -124,11 +30,11 @@ def judge(
         `spk_dt.evaluation.stability.stability_metrics` for each of them.
     """
     single: dict[int, dict[str, Any]] = {}
-    for index, trajectory, _ in simulated_trajectories(folder, starts, members, energy_unit, force_unit):
-        one = starts[index]
+    for index, trajectory in simulations:
+        one = simulations.starts[index]
         reference = None if thermostat else one.positions
         single[index] = stability_metrics(trajectory, reference, tolerance, None if thermostat else one.time_fs)
-    found = [single[index] for index in range(len(starts))]
+    found = [single[index] for index in range(len(simulations.starts))]
     conservation = [one["conservation"] for one in found]
     stability = {
         "tolerance_ang": tolerance,

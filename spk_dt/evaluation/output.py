@@ -3,7 +3,7 @@
 import csv
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from spk_dt.evaluation import force_error
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.simulate import Group
 
-__all__ = ["settings", "without_nan", "write_curves"]
+__all__ = ["settings", "without_nan", "write_curves", "write_table"]
 
 
 def settings(
@@ -62,10 +62,15 @@ def write_curves(
         for row in force_error.rows(curve, False)
     ]
     for name, table in (("force_error.csv", means), ("force_error_by_start.csv", singles)):
-        with (out / name).open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+        write_table(out / name, list(table[0]), table)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV table with a row for each dictionary; None is empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def without_nan(value: Any) -> Any:

@@ -1,22 +1,27 @@
 """What an evaluation left in its folder, read once for figures and report: settings, tables, metrics, trajectories.
 
-The folder holds ``settings.json``, ``force_error.csv`` and, for each model, ``NAME/simulation_<g>.hdf5``; and, depending on
-what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json`` and ``distributions.json``.
+The folder holds ``settings.json``, ``force_error.csv``, ``start.traj`` and, for each model, ``NAME/simulation_<g>.hdf5``;
+and, depending on what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json`` and
+``distributions.json``.
 """
 
 import csv
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
-from schnetpack import properties
-from schnetpack.md.data import HDF5Loader
-from schnetpack.units import convert_units
 
-__all__ = ["Errors", "Results", "Simulation", "Start", "read_results", "read_simulation"]
+from spk_dt.data.continuation import Continuation
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
+from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
+from spk_dt.labels.unit_check import parse_unit
+
+__all__ = ["Errors", "Results", "Start", "read_results", "read_simulation"]
 
 
 @dataclass(frozen=True)
@@ -93,22 +98,29 @@ class Results:
         """Whether simulations had a thermostat; then they follow no reference."""
         return self.settings.get("temperature") is not None
 
+    @cached_property
+    def continuations(self) -> list[Continuation]:
+        """The start frames, without the reference that follows them."""
+        frames = ase.io.read(self.directory / "start.traj", ":")
+        nothing = np.empty((0, 0, 3))
+        return [
+            Continuation(start.trajectory, start.frame, start.timestep_fs, atoms, nothing, np.empty(0), nothing, 0)
+            for start, atoms in zip(self.starts, frames, strict=True)
+        ]
 
-@dataclass(frozen=True)
-class Simulation:
-    """Simulation of one model from one start.
+    def simulations(self, model: str) -> Simulations:
+        """The simulations of a model."""
+        members: dict[int, dict[int, int]] = defaultdict(dict)
+        for index, start in enumerate(self.starts):
+            members[start.group][start.molecule] = index
+        groups = sorted(members)
+        indices = [[index for _, index in sorted(members[group].items())] for group in groups]
+        return Simulations(self.continuations, indices, [self.file(model, group) for group in groups])
 
-    Args:
-        step: [n_frames] simulation step; the start itself, step 0, is not among them, and nothing from an explosion on.
-        positions: [n_frames, n_atoms, 3] Å.
-        total_energy: [n_frames] potential and kinetic energy in eV; None if velocities were not stored.
-        numbers: [n_atoms] atomic numbers.
-    """
-
-    step: np.ndarray
-    positions: np.ndarray
-    total_energy: np.ndarray | None
-    numbers: np.ndarray
+    def file(self, model: str, group: int) -> SimulationFile:
+        """The file with the simulations of a model from a group of start frames."""
+        units = parse_unit(self.settings["energy_unit"], "eV"), parse_unit(self.settings["distance_unit"], "Ang")
+        return SimulationFile.of(self.directory / model, group, *units)
 
 
 def read_results(directory: str | Path) -> Results:
@@ -150,44 +162,25 @@ def read_results(directory: str | Path) -> Results:
     )
 
 
-def read_simulation(results: Results, model: str, start: Start, most: int | None = None) -> Simulation | None:
-    """Simulation of a model from a start, or None if its file is not there.
+def read_simulation(results: Results, model: str, start: Start, most: int | None = None) -> SimulatedTrajectory | None:
+    """Simulation of a model from a start, without the start frame itself and without frames from an explosion on.
 
     Args:
         results: what was evaluated.
         model: name of the model.
         start: where the simulation starts.
         most: number of frames to keep at most, evenly spaced; None keeps all.
+
+    Returns:
+        None if its file is not there, or nothing is left.
     """
-    path = results.directory / model / f"simulation_{start.group}.hdf5"
-    if not path.is_file():
+    file = results.file(model, start.group)
+    if not file.path.is_file():
         return None
-    loader = HDF5Loader(str(path), load_properties=False)
-    try:
-        every = int(loader.database["molecules"].attrs.get("every_n_steps", 1))
-        step = 1 + every * np.arange(loader.entries)
-        step = step[: np.searchsorted(step, _exploded_step(results, model, start))]
-        chosen = slice(0, len(step), 1 if most is None else max(1, -(-len(step) // most)))
-        energy = None
-        if "velocities" in loader.properties:
-            energy = loader.get_kinetic_energy(start.molecule) + loader.get_potential_energy(start.molecule)
-            energy = energy[chosen] * convert_units("kJ/mol", "eV")
-        return Simulation(
-            step=step[chosen],
-            positions=loader.get_positions(start.molecule)[chosen] * convert_units("nm", "Ang"),
-            total_energy=energy,
-            numbers=np.asarray(loader.get_property(properties.Z, True, start.molecule)),
-        )
-    finally:
-        loader.database.close()
-
-
-def _exploded_step(results: Results, model: str, start: Start) -> float:
-    """First step that a simulation could not make, or infinity."""
-    index = results.starts.index(start)
-    exploded = results.metrics.get(model, {}).get("exploded")
-    found = [entry for entry in exploded if entry["start"] == index] if isinstance(exploded, list) else []
-    return float(found[0]["step"]) if found else np.inf
+    (trajectory,) = file.read({start.molecule: results.continuations[results.starts.index(start)]})
+    kept = np.flatnonzero(trajectory.intact)[1:]
+    kept = kept[:: 1 if most is None else max(1, -(-len(kept) // most))]
+    return trajectory[kept] if len(kept) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,11 +8,9 @@ A broken bond is not a fault as such: a molecule may dissociate. So the referenc
 bonds that it keeps are reported apart from those that break in it as well.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
-import ase.units
 import numpy as np
 from ase import Atoms
 
@@ -20,78 +18,9 @@ from spk_dt.evaluation.bonds import TOLERANCE_ANG, find_bonds, first_broken, usu
 from spk_dt.evaluation.conservation import energy_conservation
 from spk_dt.evaluation.distributions import distance_distribution, distance_mae, radial_distribution, rdf_mae
 from spk_dt.evaluation.pair_distances import finite_frames, pair_distances
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 
-__all__ = ["BrokenBond", "SimulatedTrajectory", "Stability", "bond_stability", "stability_metrics"]
-
-
-@dataclass(frozen=True)
-class SimulatedTrajectory:
-    """A trajectory at constant energy and cell, its frames in order of time.
-
-    Args:
-        time_fs: [n_frames] time, fs, increasing.
-        positions: [n_frames, n_atoms, 3] Å.
-        velocities: [n_frames, n_atoms, 3] Å/fs.
-        potential_energy: [n_frames] eV.
-        forces: [n_frames, n_atoms, 3] eV/Å.
-        atomic_numbers: [n_atoms].
-        masses: [n_atoms] Dalton.
-        cell: [3, 3] Å; zero where there is none.
-        pbc: [3] periodic directions.
-
-    Raises:
-        ValueError: if the shapes do not fit each other, there is no frame, or time does not increase.
-    """
-
-    time_fs: np.ndarray
-    positions: np.ndarray
-    velocities: np.ndarray
-    potential_energy: np.ndarray
-    forces: np.ndarray
-    atomic_numbers: np.ndarray
-    masses: np.ndarray
-    cell: np.ndarray
-    pbc: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Check the shapes."""
-        n_frames, n_atoms = len(self.time_fs), len(self.atomic_numbers)
-        expected = {
-            "time_fs": (n_frames,),
-            "positions": (n_frames, n_atoms, 3),
-            "velocities": (n_frames, n_atoms, 3),
-            "potential_energy": (n_frames,),
-            "forces": (n_frames, n_atoms, 3),
-            "masses": (n_atoms,),
-            "cell": (3, 3),
-            "pbc": (3,),
-        }
-        for name, shape in expected.items():
-            found = np.shape(getattr(self, name))
-            if found != shape:
-                raise ValueError(f"{name} has shape {found}, but {n_frames} frames of {n_atoms} atoms need {shape}.")
-        if n_frames == 0 or not (np.diff(self.time_fs) > 0.0).all():
-            raise ValueError("a trajectory needs a frame, and time that increases from frame to frame.")
-
-    @classmethod
-    def from_frames(cls, frames: Sequence[Atoms], timestep_fs: float) -> Self:
-        """The trajectory of ASE structures that carry velocities, energy and forces.
-
-        Args:
-            frames: [n_frames] in the units of ASE.
-            timestep_fs: time from one frame to the next, fs.
-        """
-        return cls(
-            time_fs=timestep_fs * np.arange(len(frames)),
-            positions=np.array([atoms.positions for atoms in frames]),
-            velocities=np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs,
-            potential_energy=np.array([atoms.get_potential_energy() for atoms in frames]),
-            forces=np.array([atoms.get_forces(apply_constraint=False) for atoms in frames]),
-            atomic_numbers=frames[0].numbers,
-            masses=frames[0].get_masses(),
-            cell=frames[0].cell.array,
-            pbc=frames[0].pbc,
-        )
+__all__ = ["BrokenBond", "Stability", "bond_stability", "stability_metrics"]
 
 
 @dataclass(frozen=True)

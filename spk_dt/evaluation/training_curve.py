@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-__all__ = ["TrainingCurve", "plot_training_curve", "read_training_curve"]
+from spk_dt.evaluation.plot_style import COLOURS, GREY, WIDTH, legend, panels
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart and which differ in print
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+__all__ = ["TrainingCurve", "logged_metrics", "plot_training_curve", "read_training_curve"]
+
+_BLUE, _ORANGE = COLOURS[:2]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,24 @@ class TrainingCurve:
         return [(int(self.length[i]), int(self.epochs[i]), float(self.error[i])) for i in ends]
 
 
+def logged_metrics(run: str | Path) -> list[dict[str, str]]:
+    """Rows that the CSV logger wrote during ``spktrain``, those of a run that was resumed one after the other.
+
+    Raises:
+        FileNotFoundError: if there are no metrics in the folder of the run.
+    """
+    files = sorted(Path(run).glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    if not files:
+        raise FileNotFoundError(
+            f"'{run}' has no csv/version_*/metrics.csv; train with logger=csv, or logger=[tensorboard,csv]."
+        )
+    rows: list[dict[str, str]] = []
+    for file in files:
+        with file.open(newline="") as stream:
+            rows += csv.DictReader(stream)
+    return rows
+
+
 def read_training_curve(run: str | Path) -> TrainingCurve:
     """Read the metrics that the CSV logger wrote during ``spktrain``.
 
@@ -47,19 +65,12 @@ def read_training_curve(run: str | Path) -> TrainingCurve:
         FileNotFoundError: if there are no metrics in the folder.
         ValueError: if no epoch has been finished.
     """
-    files = sorted(Path(run).glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
-    if not files:
-        raise FileNotFoundError(
-            f"'{run}' has no csv/version_*/metrics.csv; train with logger=csv, or logger=[tensorboard,csv]."
-        )
     error: dict[int, float] = {}
     length: dict[int, float] = {}
-    for file in files:
-        with file.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                for key, values in (("val_loss", error), ("S", length)):
-                    if row.get(key):
-                        values[int(row["epoch"])] = float(row[key])
+    for row in logged_metrics(run):
+        for key, values in (("val_loss", error), ("S", length)):
+            if row.get(key):
+                values[int(row["epoch"])] = float(row[key])
     epochs = sorted(error.keys() & length.keys())
     if not epochs:
         raise ValueError(
@@ -79,7 +90,7 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
         curve: what to plot.
         unit: unit of force.
     """
-    figure, axes = plt.subplots(figsize=(6.0, 3.7), layout="constrained")
+    figure, ((axes,),) = panels(1, 1, (WIDTH, 3.7))
     axes.plot(curve.epochs, curve.error, color=_BLUE, marker="o", markersize=3, linewidth=1.2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
@@ -89,9 +100,8 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
     axes.set_ylabel(f"validation error of free rollouts ({unit})")
     stages = curve.stages()
     begin = curve.epochs[0] - 0.5
+    _shade_every_other(axes, stages)
     for i, (length, last, _) in enumerate(stages):
-        if i % 2 == 1:
-            axes.axvspan(begin, last + 0.5, color=_GREY, alpha=0.18, linewidth=0)
         axes.annotate(
             f"S = {length}" if i == 0 else f"{length}",
             ((begin + last + 0.5) / 2, 1.0),
@@ -107,15 +117,9 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
         first = stages[0]
         level = {"color": _ORANGE, "linestyle": "--", "linewidth": 1.2}
         axes.axhline(first[2], **level, label=f"end of S = {first[0]}: {first[2]:.3f}")
-        axes.plot(
-            [],
-            [],
-            color=_BLUE,
-            marker="o",
-            markersize=3,
-            label=f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}",
-        )
-        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+        last = f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}"
+        axes.plot([], [], color=_BLUE, marker="o", markersize=3, label=last)
+        legend(figure)
         _magnify(axes, curve, first, level)
     return figure
 
@@ -134,12 +138,14 @@ def _magnify(axes: Axes, curve: TrainingCurve, first: tuple[int, int, float], le
     shown = np.append(curve.error[after & (curve.error < 3.0 * first[2])], first[2])
     margin = 0.1 * max(np.ptp(shown), 0.02 * first[2])
     inset.set_ylim(shown.min() - margin, shown.max() + margin)
-    begin = first[1] + 0.5
-    for i, (_, last, _) in enumerate(curve.stages()[1:], start=1):
-        if i % 2 == 1:
-            inset.axvspan(begin, last + 0.5, color=_GREY, alpha=0.18, linewidth=0)
-        begin = last + 0.5
+    _shade_every_other(inset, curve.stages())
     inset.set_xlim(first[1] - 0.5, curve.epochs[-1] + 0.5)
     inset.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     inset.tick_params(labelsize=8)
     inset.set_title("after the first convergence, linear axis", fontsize=8, pad=3)
+
+
+def _shade_every_other(axes: Axes, stages: list[tuple[int, int, float]]) -> None:
+    """Grey behind the second stage, the fourth, ..."""
+    for (_, before, _), (_, last, _) in zip(stages[0::2], stages[1::2], strict=False):
+        axes.axvspan(before + 0.5, last + 0.5, color=GREY, alpha=0.18, linewidth=0)

@@ -22,7 +22,6 @@ which needs no common zero of energies. At constant energy e(t) is also what the
 of an atom is a scale for it, 39 meV at 300 K.
 """
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,17 +29,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from spk_dt.data.continuation import Continuation
-from spk_dt.evaluation.judge import simulated_trajectories
+from spk_dt.evaluation.output import write_table
 from spk_dt.evaluation.results import Results, read_results
 from spk_dt.labels.relabel import Labels, relabel
-from spk_dt.labels.unit_check import parse_unit
-from spk_dt.units import conversion
 
 __all__ = ["true_errors", "true_force_error"]
 
@@ -116,10 +111,12 @@ def true_errors(
         of_energy += [{"model": model, **row} for row in energies]
         summary = {**_summary(errors), "energy": _energy_summary(energies)}
         found[model] = {"reference": reference, "every": every, **summary, "labels": labels.as_dict()}
-    _write(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
-    _write(directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start)
+    write_table(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
+    write_table(
+        directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start
+    )
     columns = ["model", "start", "step", "time_fs", "error_mev_per_atom"]
-    _write(directory / "true_energy_error_by_start.csv", columns, of_energy)
+    write_table(directory / "true_energy_error_by_start.csv", columns, of_energy)
     metrics = {model: {**results.metrics.get(model, {}), "true_error": found[model]} for model in results.models}
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return found
@@ -165,49 +162,21 @@ def true_force_error(
     }
 
 
-def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _report(progress: Progress, model: str, total: int, done: int) -> None:
     progress(model, done, total)
 
 
 def _visited(results: Results, model: str, every: int) -> list[_Visited]:
     """The geometries at the steps to be relabelled, by start."""
-    energy_unit = conversion(parse_unit(results.settings["energy_unit"], "eV"), "eV", "energy")
-    position_unit = conversion(parse_unit(results.settings["distance_unit"], "Ang"), "Ang", "length")
-    starts = _starts(results)
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, start in enumerate(results.starts):
-        members[start.group].append(index)
-    groups = [sorted(members[g], key=lambda index: results.starts[index].molecule) for g in sorted(members)]
     visited = []
-    for index, trajectory, steps in simulated_trajectories(
-        results.directory / model, starts, groups, energy_unit, energy_unit / position_unit
-    ):
-        chosen = np.unique(np.searchsorted(steps, np.arange(0, steps[-1] + 1, every)))
-        for frame in chosen:
-            if not np.isfinite(trajectory.positions[frame]).all():
-                continue  # exploded before
-            atoms = starts[index].start.copy()
+    for index, trajectory in results.simulations(model):
+        chosen = np.unique(np.searchsorted(trajectory.step, np.arange(0, trajectory.step[-1] + 1, every)))
+        for frame in chosen[trajectory.intact[chosen]]:
+            atoms = results.continuations[index].start.copy()
             atoms.positions = trajectory.positions[frame]
             energy = float(trajectory.potential_energy[frame])
-            visited.append(_Visited(index, int(steps[frame]), atoms, trajectory.forces[frame], energy))
+            visited.append(_Visited(index, int(trajectory.step[frame]), atoms, trajectory.forces[frame], energy))
     return visited
-
-
-def _starts(results: Results) -> list[Continuation]:
-    """The start frames, without the reference that follows them."""
-    frames = ase.io.read(results.directory / "start.traj", ":")
-    nothing = np.empty((0, 0, 3))
-    return [
-        Continuation(start.trajectory, start.frame, start.timestep_fs, atoms, nothing, np.empty(0), nothing, 0)
-        for start, atoms in zip(results.starts, frames, strict=True)
-    ]
 
 
 def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:

@@ -13,7 +13,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from spk_dt.data.continuation import continuation, trajectory_database
-from spk_dt.evaluation.results import Results, Simulation, Start, read_simulation
+from spk_dt.evaluation.results import Results, Start, read_simulation
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 
 __all__ = ["chemiscope_script", "scenes"]
 
@@ -55,16 +56,16 @@ def scenes(results: Results) -> dict[str, Any]:
             simulation = read_simulation(results, model, start)
             if simulation is None or len(usable := _usable(simulation)) == 0:
                 continue
-            symbols = [chemical_symbols[z] for z in simulation.numbers]
+            symbols = [chemical_symbols[z] for z in simulation.atomic_numbers]
             most = max(2, min(_MOST_FRAMES, share // (3 * len(symbols))))
             together = [] if reference is None else _together(simulation.step, usable, start, len(reference))
             run = {"model": model, "start": len(names)}
             if len(together):
                 chosen = _evenly(together, most)
                 beside = {"reference": _integers(reference[simulation.step[chosen] // start.inner_steps])}
-                runs.append(run | {"part": "beside the reference"} | _frames(simulation, start, chosen) | beside)
+                runs.append(run | {"part": "beside the reference"} | _frames(simulation, chosen) | beside)
             if len(usable) > 1.05 * len(together):
-                runs.append(run | {"part": "whole run"} | _frames(simulation, start, _evenly(usable, most)))
+                runs.append(run | {"part": "whole run"} | _frames(simulation, _evenly(usable, most)))
             found = True
         if found:
             names.append({"name": f"{start.trajectory}, frame {start.frame}", "symbols": symbols})
@@ -86,7 +87,7 @@ def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray | 
     return found
 
 
-def _usable(simulation: Simulation) -> np.ndarray:
+def _usable(simulation: SimulatedTrajectory) -> np.ndarray:
     """Indices of the frames before the first in which an atom is lost."""
     lost = ~(np.abs(simulation.positions) < _FARTHEST).all(axis=(1, 2))
     return np.arange(lost.argmax() if lost.any() else len(lost))
@@ -103,9 +104,9 @@ def _evenly(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
 
 
-def _frames(simulation: Simulation, start: Start, chosen: np.ndarray) -> dict[str, Any]:
+def _frames(simulation: SimulatedTrajectory, chosen: np.ndarray) -> dict[str, Any]:
     """Times and positions of the chosen frames."""
-    time = np.round(simulation.step[chosen] * start.timestep_fs, 3)
+    time = np.round(simulation.time_fs[chosen], 3)
     return {"time": time.tolist(), "positions": _integers(simulation.positions[chosen])}
 
 

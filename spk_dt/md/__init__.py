@@ -1,4 +1,6 @@
 from spk_dt.md.barostats import AnisotropicBarostat, CentroidBarostat
+from spk_dt.md.calculator import ModelCalculator
+from spk_dt.md.freezing import MAX_DISPLACEMENT, FreezingVerlet
 from spk_dt.md.hooks import ExplodedError, ReferenceComparison, StopExploded
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.neighborlist import VerletNeighborList
@@ -7,12 +9,15 @@ from spk_dt.md.restart import Checkpoint, FileLogger
 from spk_dt.md.streams import MoleculeStream
 
 __all__ = [
+    "MAX_DISPLACEMENT",
     "AnisotropicBarostat",
     "CentroidBarostat",
     "Checkpoint",
     "ExplodedError",
     "FileLogger",
     "FramesInit",
+    "FreezingVerlet",
+    "ModelCalculator",
     "MoleculeStream",
     "OutputFolder",
     "ReferenceComparison",

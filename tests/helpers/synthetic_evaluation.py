@@ -47,6 +47,13 @@ def write_hdf5(path, numbers, masses, positions, velocities, energies, cell, tim
             every_n_steps=1,
             entries=n_frames,
         )
+        forces = np.zeros((n_frames, 3 * n_molecules * n_atoms))
+        properties = file.create_dataset("properties", data=np.concatenate([energies, forces], axis=1)[:, None])
+        properties.attrs["shapes"] = json.dumps({"energy": [n_molecules], "forces": [n_molecules * n_atoms, 3]})
+        positions = {"energy": [0, n_molecules], "forces": [n_molecules, (1 + 3 * n_atoms) * n_molecules]}
+        properties.attrs["positions"] = json.dumps(positions)
+        file["start/energy"], file["start/forces"] = energies[0], forces[0].reshape(-1, 3)
+        file.attrs["exploded_step"] = np.full(n_molecules, -1)
 
 
 def make_evaluation(folder: Path, data: Path, split: str, long_steps: int = 0, models=MODELS, run=None) -> Path:

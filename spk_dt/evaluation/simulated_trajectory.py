@@ -1,0 +1,98 @@
+"""A simulated trajectory: its frames in order of time, in Å, eV, Dalton and fs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import ase.units
+import numpy as np
+from ase import Atoms
+
+from spk_dt.evaluation.conservation import kinetic_energy
+
+__all__ = ["SimulatedTrajectory"]
+
+
+@dataclass(frozen=True)
+class SimulatedTrajectory:
+    """A trajectory at constant cell, its frames in order of time. Frames from an explosion on are NaN.
+
+    Args:
+        step: [n_frames] simulation step.
+        time_fs: [n_frames] time, fs, increasing.
+        positions: [n_frames, n_atoms, 3] Å.
+        velocities: [n_frames, n_atoms, 3] Å/fs.
+        potential_energy: [n_frames] eV.
+        forces: [n_frames, n_atoms, 3] eV/Å.
+        atomic_numbers: [n_atoms].
+        masses: [n_atoms] Dalton.
+        cell: [3, 3] Å; zero where there is none.
+        pbc: [3] periodic directions.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, there is no frame, or time does not increase.
+    """
+
+    step: np.ndarray
+    time_fs: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray
+    potential_energy: np.ndarray
+    forces: np.ndarray
+    atomic_numbers: np.ndarray
+    masses: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        n_frames, n_atoms = len(self.time_fs), len(self.atomic_numbers)
+        expected = {
+            **dict.fromkeys(("step", "time_fs", "potential_energy"), (n_frames,)),
+            **dict.fromkeys(("positions", "velocities", "forces"), (n_frames, n_atoms, 3)),
+            "masses": (n_atoms,),
+            "cell": (3, 3),
+            "pbc": (3,),
+        }
+        for name, shape in expected.items():
+            found = np.shape(getattr(self, name))
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}, but {n_frames} frames of {n_atoms} atoms need {shape}.")
+        if n_frames == 0 or not (np.diff(self.time_fs) > 0.0).all():
+            raise ValueError("a trajectory needs a frame, and time that increases from frame to frame.")
+
+    def __getitem__(self, frames: slice | np.ndarray) -> Self:
+        """The trajectory of some of its frames."""
+        names = ("step", "time_fs", "positions", "velocities", "potential_energy", "forces")
+        return replace(self, **{name: getattr(self, name)[frames] for name in names})
+
+    @property
+    def intact(self) -> np.ndarray:
+        """[n_frames] true before the simulation exploded."""
+        return np.isfinite(self.positions).all(axis=(1, 2))
+
+    @property
+    def total_energy(self) -> np.ndarray:
+        """[n_frames] potential and kinetic energy, eV."""
+        return self.potential_energy + kinetic_energy(self.velocities, self.masses)
+
+    @classmethod
+    def from_frames(cls, frames: Sequence[Atoms], timestep_fs: float) -> Self:
+        """The trajectory of ASE structures that carry velocities, energy and forces.
+
+        Args:
+            frames: [n_frames] in the units of ASE.
+            timestep_fs: time from one frame to the next, fs.
+        """
+        return cls(
+            step=np.arange(len(frames)),
+            time_fs=timestep_fs * np.arange(len(frames)),
+            positions=np.array([atoms.positions for atoms in frames]),
+            velocities=np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs,
+            potential_energy=np.array([atoms.get_potential_energy() for atoms in frames]),
+            forces=np.array([atoms.get_forces(apply_constraint=False) for atoms in frames]),
+            atomic_numbers=frames[0].numbers,
+            masses=frames[0].get_masses(),
+            cell=frames[0].cell.array,
+            pbc=frames[0].pbc,
+        )
