@@ -382,14 +382,15 @@ def test_what_training_logs(tmp_path):
 def test_displaced_frames(database, tmp_path):
     module = TrajectoryDataModule(str(database), 4, split_file=None)
     module.setup()
-    callback = DisplacedFrames("ase.calculators.emt:EMT", n_labels=40, n_systems=1, steps=40)
-    callback._begin(module)
+    simulations = DisplacedFrames(n_systems=1, steps=40)
+    simulations.start(module.train_dataset)
     task = type("Task", (), {"trainer": type("Trainer", (), {"datamodule": module})})
     frames = [module.frames.window("_positions", i, 1)[0] for i in module.train_idx]
     moves = []
-    for atoms in callback._simulate(task, module.frames)[0]:
+    for atoms in simulations.run(task, module.frames, 40)[0]:
         nearest = min(frames, key=lambda positions: np.abs(atoms.positions - positions).sum())
         moves.append(atoms.positions - nearest)
+    assert len(moves) == 40
     assert np.std(moves) == pytest.approx(0.1, rel=0.2)
 
 
