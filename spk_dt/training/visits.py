@@ -14,24 +14,20 @@ log = logging.getLogger(__name__)
 
 _GROUPS = {"schedule": RoundSchedule, "simulations": ModelSimulations, "labels": Labelling}
 
-#: name of each argument -> its group, in the order in which they stood
+#: argument -> its group, none for two of them; in the old order
 _GROUP_OF = {
-    **dict.fromkeys(("reference",), "labels"),
-    **dict.fromkeys(("n_rounds", "first_epoch", "every_n_epochs", "extra_rounds"), "schedule"),
-    **dict.fromkeys(("n_systems", "steps"), "simulations"),
-    **dict.fromkeys(("n_labels",), "labels"),
-    **dict.fromkeys(("max_steps", "time_step", "kinetic_energy"), "simulations"),
-    **dict.fromkeys(("share",), ""),
-    **dict.fromkeys(("max_force", "n_processes"), "labels"),
-    **dict.fromkeys(("folder",), ""),
-}
+    "reference": "labels", "n_rounds": "schedule", "first_epoch": "schedule", "every_n_epochs": "schedule",
+    "extra_rounds": "schedule", "n_systems": "simulations", "steps": "simulations", "n_labels": "labels",
+    "max_steps": "simulations", "time_step": "simulations", "kinetic_energy": "simulations", "share": "",
+    "max_force": "labels", "n_processes": "labels", "folder": "",
+}  # fmt: skip
 
 
 class VisitedStates(OnPolicyLabels):
     """Deprecated: `spk_dt.training.OnPolicyLabels`, whose arguments are in groups, is the new name.
 
     Args:
-        args: values of arguments in the order of old.
+        args: values of arguments, in their old order.
         kwargs: arguments of `OnPolicyLabels` and of its groups, side by side; `folder` is ``visited`` if not given.
 
     Raises:
