@@ -17,7 +17,7 @@ class ComputeBudget(Callback):
     r"""Ends the training after so many seconds of computing, and lowers the learning rate along the way.
 
     Seconds are those of the processor, all threads and processes that have ended together (of the clock on a GPU, after
-    synchronisation), spent in training: loading of batches counts, and so do `spk_dt.training.VisitedStates`, simulations
+    synchronisation), spent in training: loading of batches counts, and so do `spk_dt.training.OnPolicyLabels`, simulations
     and reference calculations; validation and start-up do not. They are logged as ``train_seconds``,
     with ``train_updates`` and ``train_frames``, the number of force evaluations of systems
     (`spk_dt.training.DynamicTrainingTask.force_evaluations`).
