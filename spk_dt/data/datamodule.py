@@ -11,7 +11,7 @@ import fasteners
 import numpy as np
 import torch
 from hydra.utils import to_absolute_path
-from schnetpack.data import AtomsDataModule, AtomsLoader, SplittingStrategy, load_dataset
+from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader, SplittingStrategy, load_dataset
 
 from spk_dt import units
 from spk_dt.data.checks import check_frames
@@ -104,6 +104,17 @@ class TrajectoryDataModule(AtomsDataModule):
             check, or no window fits into a partition.
     """
 
+    dataset: ASEAtomsData | None  # None before `setup`
+    _train_dataloader: AtomsLoader | None
+    # set by `setup`
+    frames: Frames
+    train_idx: list[int]
+    val_idx: list[int]
+    test_idx: list[int]
+    _train_dataset: TrajectoryWindows
+    # set by `mix_in`
+    _growing: GrowingDataset
+
     def __init__(
         self,
         datapath: str,
@@ -142,8 +153,6 @@ class TrajectoryDataModule(AtomsDataModule):
         self.max_memory_gb = max_memory_gb
         self.check_data = check_data
         self.replay_kicks = replay_kicks
-        self.frames: Frames | None = None
-        self._growing: GrowingDataset | None = None
 
     @property
     def window(self) -> dict[str, int]:
@@ -164,27 +173,22 @@ class TrajectoryDataModule(AtomsDataModule):
         if self.distance_unit is not None:
             units.conversion(self.distance_unit, "Ang", "data.distance_unit")
         datapath = self.datapath if self.data_workdir is None else self._copy_to_workdir()
-        self.dataset = load_dataset(
-            datapath,
-            self.format,
-            property_units=self.property_units,
-            distance_unit=self.distance_unit,
-            load_properties=self.load_properties,
-        )
+        self.dataset = self._open(datapath)
         self.frames = load_frames(self.dataset, self.max_memory_gb)
         if self.check_data:
             check_frames(self.frames, self.replay_kicks)
-        if self.train_idx is None:
-            self._load_partitions()
-        self._train_dataset = self._dataset("train", self.train_idx)
-        self._val_dataset = self._dataset("val", self.val_idx)
-        self._test_dataset = self._dataset("test", self.test_idx)
+        self._load_partitions()
+        parts = []
+        for name, members in zip(_PARTITIONS, (self.train_idx, self.val_idx, self.test_idx), strict=True):
+            starts, length = self.windows[name].starts(self.frames, members), self.window[name]
+            parts.append(TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks))
+        self._train_dataset, self._val_dataset, self._test_dataset = parts
         self._setup_transforms()
         log.info(
             "%d trajectories, %d frames; windows for training, validation, test: %d of %d frames, %d of %d, %d of %d",
             len(self.frames.trajectories),
             len(self.frames),
-            *(n for name in _PARTITIONS for n in (len(getattr(self, f"_{name}_dataset")), self.window[name])),
+            *(n for part in parts for n in (len(part), part.length)),
         )
 
     def mix_in(self, share: float) -> None:
@@ -219,24 +223,21 @@ class TrajectoryDataModule(AtomsDataModule):
         Returns:
             number of frames added.
         """
-        dataset = load_dataset(
-            str(datapath),
+        frames = load_frames(self._open(str(datapath)), self.max_memory_gb)
+        windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, self._train_dataset.atomrefs)
+        windows.transforms = self._train_dataset.transforms
+        self._growing.append(windows)
+        return len(frames)
+
+    def _open(self, datapath: str) -> ASEAtomsData:
+        """A trajectory database, in the units of the data."""
+        return load_dataset(
+            datapath,
             self.format,
             property_units=self.property_units,
             distance_unit=self.distance_unit,
             load_properties=self.load_properties,
         )
-        frames = load_frames(dataset, self.max_memory_gb)
-        windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, self.dataset.atomrefs)
-        windows.transforms = self._train_dataset.transforms
-        self._growing.append(windows)
-        return len(frames)
-
-    def _dataset(self, name: str, members: Sequence[int]) -> TrajectoryWindows:
-        """The windows of a partition."""
-        windows = self.windows[name]
-        starts = windows.starts(self.frames, members)
-        return TrajectoryWindows(self.frames, starts, windows.length, self.dataset.atomrefs, self.replay_kicks)
 
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""
@@ -287,9 +288,9 @@ class TrajectoryDataModule(AtomsDataModule):
         frames = np.concatenate([np.asarray(partition, dtype=np.int64) for partition in partitions])
         if len(np.unique(frames)) != len(frames):
             raise ValueError(f"partitions of {source} share frames; training, validation and test must not overlap.")
-        if len(frames) and frames.max() >= len(self.dataset):
+        if len(frames) and frames.max() >= len(self.frames):
             raise ValueError(
-                f"{source} names frame {frames.max()}, but '{self.datapath}' has {len(self.dataset)} frames; the split "
+                f"{source} names frame {frames.max()}, but '{self.datapath}' has {len(self.frames)} frames; the split "
                 "belongs to another database. Remove the file to make a new split."
             )
         for name, partition in zip(_PARTITIONS[:2], partitions[:2], strict=True):
@@ -313,15 +314,15 @@ class TrajectoryDataModule(AtomsDataModule):
         if key not in self._stats:
             frames = self.frames
             values = np.asarray(frames.values[property]).reshape(len(frames), -1).sum(axis=1)
-            atomref = self.dataset.atomrefs.get(property) if remove_atomref else None
+            atomref = self._train_dataset.atomrefs.get(property) if remove_atomref else None
             for trajectory, numbers in zip(frames.trajectories, frames.atomic_numbers, strict=True):
                 rows = slice(trajectory.start, trajectory.start + trajectory.length)
                 if atomref is not None:
                     values[rows] -= atomref[torch.as_tensor(numbers)].sum().item()
                 if divide_by_atoms:
                     values[rows] /= len(numbers)
-            values = torch.as_tensor(values[np.asarray(self.train_idx)])
-            self._stats[key] = (values.mean(), values.std(correction=0))
+            of_training = torch.as_tensor(values[np.asarray(self.train_idx)])
+            self._stats[key] = (of_training.mean(), of_training.std(correction=0))
         return self._stats[key]
 
 

@@ -54,12 +54,9 @@ def plot_error_pairs(results: Results) -> Figure:
     """
     if not results.true_errors:
         raise ValueError(f"'{results.directory}' has no true_error.csv; only the error along the reference is known.")
-    pairs = (
-        ("divergence of trajectories", "error along the reference", results.along_reference),
-        ("quality of the potential", "true error where the model goes", results.true_errors),
-    )
-    if results.thermostat:
-        pairs = pairs[1:]
+    pairs = [("quality of the potential", "true error where the model goes", results.true_errors)]
+    if not results.thermostat:
+        pairs.insert(0, ("divergence of trajectories", "error along the reference", results.along_reference))
     elements = results.elements
     figure, grid = panels(len(elements), len(pairs), (WIDTH, 1.6 * len(elements) + 0.9), sharex="col")
     style = styles(results.models)
@@ -168,8 +165,8 @@ def _mark_end_of_reference(panels: Sequence[Axes], time: float) -> None:
 def _line(axes: Axes, x: np.ndarray, errors: Errors, style: Mapping[str, Any], label: str) -> None:
     """A curve, thinned to what can be seen, with its spread."""
     every = slice(None, None, max(1, len(x) // _MOST_POINTS))
-    marker = {"markevery": max(1, len(x[every]) // 8), "markersize": 3.5}
-    axes.plot(x[every], errors.mae[every], **style, **marker, label=label)
+    between = max(1, len(x[every]) // 8)
+    axes.plot(x[every], errors.mae[every], **style, markevery=between, markersize=3.5, label=label)
     if errors.low is not None and errors.high is not None:
         band(axes, x[every], errors.low[every], errors.high[every], style["color"])
 
@@ -189,5 +186,6 @@ def _time_on_top(axes: Axes, results: Results) -> None:
     timesteps = {start.timestep_fs for start in results.starts}
     if len(timesteps) == 1:
         timestep = timesteps.pop()
-        top = axes.secondary_xaxis("top", functions=(lambda step: step * timestep, lambda time: time / timestep))
+        functions = (lambda step: np.multiply(step, timestep), lambda time: np.divide(time, timestep))
+        top = axes.secondary_xaxis("top", functions=functions)
         top.set_xlabel("time (fs)")

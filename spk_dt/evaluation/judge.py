@@ -1,6 +1,7 @@
 """The simulations of a model judged: stability, structure, conservation of energy."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
         ``h_of_r`` with ``r`` (Å) and ``h`` (1/Å), and ``rdf`` with, for each pair of elements in periodic systems,
         ``r`` (Å) and ``g``.
     """
-    densities, values = [], {}
+    densities: list[np.ndarray] = []
+    values: dict[str, list[np.ndarray]] = defaultdict(list)
     r = g_r = np.empty(0)
     for positions, one in trajectories:
         cell, pbc = one.start.cell.array, one.start.pbc
@@ -96,7 +98,7 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
             g = radial_distribution(positions, one.start.numbers, cell, pbc)
             g_r = 0.5 * (g.edges[1:] + g.edges[:-1])
             for pair, curve in g.values.items():
-                values.setdefault(pair, []).append(curve)
+                values[pair].append(curve)
     result: dict[str, Any] = {
         "rdf": {k: {"r": g_r.tolist(), "g": np.mean(v, axis=0).tolist()} for k, v in values.items()}
     }
@@ -105,7 +107,7 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
     return result
 
 
-def _mean(values: Iterator[float | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

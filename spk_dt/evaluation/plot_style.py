@@ -69,9 +69,13 @@ def legend(figure: Figure, order: Sequence[str] | None = None, beside: bool = Fa
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     names = [name for name in order or found if name in found]
-    look = {"loc": "outside right upper", "fontsize": 8} if beside else {"loc": "outside lower center", "fontsize": 9}
     figure.legend(
-        [found[name] for name in names], names, frameon=False, ncols=1 if beside else min(4, len(names)), **look
+        [found[name] for name in names],
+        names,
+        loc="outside right upper" if beside else "outside lower center",
+        fontsize=8 if beside else 9,
+        ncols=1 if beside else min(4, len(names)),
+        frameon=False,
     )
 
 

@@ -83,7 +83,7 @@ def verdict(results: Results) -> Table:
 def metric_tables(metrics: Mapping[str, Any], models: list[str]) -> list[Table]:
     """All of ``metrics.json``, a table for each of its groups; a list counts its entries."""
     flat = {model: _flat(metrics.get(model, {})) for model in models}
-    groups: dict[str, dict[str, None]] = {}
+    groups: dict[str, dict[tuple[str, ...], None]] = {}
     for values in flat.values():
         for path in values:
             if path[0] == "by_start":

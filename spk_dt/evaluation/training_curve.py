@@ -117,8 +117,8 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
         first = stages[0]
         level = {"color": _ORANGE, "linestyle": "--", "linewidth": 1.2}
         axes.axhline(first[2], **level, label=f"end of S = {first[0]}: {first[2]:.3f}")
-        last = f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}"
-        axes.plot([], [], color=_BLUE, marker="o", markersize=3, label=last)
+        label = f"last: {curve.error[-1]:.3f}, best: {curve.error.min():.3f}"
+        axes.plot([], [], color=_BLUE, marker="o", markersize=3, label=label)
         legend(figure)
         _magnify(axes, curve, first, level)
     return figure

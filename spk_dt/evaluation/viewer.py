@@ -58,7 +58,7 @@ def scenes(results: Results) -> dict[str, Any]:
                 continue
             symbols = [chemical_symbols[z] for z in simulation.atomic_numbers]
             most = max(2, min(_MOST_FRAMES, share // (3 * len(symbols))))
-            together = [] if reference is None else _together(simulation.step, usable, start, len(reference))
+            together = _together(simulation.step, usable, start, len(reference))
             run = {"model": model, "start": len(names)}
             if len(together):
                 chosen = _evenly(together, most)
@@ -72,18 +72,19 @@ def scenes(results: Results) -> dict[str, Any]:
     return {"starts": names, "runs": runs}
 
 
-def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray | None]:
-    """Positions [n_frames, n_atoms, 3] of the reference of each start, in Å; None where the database is not there."""
-    found: list[np.ndarray | None] = []
+def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray]:
+    """Positions [n_frames, n_atoms, 3] of the reference of each start, in Å; empty where the database is not there."""
+    found = []
+    nothing = np.empty((0, 0, 3))
     try:
         with trajectory_database(results.settings.get("data", "")) as path:
             for start in starts:
                 try:
                     found.append(continuation(path, start.trajectory, start.frame, start.reference_steps).positions)
                 except ValueError:  # no such trajectory any more
-                    found.append(None)
+                    found.append(nothing)
     except FileNotFoundError:
-        return [None] * len(starts)
+        return [nothing] * len(starts)
     return found
 
 

@@ -36,7 +36,6 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
         ValueError: if the method fails there, its forces are not those of the data, or the file is of another method.
     """
     frames, starts = datamodule.frames, datamodule.train_dataset.starts
-    assert frames is not None  # since it is set up
     some = starts[np.linspace(0, len(starts) - 1, min(len(starts), _CANDIDATES)).astype(int)]
     index = max(map(int, some), key=lambda one: np.abs(frames.window(spk_properties.forces, one, 1)).mean())
     trajectory = frames.trajectories[frames.trajectory_of(index)]

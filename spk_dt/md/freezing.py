@@ -23,13 +23,14 @@ class FreezingVerlet(VelocityVerlet):
         max_displacement: longest reasonable step of an atom, in Å.
     """
 
+    #: [n_molecules] first step that was not made, -1 for molecules that have not exploded; set by the first step
+    exploded_step: torch.Tensor
+
     def __init__(self, time_step: float, max_displacement: float = MAX_DISPLACEMENT) -> None:
         super().__init__(time_step)
         self.max_displacement = max_displacement
         self._guard: ExplosionGuard | None = None
         self._step = 0
-        #: [n_molecules] first step that was not made, -1 for molecules that have not exploded
-        self.exploded_step: torch.Tensor | None = None
 
     def half_step(self, system: System) -> None:
         """Half a step of the momenta; those of frozen molecules stay zero."""

@@ -129,7 +129,8 @@ class OnPolicyLabels(Callback):
                 "fewer states; set callbacks.on_policy.simulations.steps higher."
             )
 
-    def setup(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask, stage: str) -> None:
+    # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""
         if stage != "fit":
             return
@@ -146,20 +147,20 @@ class OnPolicyLabels(Callback):
         if self.folder.name == "on_policy" and older.is_dir() and not self.folder.exists():
             log.info("on-policy labels: '%s' is of an older version; the run goes on with it", older)
             self.folder = older
-        trainer.datamodule.mix_in(self.share)
+        _data(trainer).mix_in(self.share)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the reference method with the data, and read the rounds that are done."""
-        check_reference(trainer.datamodule, self.labels.reference, self.folder / "training_frame.jsonl")
+        check_reference(_data(trainer), self.labels.reference, self.folder / "training_frame.jsonl")
         for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
-            trainer.datamodule.add_training_frames(path)
+            _data(trainer).add_training_frames(path)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make a round, if it is time."""
         if not trainer.should_stop and self.schedule.due(trainer.current_epoch):
-            self.schedule.add(trainer.current_epoch, self._round(trainer.datamodule, pl_module))
+            self.schedule.add(trainer.current_epoch, self._round(_data(trainer), pl_module))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: DynamicTrainingTask) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if rounds are missing."""
         schedule = self.schedule
         if schedule.counted < schedule.n_rounds:
@@ -222,6 +223,10 @@ class OnPolicyLabels(Callback):
             *(number, len(kept), len(left_out), n_failures, self.labels.max_force, exploded),
         )
         return exploded > 0 or bool(left_out)
+
+
+def _data(trainer: pl.Trainer) -> TrajectoryDataModule:
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
 
 
 def _targets(task: DynamicTrainingTask) -> set[str]:
