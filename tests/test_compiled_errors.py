@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.models import batch_of, crystal, molecule, painn, potential
+from helpers.models import batch_of, crystal, molecule, needs_compilation, painn, potential
 from schnetpack import properties as p
 
 from spk_dt.dynamics import CompiledPotential
@@ -90,6 +90,7 @@ def test_too_little_memory_is_raised_and_the_next_call_is_compiled(scripted, fai
     assert scripted.answers == answers + 1
 
 
+@needs_compilation
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyboardInterrupt()])
 def test_what_interrupts_the_compiler(monkeypatch, error):
     """In the real one, which may wrap the error, and leave the derivative that it was tracing unfinished."""
@@ -186,6 +187,7 @@ def test_after_a_success_two_failures_in_a_row_end_it_with_a_warning(scripted, c
 # nothing global
 
 
+@needs_compilation
 def test_other_threads_do_not_see_how_linear_layers_are_traced(monkeypatch):
     linear, seen = F.linear, []
 
@@ -206,6 +208,7 @@ def test_other_threads_do_not_see_how_linear_layers_are_traced(monkeypatch):
     assert F.linear is linear
 
 
+@needs_compilation
 def test_what_others_put_in_the_place_of_linear_layers_stays(monkeypatch):
     """And is used; layers of three dimensions, as in PaiNN, are compiled once for all numbers of pairs all the same."""
     linear = F.linear

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.models import CUTOFF, batch_of, crystal, molecule, potential
+from helpers.models import CUTOFF, batch_of, crystal, molecule, needs_compilation, potential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from torch import nn
 
@@ -282,6 +282,7 @@ def graphs(monkeypatch):
     return gathered
 
 
+@needs_compilation
 def test_a_compiled_model_follows(monkeypatch):
     """Another number of terms, no series any more, and back."""
     gathered = graphs(monkeypatch)

@@ -2,8 +2,10 @@
 
 import ase
 import numpy as np
+import pytest
 import schnetpack as spk
 import torch
+from packaging.version import Version
 from schnetpack import properties
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.data.loader import _atoms_collate_fn
@@ -16,6 +18,11 @@ from spk_dt import properties as dt_properties
 from spk_dt.representation import EGNN
 
 CUTOFF = 4.0
+
+#: older versions cannot trace these models, which then run uncompiled
+needs_compilation = pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.13"), reason="PyTorch compiles these models from 2.13 on"
+)
 
 
 def tiny_egnn(cutoff=CUTOFF, n_atom_basis=8, n_rbf=8, n_interactions=2, cutoff_fn=None, **kwargs):
