@@ -2,7 +2,9 @@
 
 Programs silence them, and nothing else does: to import spk_dt changes no warning filter. What a user can act on (a training
 set smaller than the logging interval, a CUDA driver that is too old) is not here. ``spktrain`` and ``spkmd`` are programs of
-SchNetPack that load us when they read their configs; what they say before that, while they are imported, is out of reach.
+SchNetPack that load us when they read their configs, but warn before, while they are imported. So the wheel also installs
+``programs.pth``, a line that Python runs at its start, and that does nothing in any other program. An editable install is
+without it, and silences what comes after the imports.
 """
 
 import os
@@ -39,7 +41,11 @@ def foreign_warnings() -> list[ForeignWarning]:
     return [
         # of import schnetpack; a SyntaxWarning comes when a module is compiled and names its file
         ForeignWarning(r"`torch\.jit\.script` is deprecated", FutureWarning, r"torch\.jit\._script$"),
-        ForeignWarning(r".*invalid escape sequence", SyntaxWarning, r".*\bdirsync[\\/.]syncer$"),
+        ForeignWarning(
+            r".*invalid escape sequence", SyntaxWarning, r".*\b(dirsync[\\/.]syncer|schnetpack[\\/.](md[\\/.])?cli)$"
+        ),
+        # of import schnetpack.md.cli
+        ForeignWarning(r"\s*The version_base parameter is not specified", UserWarning, r"schnetpack\.md\.cli$"),
         # of every training
         ForeignWarning(
             rf"provider=hydra\.searchpath in main, path={folder} is not available", UserWarning, r"hydra\._internal\."

@@ -53,8 +53,24 @@ def test_contents(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"spk_dt/configs/experiment/dt_egnn.yaml", "spk_dt/configs/md/config.yaml"} <= set(names)
     assert {"spk_dt/data/h2_pd6_graphene.npz", "spk_dt/evaluation/report.html.jinja"} <= set(names)
-    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"spk_dt", "hydra_plugins"}
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
+        *("spk_dt", "hydra_plugins", "spk_dt_programs.pth")
+    }
     assert "hydra_plugins/__init__.py" not in names  # it is a namespace
+
+
+@pytest.mark.parametrize("program", ["spktrain", "spkmd"])
+def test_programs_begin_with_their_own_words(installed, tmp_path, program):
+    """Nothing of other packages about themselves, but what anybody else warns of."""
+    arguments = {"spktrain": ["experiment=dt_egnn"], "spkmd": ["simulation_dir=out"]}[program]
+    shown = subprocess.run(
+        [installed / program, *arguments, "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PWD": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert "Warning" not in shown.stderr
+    other = [installed / "python", "-c", "import schnetpack"]
+    assert "FutureWarning" in subprocess.run(other, capture_output=True, text=True).stderr
 
 
 def test_train_simulate_deploy(installed, tmp_path):
