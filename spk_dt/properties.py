@@ -71,14 +71,16 @@ STRUCTURE: Final[tuple[str, ...]] = (
     inner_steps,
 )
 
-#: what a sample has for the positions of its first frame alone, or for its window; a simulation finds it anew, or has none
-_OF_ONE_FRAME: Final[frozenset[str]] = frozenset(
-    {
-        *("_idx_i", "_idx_j", "_offsets", "_idx_i_local", "_idx_j_local", "_Rij", "_n_nbh"),
-        *("_idx_i_lr", "_idx_j_lr", "_offsets_lr", "_Rij_lr"),
-        *("_idx_i_triples", "_idx_j_triples", "_idx_k_triples"),
-        *(position_kicks, velocity_kicks, window_motion, pair_skin),
-    }
+#: pairs of the first frame; rollouts and simulations find them anew
+PAIRS: Final[tuple[str, ...]] = ("_idx_i", "_idx_j", "_offsets", "_idx_i_local", "_idx_j_local")
+
+#: what belongs to a window beside its targets
+OF_WINDOW: Final[tuple[str, ...]] = (position_kicks, velocity_kicks, window_motion, pair_skin)
+
+#: what else depends on the positions of the first frame
+_OF_ONE_FRAME: Final[tuple[str, ...]] = (
+    *("_Rij", "_n_nbh", "_idx_i_lr", "_idx_j_lr", "_offsets_lr", "_Rij_lr"),
+    *("_idx_i_triples", "_idx_j_triples", "_idx_k_triples"),
 )
 
 #: what the reference method computes for a geometry, and so is not that of another
@@ -105,4 +107,5 @@ def is_input(key: str) -> bool:
     So it is for the structure, and for all that is not known to be a result, a target along a window, a pair, or of the
     window: a model may read it (total charge, spin, an external field).
     """
-    return key in STRUCTURE or not (key in RESULTS or key in _OF_ONE_FRAME or key.endswith(window_suffix))
+    of_frame = key in RESULTS or key in (*PAIRS, *OF_WINDOW, *_OF_ONE_FRAME) or key.endswith(window_suffix)
+    return key in STRUCTURE or not of_frame

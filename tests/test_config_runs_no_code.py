@@ -124,7 +124,7 @@ def test_a_config_that_is_resolved_in_python(harmful):
     assert shown["data"]["property_units"] == {"energy": "eV", "forces": "eV/Ang"}
     assert shown["model"]["cutoff"] == shown["globals"]["cutoff"]
     told = zipfile.is_zipfile(harmful[0]) and b"Forces" in harmful[0].read_bytes()
-    asked = {"_target_": "spk_dt.training.pretrained.ask", "path": str(harmful[0]), "what": "energy_key"}
+    asked = {"_target_": "spk_dt.training.pretrained.load_attribute", "path": str(harmful[0]), "what": "energy_key"}
     assert shown["globals"]["energy_key"] == ("energy" if told else asked)
 
 
@@ -183,8 +183,8 @@ def test_a_file_cannot_change_what_reads_it(tmp_path):
     with pytest.raises(TypeError, match="no value"):
         float(read_stored(path))
     torch.save(potential_of("${oc.env:HOME}", "forces"), path)
-    assert pretrained.told(path, "energy_key")["_target_"] == "spk_dt.training.pretrained.ask"
-    assert pretrained.told(path, "forces_key") == "forces"
+    assert pretrained.read_attribute(path, "energy_key")["_target_"] == "spk_dt.training.pretrained.load_attribute"
+    assert pretrained.read_attribute(path, "forces_key") == "forces"
 
 
 # -------------------------------------------------------------------------------------------------------- what it is told
@@ -229,15 +229,15 @@ def test_it_is_told_what_loading_finds(name, tmp_path):
 def told_is_described(path):
     known = pretrained.describe(path)
     for what in ("cutoff", "energy_key", "forces_key", "energy_unit", "distance_unit"):
-        assert pretrained.told(path, what) == getattr(known, what), what
-        assert type(pretrained.told(path, what)) is type(getattr(known, what)), what
+        assert pretrained.read_attribute(path, what) == getattr(known, what), what
+        assert type(pretrained.read_attribute(path, what)) is type(getattr(known, what)), what
 
 
 def test_it_is_told_of_a_cutoff_in_double_precision_and_of_another_file(tmp_path):
     told_is_described(pair_model(tmp_path / "pairs"))
     torch.save(potential(painn(3.0)), tmp_path / "pairs")
     os.utime(tmp_path / "pairs", ns=(1, 1))
-    assert pretrained.told(tmp_path / "pairs", "cutoff") == 3.0
+    assert pretrained.read_attribute(tmp_path / "pairs", "cutoff") == 3.0
 
 
 class ComputedCutoff(torch.nn.Module):
@@ -255,7 +255,7 @@ def test_what_is_not_stored_is_asked_for_when_training_starts(tmp_path, database
     data = ["data=trajectory", f"data.datapath={database}"]
     config = composed("train", *FINETUNE, f"model_file={tmp_path}", *data)
     assert config.globals.cutoff == {
-        "_target_": "spk_dt.training.pretrained.ask",
+        "_target_": "spk_dt.training.pretrained.load_attribute",
         "path": str(tmp_path),
         "what": "cutoff",
     }

@@ -196,9 +196,11 @@ def test_batch_is_not_modified(model, batch):
 
 def test_targets_are_not_shown_to_the_model(model, batch):
     trained = task(model, paper_outputs())
-    seen = trained._model_inputs(batch)
+    more = {key: torch.zeros(1) for key in ("stress", "stress_window", "total_charge", "of_somebody")}
+    seen = trained._model_inputs(batch | more)
     assert not {"energy", "forces", "energy_window", "forces_window", properties.velocities} & seen.keys()
-    assert {p.Z, p.cell, p.pbc, p.idx_m, p.n_atoms} <= seen.keys()
+    assert not {"stress", "stress_window"} & seen.keys()  # of the reference method, though not trained on
+    assert {p.Z, p.cell, p.pbc, p.idx_m, p.n_atoms, "total_charge", "of_somebody"} <= seen.keys()
 
 
 # validation

@@ -29,9 +29,9 @@ def _pretrained(model_file: str, what: str) -> Any:
 
     Imported where it is asked for, since every Hydra program loads this file.
     """
-    from spk_dt.training.pretrained import told
+    from spk_dt.training.pretrained import read_attribute
 
-    return told(model_file, what)
+    return read_attribute(model_file, what)
 
 
 class SpkDtSearchPathPlugin(SearchPathPlugin):

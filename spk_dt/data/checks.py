@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
-from spk_dt.trajectories.diagnosis.printing import told
+from spk_dt.trajectories.diagnosis.printing import named_findings
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["check_frames"]
@@ -37,7 +37,7 @@ def check_frames(frames: Frames, replay_kicks: bool = False) -> None:
 def _messages(diagnoses: Sequence[Diagnosis], severity: str, source: str) -> list[str]:
     """One message for each kind of finding and trajectory, of the first few."""
     messages = []
-    for pairs, others in told(diagnoses, severity):
+    for pairs, others in named_findings(diagnoses, severity):
         messages += [f"Trajectory '{trajectory}' of '{source}': {finding}" for trajectory, finding in pairs]
         if others:
             messages.append(f"And the like in {others} more trajectories.")

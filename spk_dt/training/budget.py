@@ -105,7 +105,8 @@ class ComputeBudget(Callback):
 
     def _read(self, pl_module: pl.LightningModule) -> None:
         now = _now(pl_module)
-        self.used += now - (now if self._since is None else self._since)
+        if self._since is not None:
+            self.used += now - self._since
         self._since = now
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from schnetpack.task import UnsupervisedModelOutput
 
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
@@ -135,7 +134,7 @@ class OnPolicyLabels(Callback):
         if stage != "fit":
             return
         reference_calculator(self.labels.reference)
-        unlabelled = sorted(_targets(pl_module) - {properties.energy, properties.forces})
+        unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces})
         if unlabelled:
             raise ValueError(
                 f"callbacks.on_policy labels states with energy and forces only, but the task has the targets {unlabelled}; "
@@ -203,7 +202,7 @@ class OnPolicyLabels(Callback):
             datamodule.add_training_frames(database)
             return False
         frames, simulations = datamodule.frames, self.simulations
-        simulations.start(datamodule.train_dataset, _targets(task))
+        simulations.start(datamodule.train_dataset, task.target_names())
         states, exploded = database.with_suffix(".traj"), 0
         if not states.exists():
             drawn, exploded = simulations.run(task, frames, self.labels.n_labels)
@@ -227,8 +226,3 @@ class OnPolicyLabels(Callback):
 
 def _data(trainer: pl.Trainer) -> TrajectoryDataModule:
     return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-
-
-def _targets(task: DynamicTrainingTask) -> set[str]:
-    """Names in the data of what a task is trained on."""
-    return {output.target_property for output in task.outputs if not isinstance(output, UnsupervisedModelOutput)}

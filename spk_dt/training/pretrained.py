@@ -1,7 +1,7 @@
 """A model that SchNetPack has trained: its file, what it predicts and in which units, how far it reaches.
 
 `describe` loads the model, which runs what is in its file. A config may also be resolved only to be looked at (``--cfg job
---resolve``, `hydra.compose`), so it is told what the file holds by `told`, which runs nothing of it.
+--resolve``, `hydra.compose`), so its values come from `read_attribute`, which runs nothing of the file.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.run_config import RunConfig, read_run_config, units_of
 from spk_dt.training.stored_model import StoredObject, read_stored
 
-__all__ = ["Pretrained", "ask", "describe", "model_path", "read_model", "told"]
+__all__ = ["Pretrained", "describe", "load_attribute", "model_path", "read_attribute", "read_model"]
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def describe(path: str | Path) -> Pretrained:
     return _describe(file, *_written(file))
 
 
-def told(path: str | Path, what: str) -> Any:
-    """What a model and the ``config.yaml`` beside it tell without running anything of the model, for a config.
+def read_attribute(path: str | Path, what: str) -> Any:
+    """An attribute of `Pretrained`, read from the files without running anything of the model; for configs.
 
     Args:
         path: see `model_path`.
@@ -143,14 +143,14 @@ def told(path: str | Path, what: str) -> Any:
         ValueError: if the ``config.yaml`` beside it cannot be used.
     """
     file = model_path(path)
-    value = _told(file, *_written(file))[what]
+    value = _read_without_loading(file, *_written(file))[what]
     if isinstance(value, str | float) and "${" not in str(value):  # a reference would be resolved as one of the config
         return value
-    return OmegaConf.create({"_target_": f"{__name__}.{ask.__name__}", "path": str(path), "what": what})
+    return OmegaConf.create({"_target_": f"{__name__}.{load_attribute.__name__}", "path": str(path), "what": what})
 
 
-def ask(path: str, what: str) -> Any:
-    """An attribute of `describe`; by its name it stands in configs for what `told` cannot find.
+def load_attribute(path: str, what: str) -> Any:
+    """An attribute of `Pretrained` of the loaded model; stands in configs for what `read_attribute` does not find.
 
     Args:
         path: see `model_path`.
@@ -181,7 +181,7 @@ def _describe(file: Path, *written: int | None) -> Pretrained:
 
 
 @lru_cache(maxsize=4)
-def _told(file: Path, *written: int | None) -> dict[str, Any]:
+def _read_without_loading(file: Path, *written: int | None) -> dict[str, Any]:
     """What a file tells without being loaded, for one state of the files; None for what it does not."""
     energy_key = forces_key = cutoff = None
     try:

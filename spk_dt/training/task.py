@@ -30,21 +30,11 @@ from spk_dt.training.precision import loss_scaler
 
 __all__ = ["DynamicTrainingTask"]
 
-#: what a model may read of a batch beside the structure is passed on; these belong to the rollout or are found anew
-_NOT_FOR_THE_MODEL = (
-    spk_properties.idx_i,
-    spk_properties.idx_j,
-    spk_properties.offsets,
-    spk_properties.lidx_i,
-    spk_properties.lidx_j,
-    properties.velocities,
-    properties.time_step,
-    properties.inner_steps,
-    properties.position_kicks,
-    properties.velocity_kicks,
-    properties.window_motion,
-    properties.pair_skin,
-)
+#: a model may read whatever else a batch holds
+_NOT_FOR_THE_MODEL = {
+    *(*properties.PAIRS, *properties.OF_WINDOW, *properties.RESULTS),
+    *(properties.velocities, properties.time_step, properties.inner_steps),
+}
 
 
 class DynamicTrainingTask(AtomisticTask):
@@ -285,27 +275,28 @@ class DynamicTrainingTask(AtomisticTask):
 
     # parts of a batch
 
-    def _target_names(self) -> list[str]:
+    def target_names(self) -> list[str]:
+        """Names in the data of what is trained on."""
         return [o.target_property for o in self.outputs if not isinstance(o, UnsupervisedModelOutput)]
 
     def _window_length(self, batch: Mapping[str, torch.Tensor]) -> int:
         """Frames of the windows in a batch, 1 if it holds single frames."""
-        window = batch.get(properties.window(self._target_names()[0]))
+        window = batch.get(properties.window(self.target_names()[0]))
         return 1 if window is None else window.shape[1]
 
     def _targets(self, batch: Mapping[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Targets at a step, and what losses may need to know of the systems."""
-        targets = {name: _at_step(batch, name, step) for name in self._target_names()}
+        targets = {name: _at_step(batch, name, step) for name in self.target_names()}
         for key in (spk_properties.Z, spk_properties.n_atoms, "considered_atoms"):
             if key in batch:
                 targets[key] = batch[key]
         return targets
 
     def _model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch without pairs and targets."""
-        names = self._target_names()
-        left_out = {*_NOT_FOR_THE_MODEL, *names, *(properties.window(name) for name in names)}
-        return {key: value for key, value in batch.items() if key not in left_out}
+        """The batch without pairs, targets, results of the reference method, and what belongs to the rollout."""
+        left_out = _NOT_FOR_THE_MODEL | set(self.target_names())
+        suffix = properties.window_suffix
+        return {key: value for key, value in batch.items() if key not in left_out and not key.endswith(suffix)}
 
     def guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
         """A new guard for a rollout from a batch."""

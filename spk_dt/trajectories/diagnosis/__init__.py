@@ -1,8 +1,8 @@
 """Is a trajectory what it says it is? Measurements of its frames, and what follows from them for training.
 
     pieces, survey, sequence, scales, residual, geometry    frames to numbers
-    causes, rules_of_frames, rules_of_motion               numbers to findings
-    diagnose, printing                                     a trajectory, and all of them as a table
+    causes, rules_of_frames, rules_of_motion                numbers to findings
+    diagnose, printing                                      a trajectory, and all of them as a table
 
 `spkdt check` shows the result, `spk_dt.data.checks` refuses to train on what it refuses.
 """

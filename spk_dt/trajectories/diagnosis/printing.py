@@ -12,7 +12,7 @@ from rich.text import Text
 
 from spk_dt.trajectories.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 
-__all__ = ["as_dict", "overall", "print_report", "told"]
+__all__ = ["as_dict", "named_findings", "overall", "print_report"]
 
 #: trajectories that are named for each thing that is found
 _NAMED = 3
@@ -38,7 +38,7 @@ def overall(diagnoses: Sequence[Diagnosis]) -> str:
     return order[max((order.index(diagnosis.verdict) for diagnosis in diagnoses), default=0)]
 
 
-def told(diagnoses: Sequence[Diagnosis], severity: str) -> Iterator[tuple[list[tuple[str, Finding]], int]]:
+def named_findings(diagnoses: Sequence[Diagnosis], severity: str) -> Iterator[tuple[list[tuple[str, Finding]], int]]:
     """What was found, each kind once: the first few trajectories with their finding, and the number of the others."""
     found: dict[str, list[tuple[str, Finding]]] = {}
     for diagnosis in diagnoses:
@@ -59,7 +59,7 @@ def print_report(diagnoses: Sequence[Diagnosis], source: str, console: Console) 
     console.print(table)
     one_line = not console.is_terminal
     for severity in reversed(SEVERITIES):
-        for pairs, others in told(diagnoses, severity):
+        for pairs, others in named_findings(diagnoses, severity):
             for trajectory, finding in pairs:
                 head = Text(f"{severity}: ", style=_STYLES[severity])
                 console.print(head + Text(f"{trajectory}: {finding}", style=""), soft_wrap=one_line)

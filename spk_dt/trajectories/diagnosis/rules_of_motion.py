@@ -86,7 +86,7 @@ def _unordered(
     size: str,
     values: dict[str, float],
 ) -> list[Finding]:
-    """Residual that are not along the velocities: noise, random, or steady."""
+    """Kicks that are not along the velocities: noise, random, or steady."""
     if kicks.growth is None:
         text = f"more than the forces changes the velocities, in too few frames to say what: it displaces atoms {size}."
         return [Finding("other_forces", severity, text, remedy, values=values)]
