@@ -222,7 +222,7 @@ def _factor(pairs: _Pairs) -> str:
         return ""
     said = f"The forces of the data are {factor:.4g} times its forces"
     units = {
-        "eV/Å" if (energy, length) == ("eV", "Å") else f"{energy}/{length}": conversion(of_energy, "eV", "energy")
+        f"{energy.replace(' ', '')}/{length}": conversion(of_energy, "eV", "energy")
         / conversion(of_length, "Ang", "length")
         for energy, of_energy in ENERGY_UNITS.items()
         for length, of_length in _LENGTHS.items()
@@ -259,8 +259,8 @@ def _net_force(pairs: _Pairs, frames: Sequence[Atoms]) -> str:
             first += len(weight)
         if _rms(rest) <= max(NOISE * _rms(pairs.data), NOISE_EV_PER_ANG) and _rms(rest) < 0.5 * _rms(left):
             return (
-                f"The difference is the same {what} at all atoms of a frame, up to {largest:.2g} eV/Å: one of them has its net "
-                "force taken away, or there is a field."
+                f"The difference is the same {what} at all atoms of a frame, up to {largest:.2g} eV/Å: one of them has its "
+                "net force taken away, or there is a field."
             )
     return ""
 
@@ -301,8 +301,8 @@ def _everywhere(pairs: _Pairs) -> str:
     """No pattern."""
     if _rms(pairs.data - pairs.reference) < _NEIGHBOUR * _rms(pairs.data):
         return (
-            "The forces are off everywhere, but not by much: a neighbouring method, or other settings (functional, dispersion "
-            "correction, basis set, k points, electronic temperature)."
+            "The forces are off everywhere, but not by much: a neighbouring method, or other settings (functional, "
+            "dispersion correction, basis set, k points, electronic temperature)."
         )
     return "The forces are off everywhere, by no common factor: another method, or another total charge or spin."
 

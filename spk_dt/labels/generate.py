@@ -115,8 +115,8 @@ def generate(
 
     Raises:
         FileExistsError: if `path` exists; before anything is computed.
-        ValueError: if the folder holds pieces made with other settings, or by another method of the same name, another process is at work in it, or an argument
-            makes no sense.
+        ValueError: if the folder holds pieces made with other settings, or by another method of the same name, another
+            process is at work in it, or an argument makes no sense.
         ImportError: if the package of the reference calculator is not installed.
     """
     recipe = recipe or Recipe()
@@ -322,7 +322,7 @@ def _check_method(folder: Path, names: list[str], reference: str) -> None:
             for index in {0, len(file) - 1}:
                 frames.append(file[index])
                 frames[-1].info |= {"trajectory": name, "frame": index}
-    check_reference(frames, reference, str(folder), option="another name for the database", name="reference")
+    check_reference(frames, reference, str(folder), way_out="choose another name for the database", name="reference")
 
 
 def _silent(piece: str, done: int, total: int) -> None:

@@ -63,7 +63,7 @@ def check_reference(
     file: str | Path | None = None,
     another: bool = False,
     energies: bool = False,
-    option: str = "--another-reference",
+    way_out: str = "use this one on purpose with --another-reference",
     name: str = "--reference",
 ) -> ReferenceCheck:
     """Compute a few frames with a reference method, and compare with the energies and forces that they have.
@@ -77,7 +77,7 @@ def check_reference(
             If the method is refused, the file is removed, so that another one may be named. None keeps nothing.
         another: whether another method is taken on purpose; there is a warning then.
         energies: whether energies are used as they are, so that another zero of energy is refused, too.
-        option: how the user takes another method on purpose, for messages.
+        way_out: what else the user may do, for messages.
         name: option that names the reference, for messages.
 
     Raises:
@@ -87,8 +87,8 @@ def check_reference(
     usable = [atoms for atoms in frames if _forces_of(atoms) is not None]
     if not usable:
         message = (
-            f"{name} '{reference}' cannot be compared with the data: there are no forces in '{source}' to compare with. It is "
-            "taken to be the method of the data."
+            f"{name}='{reference}' cannot be compared with the data: there are no forces in '{source}' to compare with. It "
+            "is taken to be the method of the data."
         )
         log.warning(message)
         return ReferenceCheck(reference, (), None, "not compared", message)
@@ -110,10 +110,9 @@ def check_reference(
             if file is not None:
                 Path(file).unlink()
             raise ValueError(
-                f"{message} Name the calculator, with the settings, that the data were computed with, or set {option} to use "
-                "this one all the same."
+                f"{message} Name the calculator, with its settings, that the data were computed with, or {way_out}."
             )
-        log.warning("%s It is used on purpose (%s).", message, option)
+        log.warning("%s It is used on purpose.", message)
         return ReferenceCheck(reference, ids, found, "another method", message)
     message = f"'{reference}' is the method of the data: {where} its forces are off by {_sizes(found)}."
     notes = [
@@ -164,26 +163,21 @@ def choose_frames(frames: Sequence[Atoms]) -> list[Atoms]:
     """A few frames that tell methods apart: kinds of systems that cover the elements, large forces, several trajectories.
 
     Args:
-        frames: with forces.
+        frames: with forces, those of a trajectory in order of time.
     """
     kinds: dict[bytes, list[Atoms]] = {}
     for atoms in frames:
         kinds.setdefault(_kind(atoms.numbers, atoms.pbc), []).append(atoms)
-    remaining, order, covered = list(kinds.values()), [], set[int]()
+    remaining, order, covered = list(kinds.values()), list[list[Atoms]](), set[int]()
     while remaining and len(order) < _KINDS:
         new = [len(set(kind[0].numbers.tolist()) - covered) for kind in remaining]
         order.append(remaining.pop(int(np.argmax(new))))
         covered |= set(order[-1][0].numbers.tolist())
     chosen = []
     for kind in order:
-        by_force = sorted(kind, key=lambda atoms: -float(np.square(_forces_of(atoms)).mean()))
-        seen: dict[Any, int] = {}
-        ranks = []
-        for atoms in by_force:  # first one of each trajectory, then the second
-            seen[atoms.info["trajectory"]] = seen.get(atoms.info["trajectory"], 0) + 1
-            ranks.append(seen[atoms.info["trajectory"]])
-        several = [by_force[i] for i in np.argsort(ranks, kind="stable")]
-        chosen += several[: -(-_FRAMES // len(order))]
+        each = -(-_FRAMES // len(order))
+        for part in np.array_split(np.arange(len(kind)), min(each, len(kind))):  # apart from each other
+            chosen.append(max((kind[i] for i in part), key=_mean_square_force))
     return chosen
 
 
@@ -193,6 +187,10 @@ def _forces_of(atoms: Atoms) -> np.ndarray | None:
         return None
     forces = atoms.get_forces(apply_constraint=False)
     return forces if np.isfinite(forces).all() and forces.any() else None
+
+
+def _mean_square_force(atoms: Atoms) -> float:
+    return float(np.square(atoms.get_forces(apply_constraint=False)).mean())
 
 
 def _kind(numbers: np.ndarray, pbc: np.ndarray) -> bytes:

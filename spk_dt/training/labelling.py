@@ -42,7 +42,8 @@ class Labelling:
         max_force: eV/Å; a simulation that has come to a state in which a component of a reference force is larger starts
             again, and the state is left out.
         n_processes: processes that run the reference method.
-        another_reference: take a reference that is not the method of the data, with a warning; its labels contradict the data.
+        another_reference: take a reference that is not the method of the data, with a warning; its labels contradict
+            the data.
 
     Raises:
         ValueError: if a number is not positive.

@@ -200,7 +200,7 @@ class OnPolicyLabels(Callback):
             self.folder / "training_frame.jsonl",
             another=self.labels.another_reference,
             energies=any(one.loss_weight != 0.0 for one in energy),
-            option="callbacks.on_policy.labels.another_reference=true",
+            way_out="use this one on purpose with callbacks.on_policy.labels.another_reference=true",
             name="callbacks.on_policy.labels.reference",
         )
 
