@@ -52,7 +52,9 @@ def test_a_neighbouring_method(begin, caplog):
 
 def test_energies_of_another_zero(begin, caplog):
     """Refused with energies in the loss; without, or on purpose, it is said."""
-    with pytest.raises(ValueError, match="its energies have another zero"):
+    with pytest.raises(
+        ValueError, match=r"its energies have another zero.* train on forces only \(task\.outputs\.1\.loss_weight=0\)"
+    ):
         begin("OtherZero")
     with caplog.at_level(logging.WARNING, "spk_dt"):
         begin("OtherZero", energy_weight=0.0)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.labels.difference import NOISE_EV_PER_ANG, Difference, difference
 from spk_dt.labels.relabel import Labels, relabel
 from spk_dt.trajectories.database import Trajectory
@@ -147,6 +146,8 @@ def frames_to_choose_from(source: str | Path, indices: Iterable[tuple[Trajectory
         source: the database.
         indices: trajectories, with the frames of each (counted in the trajectory) that may be taken.
     """
+    from spk_dt.data.start_frames import open_dataset, read_frame  # loads torch, which `generate` does without
+
     dataset = open_dataset(source)
     kinds: dict[bytes, list[tuple[Trajectory, int]]] = {}
     for trajectory, frames in indices:

@@ -192,15 +192,22 @@ class OnPolicyLabels(Callback):
         """Compare the reference method with training frames, and refuse another one."""
         frames, training = datamodule.frames, np.sort(datamodule.train_idx)
         inside = [(one, training[np.isin(training, one.frames)] - one.start) for one in frames.trajectories]
-        energy = [one for one in task.outputs if one.target_property == properties.energy]
+        in_loss = [
+            f"task.outputs.{i}.loss_weight=0"
+            for i, one in enumerate(task.outputs)
+            if one.target_property == properties.energy and one.loss_weight != 0.0
+        ]
+        way_out = "use this one on purpose with callbacks.on_policy.labels.another_reference=true"
+        if in_loss:
+            way_out += f"; if it is the zero of energy alone, train on forces only ({' '.join(in_loss)})"
         check_reference(
             frames_to_choose_from(frames.source, [(one, found.tolist()) for one, found in inside if len(found)]),
             self.labels.reference,
             frames.source,
             self.folder / "training_frame.jsonl",
             another=self.labels.another_reference,
-            energies=any(one.loss_weight != 0.0 for one in energy),
-            way_out="use this one on purpose with callbacks.on_policy.labels.another_reference=true",
+            energies=bool(in_loss),
+            way_out=way_out,
             name="callbacks.on_policy.labels.reference",
         )
 
