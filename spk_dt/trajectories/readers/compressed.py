@@ -10,14 +10,14 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 __all__ = ["SUFFIXES", "DamagedArchiveError", "largest_size", "open_binary", "plain_name", "plain_or_packed"]
 
-_OPENERS: dict[bytes, Callable[[Path], BinaryIO]] = {
-    b"\x1f\x8b": lambda path: cast(BinaryIO, gzip.open(path)),
-    b"BZh": lambda path: cast(BinaryIO, bz2.open(path)),
-    b"\xfd7zXZ\x00": lambda path: cast(BinaryIO, lzma.open(path)),
+_OPENERS: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 
 #: what names of packed files end with
@@ -34,7 +34,7 @@ class DamagedArchiveError(ValueError):
 class _Unpacked(io.RawIOBase):
     """The content of a packed file; whatever is wrong with it is a `DamagedArchiveError` that names the file."""
 
-    def __init__(self, path: Path, stream: BinaryIO) -> None:
+    def __init__(self, path: Path, stream: io.BufferedIOBase) -> None:
         self._path, self._stream = path, stream
 
     def readable(self) -> bool:
@@ -67,7 +67,7 @@ def open_binary(path: Path) -> BinaryIO:
     return io.BufferedReader(_Unpacked(path, opener(path)), 1 << 16)
 
 
-def _opener(path: Path) -> Callable[[Path], BinaryIO] | None:
+def _opener(path: Path) -> Callable[[Path], io.BufferedIOBase] | None:
     """What opens a packed file, None for one that is not packed."""
     with path.open("rb") as file:
         first = file.read(max(map(len, _OPENERS)))

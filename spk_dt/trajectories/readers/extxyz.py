@@ -21,6 +21,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.pressure import stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
@@ -187,7 +188,8 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
             atoms.set_masses(column(name, 1)[:, 0])
     results: dict[str, Any] = {"forces": column(_forces_key(columns, info, table, where), 3)}
     results |= _energies(columns, info, table, where)
-    results |= {name: np.asarray(info[name]) for name in ("stress", "dipole") if name in info}
+    results |= {name: np.asarray(info[name]) for name in ("dipole",) if name in info}
+    results |= stress_or_virial(info, atoms, where)
     for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"
         if name in table:
             values = column(name, table[name][1])

@@ -76,9 +76,9 @@ def floats(rows: Sequence[Sequence[str]], path: Path, index: int, what: str = ""
     starred = next((row for row in rows if any("**" in word for word in row)), None)
     if starred is not None:
         raise ValueError(
-            f"'{path}', frame {index}: '{' '.join(starred)}'{f' of {what}' if what else ''} has asterisks, which are printed "
-            "for a number that is too large for its field. The simulation broke down there; keep the frames before it, or "
-            "convert another file of the run that has the number."
+            f"'{path}', frame {index}: '{' '.join(starred)}'{f' of {what}' if what else ''} has asterisks, which are "
+            "printed for a number that is too large for its field. The simulation broke down there; keep the frames "
+            "before it, or convert another file of the run that has the number."
         )
     try:
         table = np.array([[float(word) for word in row] for row in rows], dtype=np.float64)

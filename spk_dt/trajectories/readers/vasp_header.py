@@ -112,9 +112,9 @@ def read_header(file: TextIO, path: Path) -> tuple[OutcarHeader, str]:
     header.counts = _counts(lines, len(header.elements))
     if not header.elements or len(header.elements) != len(header.counts) or sum(header.counts) > largest_size(path):
         raise ValueError(
-            f"'{path}' has {len(header.elements)} elements (lines TITEL, VRHFIN or POTCAR) and {len(header.counts)} numbers of "
-            f"ions per type ('{lines.counts.strip()[:60]}'); it is damaged, or has too many elements for these lines. Convert the "
-            "vasprun.xml of the run."
+            f"'{path}' has {len(header.elements)} elements (lines TITEL, VRHFIN or POTCAR) and {len(header.counts)} "
+            f"numbers of ions per type ('{lines.counts.strip()[:60]}'); it is damaged, or has too many elements for "
+            "these lines. Convert the vasprun.xml of the run."
         )
     header.masses = _masses(header, lines, path)
     return header, line
@@ -185,5 +185,6 @@ def _masses(header: OutcarHeader, lines: _Lines, path: Path) -> list[float]:
     if not masses and len(potential) == n:
         return potential
     raise ValueError(
-        f"'{path}' does not say the mass (POMASS) of each of {', '.join(header.elements)}: it has {len(masses)}; it is damaged."
+        f"'{path}' does not say the mass (POMASS) of each of {', '.join(header.elements)}: it has {len(masses)}; it is "
+        "damaged."
     )

@@ -1,8 +1,8 @@
-"""Runs of VASP with its machine-learned force field (``ML_LMLFF``): which frames are the reference, and which follow each other.
+"""Runs of VASP with its machine-learned force field (``ML_LMLFF``): which frames are taken, and which follow each other.
 
 Where the force field learns while the simulation goes on, some steps are ab initio; of these each has a frame of the force
-field, too. The two are never mixed: ab initio steps in a row are a trajectory, and what is between them is left out. A run of
-the force field alone is taken only if asked for, as a teacher.
+field, too. The two are never mixed: ab initio steps in a row are a trajectory, and what is between them is left out.
+A run of the force field alone is taken only if asked for, as a teacher.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -74,14 +74,15 @@ def of_one_kind(whole: RawTrajectory, frames: Callable[[], Iterator[VaspFrame]],
     kept = [row for row in rows if len(row) > 1]
     if not kept:
         raise ValueError(
-            f"no two ab initio steps of {file} follow each other ({_listed(steps, rows)}); between them are frames of VASP's "
-            "machine-learned force field, which learns there. Compute a trajectory without ML_LMLFF, or with the force "
-            f"field that was learned (ML_MODE = run), and take that with {_OPTION}."
+            f"no two ab initio steps of {file} follow each other ({_listed(steps, rows)}); between them are frames of "
+            "VASP's machine-learned force field, which learns there. Compute a trajectory without ML_LMLFF, or with "
+            f"the force field that was learned (ML_MODE = run), and take that with {_OPTION}."
         )
     alone = [steps[row[0]] for row in rows if len(row) == 1]
+    left_out = f", and step {', '.join(map(str, alone))}: no neighbour" if alone else ""
     note = (
-        f"of the run with VASP's machine-learned force field, ab initio steps are {_listed(steps, rows)}; {n_learned} frames of "
-        "the force field were left out" + (f", and step {', '.join(map(str, alone))}: no neighbour" if alone else "")
+        f"of the run with VASP's machine-learned force field, ab initio steps are {_listed(steps, rows)}; {n_learned} "
+        f"frames of the force field were left out{left_out}"
     )
     return [
         replace(
@@ -105,13 +106,11 @@ def _learned(
     if steps:
         raise ValueError(
             f"the machine-learned force field of {file} changed while the simulation went on: {len(steps)} steps are ab "
-            f"initio, and it learned from them, so that its frames are not of one potential. Leave {_OPTION} away to take the "
-            "ab initio steps, or run with the force field that was learned (ML_MODE = run)."
+            f"initio, and it learned from them, so that its frames are not of one potential. Leave {_OPTION} away to "
+            "take the ab initio steps, or run with the force field that was learned (ML_MODE = run)."
         )
     note = "energies and forces are of VASP's machine-learned force field, not ab initio"
-    return replace(
-        whole, frames=partial(_all_learned, frames), n_frames=n_learned, notes=(*whole.notes, note)
-    )
+    return replace(whole, frames=partial(_all_learned, frames), n_frames=n_learned, notes=(*whole.notes, note))
 
 
 def _all_learned(frames: Callable[[], Iterator[VaspFrame]]) -> Iterator[Atoms]:

@@ -111,8 +111,8 @@ def _ab_initio(path: Path) -> Iterator[Atoms]:
     for index, frame in enumerate(_frames(path)):
         if frame.learned:
             raise ValueError(
-                f"'{path}', frame {index}: it is of VASP's machine-learned force field, but the file does not say ML_LMLFF at "
-                "its top. Convert the vasprun.xml of the run."
+                f"'{path}', frame {index}: it is of VASP's machine-learned force field, but the file does not say "
+                "ML_LMLFF at its top. Convert the vasprun.xml of the run."
             )
         yield frame.atoms
 
@@ -159,9 +159,9 @@ def _atoms(
     if block.table is None or block.learned != learned:
         if header.values.get("NWRITE", 2.0) < 2.0:
             raise ValueError(
-                f"{where}: it has an energy, but no positions and forces, since NWRITE = {header.values['NWRITE']:g} writes them "
-                "for some steps only. Convert the vasprun.xml of the run, which has those of all steps; OUTCARs of later runs "
-                "have them with NWRITE = 2."
+                f"{where}: it has an energy, but no positions and forces, since NWRITE = {header.values['NWRITE']:g} "
+                "writes them for some steps only. Convert the vasprun.xml of the run, which has those of all steps; "
+                "OUTCARs of later runs have them with NWRITE = 2."
             )
         raise ValueError(f"{where}: an energy comes before positions and forces; the file is damaged there.")
     if block.cell is None:
@@ -191,8 +191,8 @@ def _table(lines: list[str], decimals: tuple[int, ...], path: Path, index: int, 
     wrong = next((line for line, row in zip(lines, rows, strict=True) if len(row) != n and "*" not in line), None)
     if wrong is not None:
         raise ValueError(
-            f"'{path}', frame {index}: the line '{wrong.strip()[:80]}' ({what}) does not have {n} numbers; the file is damaged "
-            "there."
+            f"'{path}', frame {index}: the line '{wrong.strip()[:80]}' ({what}) does not have {n} numbers; the file is "
+            "damaged there."
         )
     return floats(rows, path, index, what)
 

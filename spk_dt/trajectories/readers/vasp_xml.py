@@ -4,8 +4,8 @@ Positions and forces have 8 decimals there, against 5 and 6 in the OUTCAR. There
 energy, which the forces are the gradient of (``e_fr_energy``, without the term P V of a target pressure), the masses are
 those of the simulation (``POMASS``). ``stress`` is minus the stress, in kbar, as in the OUTCAR.
 
-Ab initio frames are elements ``calculation``; the parts of those of the machine-learned force field stand on their own beside
-them, see `spk_dt.trajectories.readers.vasp_learned`.
+Ab initio frames are elements ``calculation``; the parts of those of the machine-learned force field stand on their
+own beside them, see `spk_dt.trajectories.readers.vasp_learned`.
 """
 
 import xml.etree.ElementTree as ET
@@ -111,8 +111,8 @@ def _frames(path: Path) -> Iterator[VaspFrame]:
     for index, (header, element, learned) in enumerate(_elements(path)):
         if learned and not header.values.get("ML_LMLFF"):
             raise ValueError(
-                f"'{path}', frame {index}: it stands outside of a calculation, as those of VASP's machine-learned force field, but "
-                "the file does not say ML_LMLFF at its top; it is damaged."
+                f"'{path}', frame {index}: it stands outside of a calculation, as those of VASP's machine-learned "
+                "force field, but the file does not say ML_LMLFF at its top; it is damaged."
             )
         atoms = _frame(header, element, path, index)
         if before is None or learned or not np.array_equal(before, atoms.positions):
