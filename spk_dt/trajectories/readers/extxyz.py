@@ -21,7 +21,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
-from spk_dt.trajectories.readers.pressure import stress_or_virial
+from spk_dt.trajectories.readers.pressure import nine_components, stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
@@ -164,7 +164,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     """A frame from its comment and the lines of its atoms."""
     where = f"'{path}', frame {index}"
     try:
-        info = key_val_str_to_dict(lines[0])
+        info = key_val_str_to_dict(nine_components(lines[0]))
         table, width = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")))
     except Exception as error:  # whatever a damaged line leads to
         raise ValueError(f"{where}: its comment line cannot be understood ({error}).") from None
