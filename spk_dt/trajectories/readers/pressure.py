@@ -37,7 +37,7 @@ def without_momenta(atoms: Atoms, pressure: np.ndarray) -> np.ndarray:
 
 
 def nine_components(line: str) -> str:
-    """A comment line of extended XYZ, with a stress or virial of six numbers (xx, yy, zz, yz, xz, xy) written as nine, for ASE."""
+    """A comment line of extended XYZ, with a stress or virial of six numbers (xx, yy, zz, yz, xz, xy) as nine, for ASE."""
 
     def nine(match: re.Match[str]) -> str:
         words = re.split(r"[\s,]+", match[2].strip())
