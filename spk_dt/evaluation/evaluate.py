@@ -34,6 +34,7 @@ from spk_dt.evaluation.output import settings, without_nan, write_curves
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
+from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
 
@@ -134,11 +135,47 @@ def evaluate(
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if data or a model are not there.
         ValueError: if a model does not agree with the reference at frames of the data, most likely because of its units, or
-            an option does not fit the data.
+            an option does not fit the data; if another process evaluates to this folder.
     """
     out, protocol = Path(out), protocol or Protocol()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    _refuse_full(out)
+    with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
+        _refuse_full(out)
+        return _evaluate(
+            data,
+            models,
+            out,
+            protocol,
+            split,
+            number,
+            starts_per_trajectory,
+            energy_unit,
+            position_unit,
+            tolerance,
+            command,
+        )
+
+
+def _refuse_full(out: Path) -> None:
+    """Refuse a folder with anything in it."""
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
+
+
+def _evaluate(
+    data: str | Path,
+    models: Mapping[str, str | Path],
+    out: Path,
+    protocol: Protocol,
+    split: str | None,
+    number: int | None,
+    starts_per_trajectory: int,
+    energy_unit: str,
+    position_unit: str,
+    tolerance: float,
+    command: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """The same, in a folder that nobody else writes to."""
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
     thermostat = protocol.temperature is not None
     with trajectory_database(data) as database:
@@ -154,7 +191,6 @@ def evaluate(
     for name, file in models.items():
         _check_model(name, file, checked, units, protocol.device)
 
-    out.mkdir(parents=True, exist_ok=True)
     done = settings(data, models, starts, groups) | {
         "split": partition.name,
         **{key: value for key, value in asdict(protocol).items() if key != "progress"},
