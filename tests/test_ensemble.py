@@ -39,14 +39,8 @@ def ensemble(tmp_path, monkeypatch):
 def run(files, *overrides, steps=5):
     """A simulation with the ensemble; what its file holds."""
     names = f"calculator.model_files=[{','.join(map(str, files))}]"
-    spkmd(
-        "calculator=spk_ensemble",
-        names,
-        "system/initializer=frames",
-        *overrides,
-        callbacks="[checkpoint,hdf5]",
-        steps=steps,
-    )
+    model = ["calculator=spk_ensemble", names, "system/initializer=frames"]
+    spkmd(*model, *overrides, callbacks="[checkpoint,hdf5]", steps=steps)
     return HDF5Loader("out/simulation.hdf5")
 
 
@@ -80,7 +74,7 @@ def test_a_unit_that_is_asked_for_is_squared(ensemble):
     """Of variances in SchNetPack's units: kcal/mol of the model are 4.184 kJ/mol, and their square 17.5."""
     calculator = EnsembleCalculator(
         [str(file) for file in ensemble], ["energy"], force_key="forces", energy_unit="kcal/mol", position_unit="Ang",
-        neighbor_list=VerletNeighborList(cutoff=8.0), energy_key="energy", property_conversion={"energy": "kcal/mol"},
+        neighbor_list=VerletNeighborList(cutoff=8.0), energy_key="energy", property_conversion={"energy": "kcal/mol"}, script_model=False,
     )  # fmt: skip
     conversion = calculator.property_conversion
     assert conversion["energy"] == pytest.approx(4.184)

@@ -56,6 +56,8 @@ ALL = [
     if (path, key, value) not in NO_OFFERS and (path, key, value) not in ELSEWHERE
 ]
 
+PARAMETERS = [pytest.param(*one, id=" ".join(one), marks=[pytest.mark.gpu] * ("cuda" in one)) for one in ALL]
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -178,10 +180,7 @@ def overrides(path, key, value, models):
     }.get(key, [f"{prefix}{key}={value}"])
 
 
-@pytest.mark.parametrize(
-    ("path", "key", "value"),
-    [pytest.param(*one, id=" ".join(one), marks=pytest.mark.gpu if "cuda" in one else ()) for one in ALL],
-)
+@pytest.mark.parametrize(("path", "key", "value"), PARAMETERS)
 def test_what_is_offered_runs(models, request, path, key, value):
     if path == "callbacks/compare":
         embedded = request.getfixturevalue("embedded")

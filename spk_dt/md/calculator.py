@@ -55,8 +55,9 @@ class ModelCalculator(SchNetPackCalculator):
 class EnsembleCalculator(SchNetPackEnsembleCalculator):
     """SchNetPack's ensemble, whose variances may be asked for by their names.
 
-    The mean over the models drives the dynamics. The variance over them, s² = sum (x - mean)² / (n_models - 1), of an output
-    ``x`` is in ``system.properties["x_var"]``, for energy, forces and what is required beside them, in the square of its unit.
+    The mean over the models drives the dynamics. The variance over them, s² = sum (x - mean)² / (n_models - 1), of an
+    output ``x`` is in ``system.properties["x_var"]``, for energy, forces and what is required beside them, in the square of
+    its unit.
 
     Args:
         model_files: at least two stored SchNetPack models.
