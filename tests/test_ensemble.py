@@ -74,7 +74,8 @@ def test_a_unit_that_is_asked_for_is_squared(ensemble):
     """Of variances in SchNetPack's units: kcal/mol of the model are 4.184 kJ/mol, and their square 17.5."""
     calculator = EnsembleCalculator(
         [str(file) for file in ensemble], ["energy"], force_key="forces", energy_unit="kcal/mol", position_unit="Ang",
-        neighbor_list=VerletNeighborList(cutoff=8.0), energy_key="energy", property_conversion={"energy": "kcal/mol"}, script_model=False,
+        neighbor_list=VerletNeighborList(cutoff=8.0), energy_key="energy",
+        property_conversion={"energy": "kcal/mol"}, script_model=False,
     )  # fmt: skip
     conversion = calculator.property_conversion
     assert conversion["energy"] == pytest.approx(4.184)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig
@@ -18,6 +19,9 @@ from typer.main import get_command
 import benchmarks.commands
 import benchmarks.study.commands
 from spk_dt.cli import app
+from spk_dt.evaluation.simulate import Protocol
+from spk_dt.labels.unit_check import parse_unit
+from spk_dt.trajectories.readers import extxyz, lammps
 
 ROOT = Path(__file__).parents[1]
 CALLBACKS = "callbacks=[checkpoint,lrmonitor,dt_ema,curriculum,budget,on_policy,visits]"
@@ -176,3 +180,22 @@ def test_names_are_found():
 )
 def test_a_wrong_name_is_seen(text, names):
     assert wrong(text) == names
+
+
+def help_of(command, option):
+    return next(one.help for one in get_command(app).commands[command].params if f"--{option}" in one.opts)
+
+
+def test_values_that_help_texts_list_are_those_that_are_taken():
+    units = re.search(r"their unit: (.*)\.", help_of("convert", "velocity-unit"))[1]
+    assert set(re.split(r", | or ", units)) == set(extxyz.VELOCITY_UNITS)
+    styles = re.search(r"LAMMPS: (\w+) or (\w+),", help_of("convert", "lammps-units")).groups()
+    assert set(styles) == set(lammps.UNITS)
+    assert parse_unit(re.search(r"'([^']*)'(?!s)\.", help_of("evaluate", "energy-unit"))[1], "eV")
+    assert parse_unit(re.search(r"'([^']*)'(?!s)\.", help_of("evaluate", "position-unit"))[1], "Ang")
+    for device in re.findall(r"[a-z]+(?::\d)?(?=[ ,])", help_of("evaluate", "device")):
+        assert str(torch.device(device)) == device
+    for bits in re.findall(r"\b\d\d\b", help_of("evaluate", "precision")):
+        assert Protocol(precision=int(bits)).precision == int(bits)
+    for command in ("generate", "evaluate", "relabel"):
+        assert re.search(r"tblite:\w+, or package\.module:Class", help_of(command, "reference"))
