@@ -193,13 +193,12 @@ def frames(
     """
     if out.suffix not in (".extxyz", ".xyz", ".traj"):
         raise ValueError(f"'{out}': write .extxyz or .traj; other formats may not keep velocities.")
-    if out.exists():
-        raise FileExistsError(f"'{out}' exists. Remove it or choose another name.")
     import ase.io
 
     from spk_dt.data.embedded import unpack
     from spk_dt.data.partition import SPLIT_FILE
     from spk_dt.data.start_frames import start_frames
+    from spk_dt.folders.hold import hold
 
     split_files = [] if run is None else [run / SPLIT_FILE]
     for file in split_files:
@@ -207,12 +206,14 @@ def frames(
             raise FileNotFoundError(
                 f"there is no '{file}'; it is in the folder of a run of spktrain with trajectory data."
             )
-    with TemporaryDirectory() as folder:
+    busy = f"writes '{out}'; wait for it, or choose another name."
+    with hold(out.with_name(f".{out.name}.lock"), busy), TemporaryDirectory() as folder:
+        if out.exists():
+            raise FileExistsError(f"'{out}' exists. Remove it or choose another name.")
         if data is None:
             data = Path(folder) / "h2_pd6_graphene.db"
             unpack(data)
         found = start_frames(data, split, number, frame, split_files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(out, found, format="traj" if out.suffix == ".traj" else "extxyz")
+        ase.io.write(out, found, format="traj" if out.suffix == ".traj" else "extxyz")
     named = ", ".join(f"{atoms.info['trajectory']} ({atoms.info['frame']})" for atoms in found)
     typer.echo(f"{out}: of trajectory (frame) {named}")

@@ -1,18 +1,19 @@
 from spk_dt.md.barostats import AnisotropicBarostat, CentroidBarostat
-from spk_dt.md.calculator import ModelCalculator
+from spk_dt.md.calculator import EnsembleCalculator, ModelCalculator
 from spk_dt.md.freezing import MAX_DISPLACEMENT, FreezingVerlet
 from spk_dt.md.hooks import ExplodedError, ReferenceComparison, StopExploded
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.neighborlist import VerletNeighborList
 from spk_dt.md.output_folder import OutputFolder
 from spk_dt.md.restart import Checkpoint, FileLogger
-from spk_dt.md.streams import MoleculeStream
+from spk_dt.md.streams import MoleculeStream, PropertyStream
 
 __all__ = [
     "MAX_DISPLACEMENT",
     "AnisotropicBarostat",
     "CentroidBarostat",
     "Checkpoint",
+    "EnsembleCalculator",
     "ExplodedError",
     "FileLogger",
     "FramesInit",
@@ -20,6 +21,7 @@ __all__ = [
     "ModelCalculator",
     "MoleculeStream",
     "OutputFolder",
+    "PropertyStream",
     "ReferenceComparison",
     "StopExploded",
     "VerletNeighborList",
