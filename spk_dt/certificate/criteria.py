@@ -94,13 +94,18 @@ class Criteria:
     Args:
         energy: limit of the error of the energy, in thermal fluctuations of the potential energy.
         force: limit of the error of the force on an atom, in thermal forces on its element.
+        n_checks: states of each simulation, evenly spaced, that are judged beside its end, its closest contact and its
+            largest force.
     """
 
     energy: float = 3.0
     force: float = 2.0
+    n_checks: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse limits that are not positive."""
+        """Refuse limits that are not positive, and fewer checks than none."""
+        if self.n_checks < 0:
+            raise ValueError(f"n_checks={self.n_checks} must not be negative.")
         for name in ("energy", "force"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a limit must be positive.")

@@ -62,19 +62,15 @@ class Batch:
             conditions: of the simulations.
             progress: called after each file.
         """
-        done = len(self.files)
-        if done > conditions.n_states:
-            return
         engine = make_engine()
-        if done == 0:
-            states = [_noted(starts[i], simulation=i, time_ps=0.0) for i in self.members]
-            self._write(0, engine.evaluated(states))
-            done = 1
+        if not self.files:
+            self._write(0, engine.evaluated([_noted(starts[i], simulation=i, time_ps=0.0) for i in self.members]))
         n_steps = conditions.steps(self.timestep_fs)
-        for number in range(done, conditions.n_states + 1):
-            states = list(ase.io.iread(self.files[-1]))
-            going = [atoms for atoms in states if "exploded_ps" not in atoms.info]
-            self._write(number, self._next(engine, going, number, n_steps, conditions) if going else [])
+        for number in range(len(self.files), conditions.n_states + 1):
+            going = [atoms for atoms in ase.io.iread(self.files[-1]) if "exploded_ps" not in atoms.info]
+            if not going:
+                return
+            self._write(number, self._next(engine, going, number, n_steps, conditions))
             progress()
 
     def _next(
@@ -142,12 +138,13 @@ def run_simulations(
         progress(done, conditions.n_states * len(starts))
 
     report()
-    if n_processes == 1 or len(all_batches) == 1:
-        for batch in all_batches:
+    unfinished = [batch for batch in all_batches if len(batch.files) <= conditions.n_states]
+    if n_processes == 1 or len(unfinished) == 1:
+        for batch in unfinished:
             batch.run(make_engine, starts, conditions, report)
         return
     with ProcessPoolExecutor(n_processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        pending: set[Future[None]] = {pool.submit(batch.run, make_engine, starts, conditions) for batch in all_batches}
+        pending: set[Future[None]] = {pool.submit(batch.run, make_engine, starts, conditions) for batch in unfinished}
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:

@@ -5,6 +5,7 @@ Greenwood's variance (`scipy.stats.ecdf`). C. J. Clopper, E. S. Pearson, Biometr
 F. Garwood, Biometrika 28 (1936) 437: exact bounds of the rate of a Poisson process.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,9 @@ def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], c
     curve = stats.ecdf(stats.CensoredData(uncensored=failures, right=censored)).sf
     low, high = (np.full(len(curve.quantiles), np.nan),) * 2
     if failures:
-        band = curve.confidence_interval(confidence, method="log-log")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where nothing has failed yet, or everything has
+            band = curve.confidence_interval(confidence, method="log-log")
         low, high = band.low.probabilities, band.high.probabilities
     return Survival(
         np.concatenate([[0.0], curve.quantiles]),

@@ -1,10 +1,11 @@
 """When simulations of a model go wrong, found with few calculations of the reference method.
 
 Of each simulation the end is computed first: as long as a model is right there, it is most likely right on the way. In
-addition two states are looked at in which something is most likely wrong: that with the closest contact and that with the
-largest force. From a wrong state the last right one is searched for by bisection, down to the distance of two states.
-Signs that need no reference count as well: an explosion, total energy that is not conserved at constant energy, and with a
-thermostat a temperature far from its own.
+addition two states are looked at in which something is most likely wrong, that with the closest contact and that with the
+largest force, and some that are evenly spaced, since a model without a barrier may be right on both sides of it. From a
+wrong state the last right one is searched for by bisection, down to the distance of two states. Signs that need no
+reference count as well: an explosion, total energy that is not conserved at constant energy, and with a thermostat a
+temperature far from its own.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -58,7 +59,10 @@ class Outcome:
 
 
 def judged(
-    states: Sequence[Atoms], temperatures: Sequence[float | None], criteria: Criteria, scales: Scales
+    states: Sequence[Atoms],
+    temperatures: Sequence[float | None],
+    criteria: Criteria,
+    scales: Scales,
 ) -> Generator[set[int], Mapping[int, Label], Outcome]:
     """Judge a simulation: yields the numbers of states that are to be computed, is sent their labels, returns the outcome.
 
@@ -81,7 +85,8 @@ def judged(
 
     sign = _first_sign(states, temperatures, criteria, scales)
     first_wrong = len(states) if sign is None else sign[0]
-    for k in (first_wrong - 1, *_suspicious(states[:first_wrong])):
+    spaced = [first_wrong * (n + 1) // (criteria.n_checks + 1) for n in range(criteria.n_checks)]
+    for k in (first_wrong - 1, *_suspicious(states[:first_wrong]), *spaced):
         if k >= first_wrong or k == 0 or not (yield from wrong(k)):
             continue
         low, first_wrong = max((n for n, one in deviations.items() if n < k and not one.wrong), default=0), k

@@ -47,6 +47,12 @@ def certify(
     force_limit: Annotated[
         float, typer.Option(help="Limit of the error of the force on an atom, in thermal forces on its element.")
     ] = 2.0,
+    checks: Annotated[
+        int,
+        typer.Option(
+            min=0, help="States of each simulation that are judged beside end, closest contact, largest force."
+        ),
+    ] = 4,
     split: Annotated[
         str | None, typer.Option(help="Partition of the start frames; test unless another is named.")
     ] = None,
@@ -60,9 +66,10 @@ def certify(
 ) -> None:
     """Simulate with each model from frames it has not seen, and let the reference method judge where simulations go wrong.
 
-    The end of each simulation is computed with the reference method, and its closest contact and largest force; from a wrong
-    state the first wrong one is found by bisection. Writes certificate.json, a figure of the survival, the first wrong state
-    of each failure, and the simulations to DIR. An interrupted command is continued by the same one.
+    The reference method computes the end of each simulation, its closest contact, its largest force, and some states
+    between; from a wrong state the first wrong one is found by bisection. Writes certificate.json, a figure of the
+    survival, the first wrong state of each failure, and the simulations to DIR. An interrupted command is continued by the
+    same one.
 
     Exit code: 0 if no simulation fails, 3 if one does.
     """
@@ -83,7 +90,7 @@ def certify(
             reference=reference,
             number=number,
             conditions=Conditions(time, states, temperature, heat_to, friction, time_step, seed),
-            criteria=Criteria(energy_limit, force_limit),
+            criteria=Criteria(energy_limit, force_limit, checks),
             computing=Computing(processes, batch, precision, compile, device),
             split=split,
             energy_unit=energy_unit,
