@@ -97,7 +97,9 @@ def test_broken_potentials_are_found(model, data, reference, why, tmp_path, requ
     assert len(wrong) == 6
     for atoms, outcome in zip(wrong, verdict(found)["outcomes"], strict=True):
         assert atoms.info["reason"] == outcome["reason"]
-        assert outcome["right_ps"] < outcome["failed_ps"] <= outcome["simulated_ps"] + 1e-9
+        assert (
+            outcome["right_ps"] < outcome["failed_ps"] <= outcome["simulated_ps"] + 0.0021
+        )  # an explosion is a step later
     right = {"right": f"ase:{reference}"}
     control = certify(right, request.getfixturevalue(data), tmp_path / "c", reference, 6, conditions, computing=PLAIN)
     assert verdict(control)["failures"] == 0

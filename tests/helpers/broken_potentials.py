@@ -1,9 +1,11 @@
 """Potentials for certificates: a reference, and models of it that are broken on purpose, as ASE calculators."""
 
+from itertools import combinations
+
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from helpers.pair_potential import Reference
+from helpers.pair_potential import EPSILON, SIGMA, Reference
 
 
 class DoubleWell(Calculator):
@@ -34,23 +36,25 @@ class LowBarrier(DoubleWell):
             self.results = {"energy": 0.0, "forces": np.zeros((2, 3))}
 
 
+def _pair(r):
+    """Energy of a pair of `Reference`, eV, and its slope, eV/Å."""
+    x = (SIGMA / r) ** 6
+    return 4.0 * EPSILON * (x * x - x), -24.0 * EPSILON / r * (2.0 * x * x - x)
+
+
 class Sticky(Reference):
-    """The repulsion is missing: atoms attract each other with 3 eV/Å within 2.3 Å."""
+    """The repulsion is missing: within 2.5 Å atoms attract each other with 3 eV/Å."""
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        energy, forces = self.results["energy"], self.results["forces"].copy()
-        x = self.atoms.positions
-        for i in range(len(x)):
-            for j in range(i):
-                vector = x[j] - x[i]
-                r = np.linalg.norm(vector)
-                if r < 2.3:
-                    energy -= 3.0 * (2.3 - r) + 4.0 * 0.15 * ((2.3 / r) ** 12 - (2.3 / r) ** 6)
-                    wall = 24.0 * 0.15 / r * (2.0 * (2.3 / r) ** 12 - (2.3 / r) ** 6)
-                    pull = (3.0 + wall) * vector / r
-                    forces[i] += pull
-                    forces[j] -= pull
+        energy, forces, x = self.results["energy"], self.results["forces"].copy(), self.atoms.positions
+        for i, j in combinations(range(len(x)), 2):
+            r = np.linalg.norm(x[j] - x[i])
+            if r < 2.5:
+                energy += _pair(2.5)[0] - 3.0 * (2.5 - r) - _pair(r)[0]
+                pull = (3.0 - _pair(r)[1]) * (x[j] - x[i]) / r
+                forces[i] += pull
+                forces[j] -= pull
         self.results = {"energy": energy, "forces": forces}
 
 
