@@ -21,6 +21,7 @@ FLOORS = (
     ("data",),
     ("labels",),
     ("md",),
+    ("certificate",),
     ("training", "evaluation"),
     ("cli",),
 )

@@ -57,6 +57,10 @@ class VerletNeighborList:
         self._list: VerletList | None = None
         self._n_atoms = torch.empty(0)
 
+    def forget(self) -> None:
+        """Make the lists anew next time, so that what follows depends on the present positions alone."""
+        self._list = None
+
     def get_neighbors(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs of all systems, the interface of SchNetPack's calculators.
 
