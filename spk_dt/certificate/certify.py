@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import fasteners
 import numpy as np
 from ase import Atoms
 
@@ -32,6 +31,8 @@ from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound,
 from spk_dt.certificate.verdict import Label, Outcome, judged
 from spk_dt.data.continuation import spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
+from spk_dt.folders.hold import LOCK, hold
+from spk_dt.labels.reference_check import check_reference
 from spk_dt.labels.relabel import relabel
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
@@ -76,6 +77,7 @@ def certify(
     split: str | None = None,
     energy_unit: str = "eV",
     position_unit: str = "Angstrom",
+    another_reference: bool = False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Simulate with each model from unseen frames, and find with few reference calculations when simulations go wrong.
@@ -92,6 +94,7 @@ def certify(
         split: partition that the start frames are taken from, see `spk_dt.evaluation.evaluate.evaluate`.
         energy_unit: unit of the energies of the models.
         position_unit: unit of length of the models.
+        another_reference: whether the reference method may be another one than that of the data.
         progress: called with what is done, how much of it, and how much there is.
 
     Returns:
@@ -99,7 +102,8 @@ def certify(
 
     Raises:
         ValueError: if the folder is of another certificate or another process is at work in it, there are fewer frames than
-            simulations, or the reference method fails at a start frame.
+            simulations, the reference method is not that of the data, or a model does not fit the data, most likely because
+            of its units.
         FileNotFoundError: if data or a model are not there.
     """
     conditions, criteria, computing = conditions or Conditions(), criteria or Criteria(), computing or Computing()
@@ -129,11 +133,8 @@ def certify(
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
             _check_units(name, file, frames, *units)
-    out.mkdir(parents=True, exist_ok=True)
-    lock = fasteners.InterProcessLock(out / "lock")
-    if not lock.acquire(blocking=False):
-        raise ValueError(f"another process is at work in '{out}'; wait for it, or choose another folder.")
-    try:
+    check = check_reference(frames, reference, str(data), another=another_reference)
+    with hold(out / LOCK, f"certifies in '{out}'; wait for it, or choose another folder."):
         _same_settings(out / "settings.json", settings)
         found = {}
         for name, file in models.items():
@@ -155,11 +156,11 @@ def certify(
             found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
         packages = ("spk_dt", "schnetpack", "torch", "ase")
         versions = {one: version(one) for one in packages} | {"python": platform.python_version()}
-        text = json.dumps({"settings": settings, "versions": versions, "models": found}, indent=2)
+        text = json.dumps(
+            {"settings": settings, "versions": versions, "reference_check": check.as_dict(), "models": found}, indent=2
+        )
         (out / "certificate.json").write_text(text + "\n")
         return found
-    finally:
-        lock.release()
 
 
 def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_unit: Unit, position_unit: Unit) -> None:

@@ -73,29 +73,20 @@ def judged(
         criteria: what is wrong.
         scales: what errors are measured by.
     """
-    deviations: dict[int, Deviation] = {}
-    at_start = (yield {0})[0][0]
-
-    def wrong(k: int) -> Generator[set[int], Mapping[int, Label], bool]:
-        """Whether the reference method finds state k wrong."""
-        if k not in deviations:
-            label = (yield {k})[k]
-            deviations[k] = criteria.deviation(states[k], states[0], label, at_start, scales, temperatures[k])
-        return deviations[k].wrong
-
     sign = _first_sign(states, temperatures, criteria, scales)
     first_wrong = len(states) if sign is None else sign[0]
     spaced = [first_wrong * (n + 1) // (criteria.n_checks + 1) for n in range(criteria.n_checks)]
-    for k in (first_wrong - 1, *_suspicious(states[:first_wrong]), *spaced):
-        if k >= first_wrong or k == 0 or not (yield from wrong(k)):
-            continue
-        low, first_wrong = max((n for n, one in deviations.items() if n < k and not one.wrong), default=0), k
-        while first_wrong - low > 1:
-            middle = (low + first_wrong) // 2
-            if (yield from wrong(middle)):
-                first_wrong = middle
-            else:
-                low = middle
+    wanted = {0, max(0, first_wrong - 1), *_suspicious(states[:first_wrong]), *spaced}
+    deviations: dict[int, Deviation] = {}
+    while wanted:
+        labels = yield wanted
+        at_start = labels[0][0]
+        for k in wanted:
+            deviations[k] = criteria.deviation(states[k], states[0], labels[k], at_start, scales, temperatures[k])
+        first_wrong = min([first_wrong, *(k for k, one in deviations.items() if one.wrong)])
+        right = max((k for k, one in deviations.items() if k < first_wrong and not one.wrong), default=0)
+        known_wrong = first_wrong in deviations
+        wanted = {(right + first_wrong) // 2} if known_wrong and first_wrong - right > 1 else set()
     return _outcome(states, first_wrong, sign, deviations)
 
 

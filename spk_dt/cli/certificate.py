@@ -26,6 +26,10 @@ def certify(
         str,
         typer.Option(metavar="CALCULATOR", help="Reference of the data: tblite:METHOD, or package.module:Class (ASE)."),
     ],
+    another_reference: Annotated[
+        bool,
+        typer.Option("--another-reference", help="The reference is on purpose another method than that of the data."),
+    ] = False,
     time: Annotated[float, typer.Option(help="Length of each simulation, in ps.")] = 100.0,
     number: Annotated[int, typer.Option(min=1, help="Simulations of each model.")] = 20,
     temperature: Annotated[
@@ -95,6 +99,7 @@ def certify(
             split=split,
             energy_unit=energy_unit,
             position_unit=position_unit,
+            another_reference=another_reference,
             progress=progress,
         )
     draw_certificate(out)
