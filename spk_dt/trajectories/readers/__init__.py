@@ -14,6 +14,7 @@ from spk_dt.trajectories.readers import (
     extxyz,
     lammps,
     md17_npz,
+    program_output,
     schnetpack_hdf5,
     vasp_outcar,
     vasp_xml,
@@ -33,6 +34,7 @@ READERS: tuple[ModuleType, ...] = (
     vasp_xml,
     vasp_outcar,
     lammps,
+    program_output,
     extxyz,
 )
 

@@ -1,0 +1,126 @@
+"""Formats that ASE reads, with what it leaves open: the time step, units, and files that end within a frame.
+
+=================  ==========================================================================================
+format             what is done here
+=================  ==========================================================================================
+CASTEP ``.md``     a last block without an empty line behind it, which ASE passes over, is incomplete
+``pw.x`` output    time step and masses, which ASE leaves out
+Qbox output        all, which ASE leaves in atomic units; velocities are recovered from the positions
+=================  ==========================================================================================
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import ase.units
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.text import open_text
+
+__all__ = ["castep", "is_castep", "is_pwscf", "is_qbox", "pwscf", "qbox"]
+
+_PW_STEP = re.compile(r"\s*Time step\s*=\s*(\S+) a\.u\.,\s*(\S+) femto-seconds")
+_PW_MASS = re.compile(r"\s+(\S+)\s+\d+\.\d+\s+(\d+\.\d+)\s+\S+\(\s*[\d.]+\)")
+_QBOX_STEP = re.compile(r"\s*(?:<cmd>|\[qbox\]\s*)?set dt\s+([\d.eE+-]+)")
+_RYDBERG_TIME_FS = 2.0 * ase.units.AUT / ase.units.fs
+
+
+def is_castep(path: Path, lines: list[str]) -> bool:
+    """Whether it is a .md file of CASTEP: positions, velocities and forces, marked at the ends of the lines."""
+    return any(line.rstrip().endswith("<-- R") for line in lines) and path.suffix.lower() != ".geom"
+
+
+def is_pwscf(path: Path, lines: list[str]) -> bool:
+    """Whether it is an output of pw.x."""
+    return any("Program PWSCF" in line for line in lines)
+
+
+def is_qbox(path: Path, lines: list[str]) -> bool:
+    """Whether it is an output of Qbox."""
+    return any("<fpmd:simulation" in line for line in lines)
+
+
+def castep(path: Path) -> Iterator[Atoms]:
+    """Frames of a .md file of CASTEP."""
+    for atoms in _read(path, "castep-md"):
+        if "time" not in atoms.info:
+            raise ValueError(f"'{path}' has no velocities: it is not of molecular dynamics, so its frames have no time step.")
+        atoms.info = {"time_fs": atoms.info["time"] / ase.units.fs}
+        yield atoms
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 200, 0))
+        last = re.split(rb"\r?\n", file.read())[-2:]
+    if b"".join(last).strip():
+        raise IncompleteFrameError(path, _count(path, "<-- E") - 1, "no empty line follows it")
+
+
+def pwscf(path: Path) -> Iterator[Atoms]:
+    """Frames of an output of pw.x."""
+    step = _first(path, _PW_STEP)
+    if step is None:
+        raise ValueError(f"'{path}' is not of molecular dynamics (calculation = 'md'): it has no time step.")
+    masses: dict[str, float] = {}
+    with open_text(path) as file:
+        for line in file:
+            if match := _PW_MASS.match(line):
+                masses.setdefault(re.match(r"[A-Z]?[a-z]?", match[1].capitalize())[0], float(match[2]))
+            if line.startswith("!"):
+                break
+    for index, atoms in enumerate(_read(path, "espresso-out")):
+        atoms.set_masses([masses.get(symbol) for symbol in atoms.symbols])
+        atoms.info = {"time_fs": index * step * _RYDBERG_TIME_FS}
+        yield atoms
+
+
+def qbox(path: Path) -> Iterator[Atoms]:
+    """Frames of an output of Qbox."""
+    step = _first(path, _QBOX_STEP)
+    for index, atoms in enumerate(_read(path, "qbox")):
+        results = atoms.calc.results
+        converted = Atoms(
+            atoms.numbers, atoms.positions * ase.units.Bohr, cell=atoms.cell.array * ase.units.Bohr, pbc=True
+        )
+        converted.set_masses(atoms.get_masses())
+        converted.calc = SinglePointCalculator(
+            converted,
+            energy=results["energy"] * ase.units.Hartree,
+            forces=results["forces"] * ase.units.Hartree / ase.units.Bohr,
+        )
+        if step is not None:
+            converted.info["time_fs"] = index * step * ase.units.AUT / ase.units.fs
+        yield converted
+
+
+def _read(path: Path, name: str) -> Iterator[Atoms]:
+    """Frames as ASE reads them, all of which have energy and forces."""
+    with open_text(path) as file:
+        found: Iterator[Atoms] = ase.io.iread(file, index=":", format=name)
+        index = 0
+        while True:
+            try:
+                atoms = next(found, None)
+            except Exception as error:  # whatever a damaged file leads to
+                raise IncompleteFrameError(path, index, f"ASE ({name}) cannot read it: {error or type(error).__name__}") from None
+            if atoms is None:
+                return
+            results = {} if atoms.calc is None else atoms.calc.results
+            for key in ("energy", "forces"):
+                if results.get(key) is None or not np.isfinite(results[key]).all():
+                    raise IncompleteFrameError(path, index, f"it has no {key}")
+            yield atoms
+            index += 1
+
+
+def _first(path: Path, pattern: re.Pattern[str]) -> float | None:
+    with open_text(path) as file:
+        return next((float(match[1]) for line in file if (match := pattern.match(line))), None)
+
+
+def _count(path: Path, end: str) -> int:
+    with open_text(path) as file:
+        return sum(line.rstrip().endswith(end) for line in file)
