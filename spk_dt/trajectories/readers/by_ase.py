@@ -11,13 +11,16 @@ Qbox output        all, which ASE leaves in atomic units; velocities are recover
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 import ase.io
 import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.espresso import label_to_symbol
 
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import open_text
@@ -26,7 +29,7 @@ __all__ = ["castep", "is_castep", "is_pwscf", "is_qbox", "pwscf", "qbox"]
 
 _PW_STEP = re.compile(r"\s*Time step\s*=\s*(\S+) a\.u\.,\s*(\S+) femto-seconds")
 _PW_MASS = re.compile(r"\s+(\S+)\s+\d+\.\d+\s+(\d+\.\d+)\s+\S+\(\s*[\d.]+\)")
-_QBOX_STEP = re.compile(r"\s*(?:<cmd>|\[qbox\]\s*)?set dt\s+([\d.eE+-]+)")
+_QBOX_STEP = re.compile(r".*\bset dt\s+([\d.eE+-]+)")
 _RYDBERG_TIME_FS = 2.0 * ase.units.AUT / ase.units.fs
 
 
@@ -68,7 +71,7 @@ def pwscf(path: Path) -> Iterator[Atoms]:
     with open_text(path) as file:
         for line in file:
             if match := _PW_MASS.match(line):
-                masses.setdefault(re.match(r"[A-Z]?[a-z]?", match[1].capitalize())[0], float(match[2]))
+                masses.setdefault(label_to_symbol(match[1]), float(match[2]))
             if line.startswith("!"):
                 break
     for index, atoms in enumerate(_read(path, "espresso-out")):
@@ -98,14 +101,20 @@ def qbox(path: Path) -> Iterator[Atoms]:
 
 def _read(path: Path, name: str) -> Iterator[Atoms]:
     """Frames as ASE reads them, all of which have energy and forces."""
-    with open_text(path) as file:
+    with open_text(path) as opened:
+        file: TextIO = opened
+        if name == "qbox":  # ASE knows no deuterium; its mass is in the file
+            file = StringIO(opened.read().replace("<symbol>D</symbol>", "<symbol>H</symbol>"))
         found: Iterator[Atoms] = ase.io.iread(file, index=":", format=name)
         index = 0
         while True:
             try:
                 atoms = next(found, None)
             except Exception as error:  # whatever a damaged file leads to
-                raise IncompleteFrameError(path, index, f"ASE ({name}) cannot read it: {error or type(error).__name__}") from None
+                detail = f"ASE ({name}) cannot read it: {type(error).__name__} {error}"
+                if index == 0:
+                    raise ValueError(f"'{path}', frame 0: {detail}") from None
+                raise IncompleteFrameError(path, index, detail) from None
             if atoms is None:
                 return
             results = {} if atoms.calc is None else atoms.calc.results

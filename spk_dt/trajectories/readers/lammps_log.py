@@ -1,9 +1,8 @@
 """What a ``log.lammps`` says of a run: potential energy at each step, style of units, time step.
 
-The energies are those of the thermodynamic output: PotEng (``thermo_style custom step pe``), or else E_pair + E_mol
-(``thermo_style one``). These add up to PotEng but for the energies of fixes, which it has where ``fix_modify energy yes`` says
-so. A step is one line, or a block of ``name = value`` (``thermo_style multi``, ``thermo_modify line multi``), or an entry of a
-list (``thermo_style yaml``, ``thermo_modify line yaml``).
+The energies are those of the thermodynamic output in its usual form of one line a step: PotEng (``thermo_style custom step
+pe``), or else E_pair + E_mol (``thermo_style one``). These add up to PotEng but for the energies of fixes, which it has
+where ``fix_modify energy yes`` says so.
 https://docs.lammps.org/thermo_style.html
 """
 
@@ -20,10 +19,6 @@ __all__ = ["LammpsLog", "read_lammps_log"]
 _UNITS = re.compile(r"^\s*(?:Unit style\s*:|units)\s+(\w+)\s*$")
 _STEP = re.compile(r"^\s*(?:Time step\s*:|timestep)\s+([-+.\deE]+)\s*$")
 _ATOMS = re.compile(r"^Loop time of .* with (\d+) atoms")
-_MULTI = re.compile(r"^-+ Step\s+(\d+) -")
-_PAIR = re.compile(r"(\w+)\s*=\s*(\S+)")
-_KEYWORDS = re.compile(r"^keywords:\s*\[(.*)\]")
-_ROW = re.compile(r"^\s*- \[(.*)\]\s*$")
 _NORMALISED = re.compile(r"^\s*thermo_modify\b.*\bnorm\s+(?:yes|on|true)\b")
 
 
@@ -82,50 +77,28 @@ def read_lammps_log(path: Path) -> LammpsLog:
     energies: list[float] = []
     units, timesteps, n_atoms = set(), set(), set()
     columns: list[str] = []
-    terms: list[str] = []
-    block: dict[str, str] = {}
-
-    def add(values: dict[str, str]) -> None:
-        """Take the energy of a step; lines that are none, as of warnings between the others, are passed over."""
-        found = _energy_terms(list(values))
-        try:
-            step, energy = int(values["Step"]), sum(float(values[name]) for name in found)
-        except (KeyError, ValueError):
-            return
-        if found:
-            steps.append(step)
-            energies.append(energy)
-
+    terms: list[int] = []
     with open_text(path) as file:
         for line in file:
             words = line.split()
-            row = _ROW.match(line)
-            words = row[1].replace(",", " ").split() if row else words
-            if match := _KEYWORDS.match(line):
-                columns = re.split(r"[\s,'\"]+", match[1].strip("'\", "))
-                terms = _energy_terms(columns)
-            elif match := _MULTI.match(line):
-                add(block)
-                block, terms = {"Step": match[1]}, []
-            elif block and line.endswith("\n") and (pairs := _PAIR.findall(line)):
-                block |= pairs
-            elif "Step" in words and not any(word.isdecimal() for word in words):  # "Step 5" is of a fix print
+            if "Step" in words and not any(word.isdecimal() for word in words):  # "Step 5" is of a fix print
                 columns, terms = words, _energy_terms(words)
-                add(block)
-                block = {}
             elif match := _ATOMS.match(line):
-                add(block)
-                block, terms = {}, []
+                terms = []
                 n_atoms.add(int(match[1]))
             elif terms and len(words) == len(columns) and line.endswith("\n"):
-                add(dict(zip(columns, words, strict=True)))
+                try:
+                    step, energy = int(words[columns.index("Step")]), sum(float(words[term]) for term in terms)
+                except ValueError:
+                    continue  # a warning between the lines
+                steps.append(step)
+                energies.append(energy)
             elif match := _UNITS.match(line):
                 units.add(match[1])
             elif match := _STEP.match(line):
                 timesteps.add(_number(match[1]))
             elif _NORMALISED.match(line):
                 raise ValueError(f"'{path}' has energies per atom (thermo_modify norm yes); write it without.")
-    add(block)
     if not steps:
         raise ValueError(
             f"'{path}' has no potential energies: it needs thermodynamic output with the columns Step and PotEng, in "
@@ -142,11 +115,11 @@ def read_lammps_log(path: Path) -> LammpsLog:
     )
 
 
-def _energy_terms(columns: list[str]) -> list[str]:
-    """Names of the columns that add up to the potential energy; none if they are not there."""
+def _energy_terms(columns: list[str]) -> list[int]:
+    """The columns that add up to the potential energy; none if they are not there."""
     for names in (["PotEng"], ["E_pair", "E_mol"]):
         if set(names) <= set(columns):
-            return names
+            return [columns.index(name) for name in names]
     return []
 
 
