@@ -23,6 +23,7 @@ from ase import Atoms
 
 from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
 from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
+from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.unwrapping import checked_frames
 from spk_dt.trajectories.velocities import recover_velocities
 
@@ -64,6 +65,7 @@ def convert(
     lammps_units: str | None = None,
     lammps_elements: Sequence[str] | None = None,
     lammps_logs: Sequence[str | Path] = (),
+    vasp_mlff: bool = False,
     progress: Progress | None = None,
 ) -> list[Converted]:
     """Write the trajectories of files to a database.
@@ -85,6 +87,7 @@ def convert(
         lammps_units: style of units of a LAMMPS dump, ``metal`` or ``real``.
         lammps_elements: elements of the types 1, 2, ... of a LAMMPS dump.
         lammps_logs: log of each LAMMPS dump, in the order of the dumps.
+        vasp_mlff: take the frames of VASP's machine-learned force field, not those ab initio.
         progress: called after each frame.
 
     Returns:
@@ -105,6 +108,7 @@ def convert(
         "lammps_elements": None if lammps_elements is None else list(lammps_elements),
         "save_every": save_every,
         "recover_velocities": recover_velocities or None,
+        "vasp_mlff": vasp_mlff or None,
     }
     if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
         raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
@@ -258,8 +262,9 @@ def _write(
     progress: Progress,
 ) -> Converted:
     """Write one trajectory."""
-    seen, raw = _Seen(), job.raw
-    source = f"'{raw.files[0]}'" + ("" if raw.name == raw.files[0].stem else f" ({raw.name})")
+    raw = job.raw
+    seen = _Seen(notes=list(raw.notes))
+    source = f"'{raw.files[0]}'" + ("" if raw.name == plain_name(raw.files[0]).stem else f" ({raw.name})")
     frames = checked_frames(_frames(raw, seen, drop_incomplete), source)
     first = next(frames, None)
     if first is None:

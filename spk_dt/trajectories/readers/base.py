@@ -28,6 +28,7 @@ class RawTrajectory:
         timestep_fs: time between two frames in fs, None if the files do not say.
         n_frames: number of frames, for a progress bar; None if that is known only at the end.
         inner_steps: steps of the simulation between two frames, None if the files do not say.
+        notes: what its user should know, such as what was left out.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RawTrajectory:
     timestep_fs: float | None = None
     n_frames: int | None = None
     inner_steps: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

@@ -10,6 +10,7 @@ Qbox output        all, which ASE leaves in atomic units; velocities are recover
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -55,10 +56,9 @@ def castep(path: Path) -> Iterator[Atoms]:
             raise ValueError(f"'{path}' has no velocities: it is not of molecular dynamics, so its frames have no time step.")
         atoms.info = {"time_fs": atoms.info["time"] / ase.units.fs}
         yield atoms
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 200, 0))
-        last = re.split(rb"\r?\n", file.read())[-2:]
-    if b"".join(last).strip():
+    with open_text(path) as file:
+        last = deque(file, maxlen=1)
+    if last and last[0].strip():
         raise IncompleteFrameError(path, _count(path, "<-- E") - 1, "no empty line follows it")
 
 
