@@ -1,7 +1,7 @@
 """Modules that users name: a calculator of their own, a class in a config.
 
-``python script.py`` and ``python -m`` look into the folder of the script, or the current one; a program that is installed, as
-``spkdt``, ``spktrain`` and ``spkmd`` are, does not.
+``python script.py`` and ``python -m`` look into the folder of the script, or the current one; a program that is installed,
+as ``spkdt``, ``spktrain`` and ``spkmd`` are, does not.
 """
 
 import sys
@@ -38,6 +38,7 @@ def import_named(module: str, what: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{what}: there is no module '{error.name}' in '{Path.cwd()}', on PYTHONPATH or among the packages of "
-            f"{sys.executable}. Correct the name, install its package, or put the folder of the file on the path: export "
+            f"{sys.executable}. Correct the name, install its package, or put the folder of the file on the path: "
+            f"export "
             "PYTHONPATH=FOLDER"
         ) from error

@@ -51,8 +51,10 @@ def frames(path: Path) -> Iterator[Atoms]:
             atoms, forces, line = _frame(file, path, index)
             if int(step[1]) not in energies:
                 raise ValueError(
-                    f"'{log}' has no converged energy of step {step[1]}, which '{path}' has. Give the log of the same run; "
-                    "if the electrons have not converged there, convert the parts before and after as files of their own."
+                    f"'{log}' has no converged energy of step {step[1]}, which '{path}' has. Give the log of the same "
+                    f"run; "
+                    "if the electrons have not converged there, convert the parts before and after as files of their "
+                    "own."
                 )
             atoms.info |= {"step": int(step[1]), "files": (log,)}
             atoms.calc = SinglePointCalculator(atoms, energy=energies[int(step[1])], forces=forces)
@@ -61,19 +63,24 @@ def frames(path: Path) -> Iterator[Atoms]:
 
 
 def _energies(log: Path) -> dict[int, float]:
-    """Energy of each step in eV: of steps without number in a log of old versions, their place."""
-    found: dict[int, float] = {}
-    step, numbered, place = 0, False, 0
+    """Energy in eV of each step that has converged; old versions print one before the first step, and then all in order."""
+    by_step: dict[int, float] = {}
+    in_order: list[float | None] = []
+    step: int | None = None
+    numbered = True
     with open_text(log) as file:
         for line in file:
             if match := _LOG_STEP.match(line):
-                step, numbered = int(match[1]), True
-                converged = True
+                step = int(match[1])
             elif "convergence has not been achieved" in line:
-                found.pop(step if numbered else place, None)
+                in_order.append(None)
             elif match := _ENERGY.match(line):
-                found[step] = floats([[match[1]]], log, step)[0, 0]
-    return found
+                in_order.append(floats([[match[1]]], log, len(in_order))[0, 0])
+                if step is None:
+                    numbered = False
+                else:
+                    by_step[step] = float(in_order[-1] or 0.0)
+    return by_step if numbered else {n: energy for n, energy in enumerate(in_order) if energy is not None}
 
 
 def _frame(file: TextIO, path: Path, index: int) -> tuple[Atoms, np.ndarray, str]:

@@ -82,9 +82,7 @@ def _frame(rows: list[list[str]], cell: list[list[float]], seen: dict[str, Any],
         return floats([row[1:4] for row in rows if row[0] == name], path, index)
 
     vectors = table("lattice_vector").tolist() or cell
-    atoms = Atoms(
-        [row[4] for row in rows if row[0] == "atom"], table("atom"), cell=vectors or None, pbc=bool(vectors)
-    )
+    atoms = Atoms([row[4] for row in rows if row[0] == "atom"], table("atom"), cell=vectors or None, pbc=bool(vectors))
     velocities, forces = table("velocity"), floats(seen["forces"], path, index)
     for what, values in (("velocities", velocities), ("forces", forces)):
         if len(values) not in ((0, len(atoms)) if what == "velocities" else (len(atoms),)):

@@ -5,6 +5,7 @@ format             what is done here
 =================  ==========================================================================================
 CASTEP ``.md``     a last block without an empty line behind it, which ASE passes over, is incomplete
 ``pw.x`` output    time step and masses, which ASE leaves out
+Gaussian output    time of each step
 Qbox output        all, which ASE leaves in atomic units; velocities are recovered from the positions
 =================  ==========================================================================================
 """
@@ -26,10 +27,11 @@ from ase.io.espresso import label_to_symbol
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import open_text
 
-__all__ = ["castep", "is_castep", "is_pwscf", "is_qbox", "pwscf", "qbox"]
+__all__ = ["castep", "gaussian", "is_castep", "is_gaussian", "is_pwscf", "is_qbox", "pwscf", "qbox"]
 
 _PW_STEP = re.compile(r"\s*Time step\s*=\s*(\S+) a\.u\.,\s*(\S+) femto-seconds")
 _PW_MASS = re.compile(r"\s+(\S+)\s+\d+\.\d+\s+(\d+\.\d+)\s+\S+\(\s*[\d.]+\)")
+_GAUSSIAN_TIME = re.compile(r"\s*Time \(fs\)\s+(\S+)")
 _QBOX_STEP = re.compile(r".*\bset dt\s+([\d.eE+-]+)")
 _RYDBERG_TIME_FS = 2.0 * ase.units.AUT / ase.units.fs
 
@@ -44,6 +46,11 @@ def is_pwscf(path: Path, lines: list[str]) -> bool:
     return any("Program PWSCF" in line for line in lines)
 
 
+def is_gaussian(path: Path, lines: list[str]) -> bool:
+    """Whether it is an output of Gaussian."""
+    return any("Entering Gaussian System" in line or "Gaussian, Inc." in line for line in lines)
+
+
 def is_qbox(path: Path, lines: list[str]) -> bool:
     """Whether it is an output of Qbox."""
     return any("<fpmd:simulation" in line for line in lines)
@@ -53,13 +60,26 @@ def castep(path: Path) -> Iterator[Atoms]:
     """Frames of a .md file of CASTEP."""
     for atoms in _read(path, "castep-md"):
         if "time" not in atoms.info:
-            raise ValueError(f"'{path}' has no velocities: it is not of molecular dynamics, so its frames have no time step.")
+            raise ValueError(
+                f"'{path}' has no velocities: it is not of molecular dynamics, so its frames have no time step."
+            )
         atoms.info = {"time_fs": atoms.info["time"] / ase.units.fs}
         yield atoms
     with open_text(path) as file:
         last = deque(file, maxlen=1)
     if last and last[0].strip():
         raise IncompleteFrameError(path, _count(path, "<-- E") - 1, "no empty line follows it")
+
+
+def gaussian(path: Path) -> Iterator[Atoms]:
+    """Frames of an output of Gaussian (BOMD, ADMP); the last geometry, whose forces are not computed, is left out."""
+    with open_text(path) as file:
+        times = [float(match[1]) for line in file if (match := _GAUSSIAN_TIME.match(line))]
+    if not times:
+        raise ValueError(f"'{path}' is not of molecular dynamics (BOMD or ADMP): its frames have no time step.")
+    for time, atoms in zip(times, _read(path, "gaussian-out"), strict=False):
+        atoms.info = {"time_fs": time}
+        yield atoms
 
 
 def pwscf(path: Path) -> Iterator[Atoms]:

@@ -16,7 +16,9 @@ from spk_dt.trajectories.readers.text import floats, following_lines, open_text
 
 __all__ = ["frames", "recognises"]
 
-_COMMENT = re.compile(r"\s*time=\s*(\S+) \(fs\)\s+Energy=\s*(\S+) \(Hartree\).*?(?:Cell_Vectors=\s*((?:\S+\s*){9}))?(?:\s|$)")
+_COMMENT = re.compile(
+    r"\s*time=\s*(\S+) \(fs\)\s+Energy=\s*(\S+) \(Hartree\).*?(?:Cell_Vectors=\s*((?:\S+\s*){9}))?(?:\s|$)"
+)
 
 
 def recognises(path: Path, lines: list[str]) -> bool:
@@ -35,7 +37,9 @@ def frames(path: Path) -> Iterator[Atoms]:
     with open_text(path) as file:
         while line := file.readline():
             if not line.strip().isdecimal():
-                raise ValueError(f"'{path}', frame {index}: it begins with '{line.strip()[:40]}'; the file is damaged there.")
+                raise ValueError(
+                    f"'{path}', frame {index}: it begins with '{line.strip()[:40]}'; the file is damaged there."
+                )
             comment, *lines = following_lines(file, int(line) + 1, path, index)
             match, words = _COMMENT.match(comment), [line.split() for line in lines]
             if match is None or any(len(row) < 7 for row in words):

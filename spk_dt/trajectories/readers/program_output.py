@@ -1,7 +1,7 @@
 """Output of programs that is one text file with positions, forces and energies: the formats, and their time step.
 
-A format is a function that yields the frames of a file. Where the file has a time, or a number of steps, each frame says it in
-``info["time_fs"]`` or ``info["step"]``; frames must be as far apart as the first two.
+A format is a function that yields the frames of a file. Where the file has a time, or a number of steps, each frame says it
+in ``info["time_fs"]`` or ``info["step"]``; frames must be as far apart as the first two.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from ase import Atoms
 
 from spk_dt.trajectories.readers import abacus, aims, by_ase, openmx, pwmat, siesta
 from spk_dt.trajectories.readers.base import RawTrajectory
+from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning
 
@@ -49,6 +50,7 @@ FORMATS: tuple[Format, ...] = (
     Format("CASTEP, `.md`", by_ase.is_castep, by_ase.castep, "time, velocities"),
     Format("FHI-aims, output", aims.recognises, aims.frames, "time, velocities"),
     Format("Quantum ESPRESSO, output of `pw.x`", by_ase.is_pwscf, by_ase.pwscf, "time, masses"),
+    Format("Gaussian, output of BOMD and ADMP", by_ase.is_gaussian, by_ase.gaussian, "time"),
     Format("Qbox, output", by_ase.is_qbox, by_ase.qbox, "masses"),
 )
 
@@ -88,7 +90,7 @@ def read(path: Path) -> list[RawTrajectory]:
             raise ValueError(f"'{path}', frame 1: {key} {first[1].info[key]:g} is not after {first[0].info[key]:g}.")
     return [
         RawTrajectory(
-            name=path.stem,
+            name=plain_name(path).stem,
             files=(path, *first[0].info.get("files", ())),
             frames=partial(_evenly_spaced, one, path, time_fs, step),
             timestep_fs=time_fs,
@@ -110,8 +112,10 @@ def _evenly_spaced(one: Format, path: Path, time_fs: float | None, step: int | N
                 found = atoms.info[key] - before.info[key]
                 if not isclose(found, apart, rel_tol=1e-2):  # times are printed with few digits
                     raise ValueError(
-                        f"'{path}', frame {index}: {key} {atoms.info[key]:g} follows {before.info[key]:g}, but the first "
-                        f"frames are {apart:g} apart. Frames are missing, or the program was started again; convert the "
+                        f"'{path}', frame {index}: {key} {atoms.info[key]:g} follows {before.info[key]:g}, but the "
+                        f"first "
+                        f"frames are {apart:g} apart. Frames are missing, or the program was started again; convert "
+                        f"the "
                         "parts before and after as files of their own."
                     )
         before = atoms.copy()

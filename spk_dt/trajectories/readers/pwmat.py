@@ -45,7 +45,8 @@ def frames(path: Path) -> Iterator[Atoms]:
             header = _HEADER.match(line)
             if header is None:
                 raise ValueError(
-                    f"'{path}', frame {index}: it begins with '{line.strip()[:40]}', not with a number of atoms; the file "
+                    f"'{path}', frame {index}: it begins with '{line.strip()[:40]}', not with a number of atoms; the "
+                    f"file "
                     "is damaged there."
                 )
             yield _frame(file, header, path, index)
@@ -71,7 +72,8 @@ def _frame(file: TextIO, header: re.Match[str], path: Path, index: int) -> Atoms
         raise ValueError(f"'{path}', frame {index}: there is no table '{missing[0]}'.")
     if not dynamics and "Velocity" not in tables:
         raise ValueError(
-            f"'{path}' is not of molecular dynamics (JOB = MD): it has neither velocities nor MD_INFO, so its frames have no "
+            f"'{path}' is not of molecular dynamics (JOB = MD): it has neither velocities nor MD_INFO, so its frames "
+            f"have no "
             "time step."
         )
     numbers = tables["Position"][:, 0].astype(int)

@@ -16,7 +16,7 @@ __all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text",
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file to read, packed or not, without a byte order mark; bytes that are no text become a sign that no number has."""
+    """A text file to read, packed or not, without byte order mark; bytes that are no text become a sign no number has."""
     return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="replace")
 
 
