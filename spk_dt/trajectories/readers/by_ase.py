@@ -74,12 +74,18 @@ def castep(path: Path) -> Iterator[Atoms]:
 def gaussian(path: Path) -> Iterator[Atoms]:
     """Frames of an output of Gaussian (BOMD, ADMP); the last geometry, whose forces are not computed, is left out."""
     with open_text(path) as file:
-        times = [float(match[1]) for line in file if (match := _GAUSSIAN_TIME.match(line))]
+        times, ended = [], False
+        for line in file:
+            if match := _GAUSSIAN_TIME.match(line):
+                times.append(float(match[1]))
+            ended = ended or "Normal termination of Gaussian" in line
     if not times:
         raise ValueError(f"'{path}' is not of molecular dynamics (BOMD or ADMP): its frames have no time step.")
     for time, atoms in zip(times, _read(path, "gaussian-out"), strict=False):
         atoms.info = {"time_fs": time}
         yield atoms
+    if not ended:
+        raise IncompleteFrameError(path, len(times), "the run has not ended normally")
 
 
 def pwscf(path: Path) -> Iterator[Atoms]:
@@ -102,7 +108,7 @@ def pwscf(path: Path) -> Iterator[Atoms]:
 
 def qbox(path: Path) -> Iterator[Atoms]:
     """Frames of an output of Qbox."""
-    step = _first(path, _QBOX_STEP)
+    step, index = _first(path, _QBOX_STEP), -1
     for index, atoms in enumerate(_read(path, "qbox")):
         results = atoms.calc.results
         converted = Atoms(
@@ -117,6 +123,9 @@ def qbox(path: Path) -> Iterator[Atoms]:
         if step is not None:
             converted.info["time_fs"] = index * step * ase.units.AUT / ase.units.fs
         yield converted
+    begun = _count(path, "<iteration")
+    if begun > index + 1:
+        raise IncompleteFrameError(path, index + 1, "there is no </iteration>")
 
 
 def _read(path: Path, name: str) -> Iterator[Atoms]:
@@ -138,6 +147,8 @@ def _read(path: Path, name: str) -> Iterator[Atoms]:
             if atoms is None:
                 return
             results = {} if atoms.calc is None else atoms.calc.results
+            if "free_energy" in results:  # all that CASTEP has
+                results.setdefault("energy", results["free_energy"])
             for key in ("energy", "forces"):
                 if results.get(key) is None or not np.isfinite(results[key]).all():
                     raise IncompleteFrameError(path, index, f"it has no {key}")
@@ -150,6 +161,6 @@ def _first(path: Path, pattern: re.Pattern[str]) -> float | None:
         return next((float(match[1]) for line in file if (match := pattern.match(line))), None)
 
 
-def _count(path: Path, end: str) -> int:
+def _count(path: Path, mark: str) -> int:
     with open_text(path) as file:
-        return sum(line.rstrip().endswith(end) for line in file)
+        return sum(mark in line for line in file)
