@@ -1,6 +1,5 @@
 """Output of other programs, in its own units, gives the frames that were written; what is cut off is never a wrong frame."""
 
-import ase.units
 import numpy as np
 import pytest
 from ase import Atoms

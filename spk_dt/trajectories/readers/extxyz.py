@@ -16,7 +16,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
@@ -26,6 +25,7 @@ from spk_dt.trajectories.readers.extxyz_keys import (
     contents,
     energies,
     forces_key,
+    parse_comment,
     usual_names,
     velocities_key,
 )
@@ -117,7 +117,7 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
 
 def _renamed(path: Path, columns: _Columns) -> tuple[str, ...]:
     """Which energy and forces are taken under other names than the usual ones."""
-    info = key_val_str_to_dict(beginning(path)[1])
+    info = parse_comment(beginning(path)[1])
     usual_values = usual_names(info, columns=False)
     info |= {usual: info[name] for name, usual in usual_values.items()}
     table, _ = _layout(str(info["Properties"]))
@@ -189,7 +189,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     """A frame from its comment and the lines of its atoms."""
     where = f"'{path}', frame {index}"
     try:
-        info = key_val_str_to_dict(lines[0])
+        info = parse_comment(lines[0])
         info |= {usual: info[name] for name, usual in usual_names(info, columns=False).items()}
         table, width = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")))
         table |= {usual: table[name] for name, usual in usual_names(table, columns=True).items()}

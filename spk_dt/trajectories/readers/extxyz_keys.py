@@ -5,12 +5,14 @@ offered where the usual ones are missing, with the options that take them: wheth
 for the user to say.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from ase.io.extxyz import key_val_str_to_dict
 
-__all__ = ["MOMENTA", "Table", "contents", "energies", "forces_key", "usual_names", "velocities_key"]
+__all__ = ["MOMENTA", "Table", "contents", "energies", "forces_key", "parse_comment", "usual_names", "velocities_key"]
 
 Table = dict[str, tuple[int, int]]  # first column and number of columns of each property
 
@@ -18,9 +20,16 @@ MOMENTA = ("momenta", "momentum")
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 
 #: names of values and of columns that are known, as they are usually written
-_VALUES = ("energy", "free_energy", "Lattice", "pbc", "Properties", "stress", "virial", "dipole", "time_fs")
+_VALUES = ("energy", "free_energy", "stress", "virial", "dipole", "time_fs")
 _COLUMNS = ("forces", "pos", "species", "Z", "masses", *MOMENTA, *_VELOCITIES)
+_SPELT = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
+_STRUCTURE = re.compile(r"(?<!\w)(lattice|pbc|properties)\s*=", re.IGNORECASE)
 _SYNONYMS = {"force": "forces"}
+
+
+def parse_comment(line: str) -> dict[str, Any]:
+    """Values of a comment line; the names that ASE reads in a way of their own, in any case."""
+    return key_val_str_to_dict(_STRUCTURE.sub(lambda match: _SPELT[match[1].lower()] + "=", line))
 
 
 def usual_names(names: Iterable[str], columns: bool) -> dict[str, str]:

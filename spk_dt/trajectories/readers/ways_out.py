@@ -15,8 +15,8 @@ __all__ = ["WAYS_OUT", "WayOut", "not_recognised", "plain_xyz"]
 
 _TABLE = """import re, numpy as np; from spk_dt import write_extxyz
 symbols = ["O", "H", "H"]  # those of the run, in its order
-rows = lambda file, n: [l.split()[-3:] for l in open(file) if len(l.split()) == n]  # lines of n words
-read = lambda file, n: np.array(rows(file, n), float).reshape(-1, len(symbols), 3)
+rows = lambda file, head: [l.split()[-3:] for i, l in enumerate(open(file)) if i % (len(symbols) + head) >= head]
+read = lambda file, head: np.array(rows(file, head), float).reshape(-1, len(symbols), 3)  # head: lines before the atoms
 """
 
 
@@ -61,7 +61,7 @@ _ORCA = WayOut(
     "Filename 'vel.xyz'; Dump Force Stride 1 Filename 'frc.xyz'; then (energies are those of the force file):",
     _TABLE
     + """energies = [float(e) for e in re.findall(r"E_Pot=(\\S+)", open("frc.xyz").read())]
-write_extxyz("run.extxyz", symbols, read("pos.xyz", 4), read("frc.xyz", 4), energies, read("vel.xyz", 4),
+write_extxyz("run.extxyz", symbols, read("pos.xyz", 2), read("frc.xyz", 2), energies, read("vel.xyz", 2),
              energy="Hartree")""",
 )
 _DFTB = WayOut(
@@ -87,8 +87,8 @@ _IPI = WayOut(
     "said in the files, here the default, atomic units; the number of the column of the potential and the cell, too):",
     _TABLE
     + """energies = np.loadtxt("simulation.out")[:, 4]
-write_extxyz("run.extxyz", symbols, read("simulation.pos_0.xyz", 4), read("simulation.for_0.xyz", 4), energies,
-             read("simulation.vel_0.xyz", 4), cell=[20, 20, 20, 90, 90, 90],
+write_extxyz("run.extxyz", symbols, read("simulation.pos_0.xyz", 2), read("simulation.for_0.xyz", 2), energies,
+             read("simulation.vel_0.xyz", 2), cell=[20, 20, 20, 90, 90, 90],
              length="Bohr", energy="Hartree", velocity="Bohr/aut")""",
 )
 _PLAIN = WayOut(
@@ -101,7 +101,7 @@ _PLAIN = WayOut(
     "(here Å, eV and eV/Å; length=, energy= and velocity= say other units):",
     _TABLE
     + """energies = np.loadtxt("energies.txt")
-write_extxyz("run.extxyz", symbols, read("positions.xyz", 4), read("forces.xyz", 4), energies, energy="eV")""",
+write_extxyz("run.extxyz", symbols, read("positions.xyz", 2), read("forces.xyz", 2), energies, energy="eV")""",
 )
 
 #: all formats that are not read, most specific first
@@ -117,7 +117,7 @@ WAYS_OUT: tuple[WayOut, ...] = (
         "All have the frames of the same steps (iprint); in atomic units, with the cell of the input (or of .cel):",
         _TABLE
         + """energies = np.loadtxt("cp.evp")[:, 5]
-write_extxyz("run.extxyz", symbols, read("cp.pos", 3), read("cp.for", 3), energies, read("cp.vel", 3),
+write_extxyz("run.extxyz", symbols, read("cp.pos", 1), read("cp.for", 1), energies, read("cp.vel", 1),
              cell=[20, 20, 20], length="Bohr", energy="Hartree", velocity="Bohr/aut")""",
     ),
     WayOut(
