@@ -50,7 +50,7 @@ def test_a_module_that_lacks_another_names_that(tmp_path):
 
 
 def test_spktrain_finds_a_class_in_the_current_folder(tmp_path):
-    """The plugin runs in each Hydra program of SchNetPack; an installed program has its own folder in front, not this one."""
+    """The plugin runs in each Hydra program of SchNetPack; an installed one has its own folder in front, not this one."""
     (tmp_path / "my_own_module.py").write_text("class Mine:\n    pass\n")
     code = (
         "import sys; sys.path = [p for p in sys.path if p not in ('', sys.argv[1])]\n"
@@ -64,7 +64,6 @@ def test_spktrain_finds_a_class_in_the_current_folder(tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ,
         check=False,
     )
     assert done.stdout.strip() == "Mine", done.stderr

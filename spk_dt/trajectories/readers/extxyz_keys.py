@@ -20,10 +20,10 @@ MOMENTA = ("momenta", "momentum")
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 
 #: names of values and of columns that are known, as they are usually written
-_VALUES = ("energy", "free_energy", "stress", "virial", "dipole", "time_fs")
+_VALUES = ("energy", "free_energy", "dipole", "time_fs")
 _COLUMNS = ("forces", "pos", "species", "Z", "masses", *MOMENTA, *_VELOCITIES)
-_SPELT = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
-_STRUCTURE = re.compile(r"(?<!\w)(lattice|pbc|properties)\s*=", re.IGNORECASE)
+_SPELT = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties", "stress": "stress", "virial": "virial"}
+_STRUCTURE = re.compile(r"(?<!\w)(lattice|pbc|properties|stress|virial)\s*=", re.IGNORECASE)
 _SYNONYMS = {"force": "forces"}
 
 
