@@ -152,7 +152,7 @@ def read_input(path: Path) -> RunInput:
             if values:
                 kind[_MASS_NAMES.get(keyword, keyword)] = values[-1]
         elif sections == ("FORCE_EVAL", "SUBSYS", "COORD") and len(values) >= 3:
-            coordinates.append(keyword)
+            coordinates.append(keyword.capitalize())
         elif sections == ("MOTION", "MD") and keyword == "ENSEMBLE" and values:
             ensemble = values[0].upper()
         elif sections[:2] == ("MOTION", "PRINT") and len(sections) == 3 and values:

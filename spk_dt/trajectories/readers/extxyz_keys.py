@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from ase.io.extxyz import key_val_str_to_dict
 
+from spk_dt.trajectories.readers.pressure import nine_components
+
 __all__ = ["MOMENTA", "Table", "contents", "energies", "forces_key", "parse_comment", "usual_names", "velocities_key"]
 
 Table = dict[str, tuple[int, int]]  # first column and number of columns of each property
@@ -22,14 +24,21 @@ _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 #: names of values and of columns that are known, as they are usually written
 _VALUES = ("energy", "free_energy", "dipole", "time_fs")
 _COLUMNS = ("forces", "pos", "species", "Z", "masses", *MOMENTA, *_VELOCITIES)
-_SPELT = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties", "stress": "stress", "virial": "virial"}
-_STRUCTURE = re.compile(r"(?<!\w)(lattice|pbc|properties|stress|virial)\s*=", re.IGNORECASE)
+_SPELT = {
+    "lattice": "Lattice",
+    "pbc": "pbc",
+    "properties": "Properties",
+    "stress": "stress",
+    "virial": "virial",
+    "virials": "virials",
+}
+_STRUCTURE = re.compile(r"(?<!\w)(lattice|pbc|properties|stress|virials?)\s*=", re.IGNORECASE)
 _SYNONYMS = {"force": "forces"}
 
 
 def parse_comment(line: str) -> dict[str, Any]:
     """Values of a comment line; the names that ASE reads in a way of their own, in any case."""
-    return key_val_str_to_dict(_STRUCTURE.sub(lambda match: _SPELT[match[1].lower()] + "=", line))
+    return key_val_str_to_dict(nine_components(_STRUCTURE.sub(lambda match: _SPELT[match[1].lower()] + "=", line)))
 
 
 def usual_names(names: Iterable[str], columns: bool) -> dict[str, str]:

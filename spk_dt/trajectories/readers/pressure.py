@@ -7,6 +7,7 @@ LAMMPS and CP2K print P; ASE and SchNetPack have the stress, positive where the 
 stress times the volume.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
-__all__ = ["stress_or_virial", "without_momenta"]
+__all__ = ["nine_components", "stress_or_virial", "without_momenta"]
+
+_TENSOR = re.compile(r'\b(stress|virial)\s*=\s*["{\[]([^"}\]]*)["}\]]')
 
 #: largest difference of a stress from that of a virial of the same frame, as a part of its largest component
 _SAME = 1e-3
@@ -31,6 +34,19 @@ def without_momenta(atoms: Atoms, pressure: np.ndarray) -> np.ndarray:
     kinetic = np.einsum("a,ai,aj->ij", atoms.get_masses(), velocities, velocities) / atoms.get_volume()
     stress = kinetic - pressure
     return full_3x3_to_voigt_6_stress(0.5 * (stress + stress.T))
+
+
+def nine_components(line: str) -> str:
+    """A comment line of extended XYZ, with a stress or virial of six numbers (xx, yy, zz, yz, xz, xy) as nine, for ASE."""
+
+    def nine(match: re.Match[str]) -> str:
+        words = re.split(r"[\s,]+", match[2].strip())
+        if len(words) != 6:
+            return match[0]
+        xx, yy, zz, yz, xz, xy = words
+        return f'{match[1]}="{" ".join((xx, xy, xz, xy, yy, yz, xz, yz, zz))}"'
+
+    return _TENSOR.sub(nine, line)
 
 
 def stress_or_virial(info: Mapping[str, Any], atoms: Atoms, where: str) -> dict[str, np.ndarray]:
@@ -53,6 +69,7 @@ def stress_or_virial(info: Mapping[str, Any], atoms: Atoms, where: str) -> dict[
         if name not in info:
             continue
         value = np.asarray(info[name])
+        value = value.reshape(3, 3) if value.shape == (9,) else value
         if value.shape not in ((6,), (3, 3)) or value.dtype.kind not in "if":
             raise ValueError(f"{where}: {name}={info[name]} is not six or nine numbers; repair or remove it.")
         value = voigt_6_to_full_3x3_stress(value) if value.shape == (6,) else value.astype(float)

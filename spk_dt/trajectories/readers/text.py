@@ -49,7 +49,7 @@ def wide_encoding(path: Path) -> str | None:
 def count_lines(path: Path) -> int:
     """Number of line feeds in a file."""
     with open_binary(path) as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
 
 
 def following_lines(file: TextIO, n: int, path: Path, index: int) -> list[str]:

@@ -79,7 +79,7 @@ def of_one_kind(whole: RawTrajectory, frames: Callable[[], Iterator[VaspFrame]],
             f"the force field that was learned (ML_MODE = run), and take that with {_OPTION}."
         )
     alone = [steps[row[0]] for row in rows if len(row) == 1]
-    left_out = f", and step {', '.join(map(str, alone))}: no neighbour" if alone else ""
+    left_out = f", and step {', '.join(map(str, alone))}, which has no ab initio step beside it" if alone else ""
     note = (
         f"of the run with VASP's machine-learned force field, ab initio steps are {_listed(steps, rows)}; {n_learned} "
         f"frames of the force field were left out{left_out}"
