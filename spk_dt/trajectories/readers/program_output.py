@@ -51,7 +51,7 @@ FORMATS: tuple[Format, ...] = (
     Format("FHI-aims, output", aims.recognises, aims.frames, "time, velocities"),
     Format("Quantum ESPRESSO, output of `pw.x`", by_ase.is_pwscf, by_ase.pwscf, "time, masses"),
     Format("Gaussian, output of BOMD and ADMP", by_ase.is_gaussian, by_ase.gaussian, "time"),
-    Format("Qbox, output", by_ase.is_qbox, by_ase.qbox, "masses"),
+    Format("Qbox, output", by_ase.is_qbox, by_ase.qbox, "time, masses"),
 )
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from spk_dt.trajectories.readers.compressed import plain_name
+from spk_dt.trajectories.readers.compressed import damage, plain_name
 from spk_dt.trajectories.readers.text import beginning, wide_encoding
 
 __all__ = ["WAYS_OUT", "WayOut", "not_recognised", "plain_xyz"]
@@ -184,8 +184,8 @@ write_extxyz("run.extxyz", symbols, x["coordinates"][:], f["forces"][:], e[-len(
              cell=x["cell_lengths"][:], energy="kcal/mol")""",
     ),
     WayOut(
-        "SIESTA, `.ANI`, `.FA`, `.MD`, `.MDE`, `.XV`",
-        (".ani", ".fa", ".md_car", ".mde", ".xv", ".mdx"),
+        "SIESTA, `.ANI`, `.FA`, `.MDE`, `.XV`",
+        (".ani", ".fa", ".md_car", ".mde", ".xv"),
         None,
         "is of SIESTA; it has no forces of all frames.",
         "Convert the output of the run instead; it has them with WriteCoorStep T and WriteForces T.",
@@ -236,6 +236,9 @@ def plain_xyz(path: Path) -> ValueError:
 
 def not_recognised(path: Path) -> ValueError:
     """Why a file is refused, and what to do instead."""
+    damaged = damage(path) if path.is_file() else None
+    if damaged is not None:
+        return damaged
     encoding = wide_encoding(path) if path.is_file() else None
     if encoding is not None:
         return ValueError(
