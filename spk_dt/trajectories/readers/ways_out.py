@@ -66,7 +66,7 @@ write_extxyz("run.extxyz", symbols, read("pos.xyz", 2), read("frc.xyz", 2), ener
 )
 _DFTB = WayOut(
     "DFTB+, `geo_end.xyz`",
-    ("geo_end.gen", "md.out", "detailed.out", "results.tag"),
+    ("geo_end.gen", "detailed.out", "results.tag"),
     r"MD iter:",
     "is of DFTB+, which keeps forces of the last step only: the file has no forces.",
     "Let DFTB+ compute them for the geometries of a run with MDRestartFrequency = 1, with the same settings "
@@ -220,7 +220,7 @@ write_extxyz("run.extxyz", symbols, x["coordinates"][:], f["forces"][:], e[-len(
     ),
     WayOut(
         "PDB, CIF, POSCAR, `.gen`, `.mol`, `.sdf`, `.xsf`",
-        (".pdb", ".cif", ".gen", ".mol", ".sdf", ".mol2", ".xsf", ".axsf", ".cell", ".in", "poscar", "contcar"),
+        (".pdb", ".cif", ".gen", ".mol", ".sdf", ".mol2", ".xsf", ".axsf", ".cell", "poscar", "contcar"),
         None,
         "has positions only: it has no forces.",
         "Convert the output of the program that made the simulation.",
