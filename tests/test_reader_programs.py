@@ -106,7 +106,7 @@ def test_a_missing_frame_is_found(tmp_path, frames, program):
     if program == "CASTEP":
         begins = [k - 1 for k in begins]  # the time stands before the energy
     path.write_text("\n".join(text[: begins[2]] + text[begins[3] :]))
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match="Frames are missing"):
         read(path)
 
 
