@@ -51,8 +51,10 @@ class SpkDtSearchPathPlugin(SearchPathPlugin):
         package = main.removeprefix("pkg://").replace("/", ".")
         if package in _CONFIGS_OF:
             from spk_dt.foreign_warnings import silence_in_programs
+            from spk_dt.imports import look_into_current_folder
 
             silence_in_programs()
+            look_into_current_folder()  # a `_target_` of the user's own
             OmegaConf.register_new_resolver("spk_dt.pretrained", _pretrained, replace=True)
             folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
             # not as_uri(): Hydra does not unquote

@@ -26,6 +26,7 @@ import ase.io
 import numpy as np
 
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
+from spk_dt.data.isolated import refuse_isolated
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
@@ -37,8 +38,10 @@ from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_s
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
 from spk_dt.folders.hold import LOCK, hold
-from spk_dt.labels.unit_check import Unit, check_units, parse_unit
+from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
+from spk_dt.md.neighborlist import model_cutoff
+from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
 
@@ -241,6 +244,8 @@ def _check_model(
     """
     reference = np.concatenate([one.forces[0] for one in frames])
     groups = group_starts(frames)
+    longest = max(conversion(unit, "Ang", "positions") for unit in (units[1], *POSITION_UNITS.values()))
+    refuse_isolated((one.start for one in frames), model_cutoff(str(file)) * longest, f"the frames for '{name}'")
 
     def forces_for(position_unit: Unit) -> np.ndarray:
         return forces_at_start(file, position_unit, frames, groups, device)
