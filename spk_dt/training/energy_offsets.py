@@ -42,7 +42,10 @@ _OUTLIER, _TOO_MANY = 5.0, 0.1
 #: a factor between energies is that between two units, if it is within this part of it
 _SAME_FACTOR = 0.25
 
-#: samples of a robust fit that make sure that it has converged
+#: correlation of changes that differ by a factor only; and changes so small beside the model's are none
+_FOLLOWS, _CONSTANT = 0.7, 0.01
+
+#: of the fit, after which it has converged
 _ITERATIONS = 60
 
 
@@ -57,9 +60,11 @@ class Difference:
         shift: the largest offset of a frame, eV per atom.
         another_zero: whether the offsets are larger than errors of the model.
         explained: whether the offsets explain the difference.
+        mixed: whether they explain it at most frames, but not at many others.
         rest: what they leave, eV in a frame of usual size.
         change: by how much the energies of the data change otherwise, likewise.
         model_change: by how much those of the model do.
+        correlation: of these changes.
         outliers: [n_frames] whether the energy of a frame is far off after the offsets.
         force_error: mean absolute error of the model's forces, eV/Å.
     """
@@ -69,24 +74,32 @@ class Difference:
     shift: float
     another_zero: bool
     explained: bool
+    mixed: bool
     rest: float
     change: float
     model_change: float
+    correlation: float
     outliers: np.ndarray
     force_error: float
 
     def reason(self) -> str:
         """What may be wrong with energies that offsets do not explain."""
-        if self.outliers.mean() > _TOO_MANY:
-            return "so they have more than one zero: energies of two codes or settings, or some that are wrong"
+        if self.mixed:
+            return "but for some that are far off: they have more than one zero, of two codes or settings"
         ratio = self.change / max(self.model_change, 1e-12)
         pairs = [
             f"those in {data} do that are taken for {taken}"
             for data, taken in permutations(ENERGY_UNITS, 2)
             if abs(ratio * conversion(ENERGY_UNITS[data], ENERGY_UNITS[taken], "energy") - 1.0) < _SAME_FACTOR
         ]
-        others = "energies in another unit, with the kinetic energy in them, or of other frames"
-        return f"and change {ratio:.3g} times as much as the model's, as {' or '.join(pairs) or others + ' may'}"
+        if pairs and self.correlation > _FOLLOWS:
+            return f"and change {ratio:.3g} times as much as the model's, as {' or '.join(pairs)}"
+        if ratio < _CONSTANT:
+            return "and hardly change: they have the kinetic energy in them, or are in another unit"
+        return (
+            "and do not change as the model's do: they have more than one zero (of two codes or settings), are of other "
+            "frames, or in another unit"
+        )
 
 
 def energy_difference(
@@ -116,6 +129,7 @@ def energy_difference(
         max(_REST, _REST_OF_FORCES * relative) * min(change, model_change),
     )
     outliers = np.abs(rest) > _OUTLIER * allowed
+    many = bool(outliers.mean() > _TOO_MANY)
     of_frames = counts @ offsets
     shift = float(np.abs(of_frames / n_atoms).max())
     return Difference(
@@ -123,10 +137,12 @@ def energy_difference(
         determined=rank == counts.shape[1],
         shift=shift,
         another_zero=shift > _SAME_ZERO and bool((np.abs(of_frames) > _ABOVE_REST * left * root).any()),
-        explained=len(data) - rank >= 2 and left <= allowed and outliers.mean() <= _TOO_MANY,
+        explained=len(data) - rank >= 2 and left <= allowed and not many,
+        mixed=left <= allowed and many,
         rest=left,
         change=change,
         model_change=model_change,
+        correlation=_correlation(*changes),
         outliers=outliers,
         force_error=force_error,
     )
@@ -146,6 +162,12 @@ def _fit(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
         weights = 1.0 / np.sqrt(np.maximum(np.abs(wanted - rows @ found), tiny))
         weights /= weights.max()
     return constant + found, int(np.linalg.matrix_rank(counts))
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Of ranks, in which outliers do not count."""
+    ranks = [np.argsort(np.argsort(values)) - (len(values) - 1) / 2 for values in (first, second)]
+    return float(ranks[0] @ ranks[1] / max(ranks[0] @ ranks[0], 1.0))
 
 
 def _scale(values: np.ndarray, rank: int) -> float:

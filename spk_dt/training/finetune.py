@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
@@ -157,7 +158,7 @@ class FineTuning(Callback):
 
     Args:
         model_file: file of the model that training starts from.
-        frames: number of frames to compare at.
+        frames: number of frames to compare forces at.
         energy_zero: zero in which the stored model gives its energies: ``"model"``, as before, or ``"data"``.
 
     Raises:
@@ -165,23 +166,15 @@ class FineTuning(Callback):
             began with another model.
     """
 
-    def __init__(self, model_file: str, frames: int = 32, energy_zero: EnergyZero = "model") -> None:
+    def __init__(self, model_file: str, frames: int = 8, energy_zero: EnergyZero = "model") -> None:
         check_energy_zero(energy_zero)
         self.known = describe(model_file)
         self.frames = frames
         self.energy_zero = energy_zero
         self._digest = hashlib.sha256(self.known.file.read_bytes()).hexdigest()
-        self._began_with: dict[str, Any] = {}
-        self._zero: dict[str, Any] = {}
+        self._began_with: dict[str, str] = {}
 
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Give a model whose training is resumed the offsets that it had, before its values are read."""
-        if stage == "fit" and trainer.ckpt_path is not None:
-            checkpoint = torch.load(trainer.ckpt_path, map_location="cpu", weights_only=False)
-            self._zero = checkpoint["callbacks"].get(self.state_key, {}).get("zero", {})
-            self._apply_zero(pl_module.model)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compare and record; a run that is resumed was compared when it began."""
         if self._began_with.get("digest", self._digest) != self._digest:
@@ -194,12 +187,15 @@ class FineTuning(Callback):
         if frames is not None and trainer.ckpt_path is None:
             model = pl_module.model
             check_elements(model, self.known, frames)
-            chosen = frames_to_compare(frames, datamodule.train_idx, self.frames)
-            compared = check_forces(model, self.known, frames, chosen)
-            energies = compare_energies(model, self.known, frames, compared)
+            members = np.asarray(datamodule.train_idx)
+            chosen = members[np.linspace(0, len(members) - 1, self.frames).round().astype(int)]
+            check_forces(model, self.known, frames, np.unique(chosen))
+            energies = compare_energies(model, self.known, frames, frames_to_compare(frames, members))
             report_energies(energies, self.known, frames, pl_module.outputs, self._in_loss(trainer, pl_module))
-            self._zero = {"offsets": energies.offsets, "zero": self.energy_zero}
-            self._apply_zero(model)
+            if energies.offsets is not None:
+                set_data_offsets(model, self.known.energy_key, energies.offsets)
+        if self.energy_zero == "data":
+            use_energy_zero(pl_module.model, "data")
         for transform in (*datamodule.train_transforms, *datamodule.val_transforms, *datamodule.test_transforms):
             if isinstance(transform, RemoveModelOffsets):
                 transform.take(pl_module.model)
@@ -214,19 +210,11 @@ class FineTuning(Callback):
         single = task.rollout_length == 1 or any(isinstance(c, OnPolicyLabels) for c in trainer.callbacks)  # type: ignore[attr-defined]
         return single or output in task.rollout_outputs
 
-    def _apply_zero(self, model: AtomisticModel) -> None:
-        """Keep the offsets that were found in the model."""
-        offsets, zero = self._zero.get("offsets"), self._zero.get("zero")
-        if offsets is not None:
-            set_data_offsets(model, self.known.energy_key, offsets)
-        if zero == "data":
-            use_energy_zero(model, zero)
+    def state_dict(self) -> dict[str, str]:
+        """The model that training began with."""
+        return {"file": str(self.known.file), "digest": self._digest}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The model that training began with, and the zero of the data."""
-        return {"file": str(self.known.file), "digest": self._digest, "zero": self._zero}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
         """Remember it."""
         self._began_with = state_dict
 

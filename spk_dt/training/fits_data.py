@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,6 @@ from spk_dt.trajectories.frames import Frames
 from spk_dt.units import conversion
 
 __all__ = [
-    "Compared",
     "EnergiesCompared",
     "check_elements",
     "check_forces",
@@ -66,21 +65,6 @@ def check_elements(model: AtomisticModel, known: Pretrained, frames: Frames) -> 
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A model at frames of the data.
-
-    Args:
-        chosen: [n] indices of the frames.
-        energies: [n] of the model without what it adds after training, in its unit.
-        forces: how well forces agree.
-    """
-
-    chosen: np.ndarray
-    energies: np.ndarray
-    forces: Agreement
-
-
-@dataclass(frozen=True)
 class EnergiesCompared:
     """How the energies of a model and of data differ.
 
@@ -96,7 +80,7 @@ class EnergiesCompared:
     names: list[str]
 
 
-def frames_to_compare(frames: Frames, members: Sequence[int], number: int) -> np.ndarray:
+def frames_to_compare(frames: Frames, members: np.ndarray, number: int = 32) -> np.ndarray:
     """Frames of a partition, spread over its trajectories, with all its elements.
 
     Args:
@@ -107,7 +91,7 @@ def frames_to_compare(frames: Frames, members: Sequence[int], number: int) -> np
     Returns:
         [n] indices, ascending.
     """
-    indices = np.unique(np.asarray(members, dtype=np.int64))
+    indices = np.unique(members)
     owner = np.searchsorted([t.start for t in frames.trajectories], indices, side="right") - 1
     owners = np.unique(owner)
     taken = set(owners[np.linspace(0, len(owners) - 1, min(number, len(owners))).round().astype(int)].tolist())
@@ -124,7 +108,7 @@ def frames_to_compare(frames: Frames, members: Sequence[int], number: int) -> np
     return np.concatenate(chosen)
 
 
-def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chosen: np.ndarray) -> Compared:
+def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chosen: np.ndarray) -> None:
     """Compare the forces of a model with the data at some frames.
 
     Refuses a model whose forces agree with the data in other units than those of the data. A model that is bad in all units
@@ -143,16 +127,9 @@ def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chose
     in_eV, in_Ang = conversion(energy_unit, "eV", "energy"), conversion(distance_unit, "Ang", "distance")
     windows = TrajectoryWindows(frames, chosen, 1)
     samples = [windows[i] for i in range(len(windows))]
-    energies: dict[Unit, np.ndarray] = {}
 
     def forces_for(unit: Unit) -> np.ndarray:
-        stretch = conversion(distance_unit, unit, "distance")
-        outputs = [_predict(model, known, samples[i : i + _BATCH], stretch) for i in range(0, len(samples), _BATCH)]
-        energies[unit], forces = (
-            torch.cat([one[key].double().cpu() for one in outputs]).numpy()
-            for key in (known.energy_key, known.forces_key)
-        )
-        return forces
+        return _predict(model, known, samples, conversion(distance_unit, unit, "distance"))[1]
 
     reference = np.concatenate([sample[properties.forces].numpy() for sample in samples]) * in_eV / in_Ang
     found = agreement(reference, forces_for, energy_unit, distance_unit)
@@ -168,30 +145,32 @@ def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chose
             "another property?",
             *(known.file, frames.source),
         )
-    return Compared(chosen, energies[distance_unit].flatten(), found)
 
 
-def compare_energies(model: AtomisticModel, known: Pretrained, frames: Frames, compared: Compared) -> EnergiesCompared:
+def compare_energies(model: AtomisticModel, known: Pretrained, frames: Frames, chosen: np.ndarray) -> EnergiesCompared:
     """Are the energies of the data those of the model, but for their zero?
 
     Args:
-        model: the model.
+        model: the model, in training mode.
         known: what is known of it.
         frames: the data, in the units of the model.
-        compared: what `check_forces` has returned.
+        chosen: [n] indices of the frames to compare at.
     """
     in_eV = conversion(frames.units[properties.energy], "eV", "energy")
-    owners = [frames.trajectory_of(int(i)) for i in compared.chosen]
+    owners = [frames.trajectory_of(int(i)) for i in chosen]
     elements = np.unique(np.concatenate([frames.atomic_numbers[one] for one in owners]))
     counts = np.array([(frames.atomic_numbers[one][:, None] == elements).sum(axis=0) for one in owners], dtype=float)
-    windows = TrajectoryWindows(frames, compared.chosen, 1)
+    windows = TrajectoryWindows(frames, chosen, 1)
     samples = [windows[i] for i in range(len(windows))]
+    predicted, forces = _predict(model, known, samples, 1.0)
+    in_eV_Ang = in_eV / conversion(frames.distance_unit, "Ang", "distance")
+    reference = np.concatenate([sample[properties.forces].numpy() for sample in samples])
+    errors = [float(np.abs(values).mean()) * in_eV_Ang for values in (forces - reference, reference)]
     added = [copy.deepcopy(module).cpu() for module in offsets_of(model, known.energy_key)]
     data = np.array([(sample[properties.energy] - added_by(added, sample)).item() for sample in samples])
 
     def difference(offsets: np.ndarray) -> Difference:
-        energies = (data - counts @ offsets) * in_eV, compared.energies * in_eV
-        return energy_difference(*energies, counts, compared.forces.stated, compared.forces.zero)
+        return energy_difference((data - counts @ offsets) * in_eV, predicted * in_eV, counts, *errors)
 
     module = data_offsets(model)
     stored = None if module is None or module.add_atomrefs else module.atomref.cpu().numpy()[elements]
@@ -255,9 +234,16 @@ def report_energies(
 
 
 def _predict(
-    model: AtomisticModel, known: Pretrained, samples: list[dict[str, torch.Tensor]], stretch: float
-) -> Mapping[str, torch.Tensor]:
-    """Outputs of a model without what it adds after training, for structures in another unit of length."""
+    model: AtomisticModel, known: Pretrained, samples: Sequence[dict[str, torch.Tensor]], stretch: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energies [n] and forces [n_atoms, 3] of a model without what it adds after training.
+
+    Args:
+        model: in training mode.
+        known: what is known of it.
+        samples: structures.
+        stretch: factor of all lengths, for another unit.
+    """
     inputs = []
     for sample in samples:
         lengths = {key: sample[key] * stretch for key in (properties.R, properties.cell)}
@@ -267,12 +253,16 @@ def _predict(
     before = model.do_postprocessing
     model.do_postprocessing = False
     model.eval()
+    outputs = []
     try:
-        batch = {key: value.to(device) for key, value in _atoms_collate_fn(inputs).items()}
-        return {key: value.detach() for key, value in model(batch).items()}
+        for i in range(0, len(inputs), _BATCH):
+            batch = {key: value.to(device) for key, value in _atoms_collate_fn(inputs[i : i + _BATCH]).items()}
+            outputs.append({key: value.detach().double().cpu() for key, value in model(batch).items()})
     finally:
         model.train()
         model.do_postprocessing = before
+    energies, forces = (torch.cat([one[key] for one in outputs]) for key in (known.energy_key, known.forces_key))
+    return energies.flatten().numpy(), forces.numpy()
 
 
 def _refuse(known: Pretrained, found: Agreement, energy_unit: Unit, distance_unit: Unit) -> None:
