@@ -76,12 +76,17 @@ def energy(model, atoms):
     return model(batch_of(atoms, radius=CUTOFF))["energy"].item()
 
 
-def expected(model, atoms, zero):
-    """What the potential of this depth has, in a zero."""
+def expected_energy(atoms, zero, depth=1.0):
+    """What the potential has, in a zero."""
     atoms = atoms.copy()
     atoms.calc = Reference()
+    return depth * atoms.get_potential_energy() + sum(zero[z] for z in atoms.numbers)
+
+
+def expected(model, atoms, zero):
+    """What the potential of this model has, in a zero."""
     bias = model.representation.bias
-    return depth(model) * atoms.get_potential_energy() + sum(zero[z] + bias[z].item() for z in atoms.numbers)
+    return expected_energy(atoms, {z: zero[z] + bias[z].item() for z in zero}, depth(model))
 
 
 NONE = dict.fromkeys(ZERO, 0.0)
@@ -199,6 +204,21 @@ def test_energies_of_two_codes_are_refused(tmp_path, monkeypatch):
     mixed = database(tmp_path / "mixed.db", {name: "Pd2H2" for name in "abcd"}, of=["b"])
     with pytest.raises(ValueError, match=r"more than one zero.*\(trajectories b\)"):
         finetune(tmp_path / "run", monkeypatch, trainable(tmp_path / "model"), mixed)
+
+
+def test_new_models_on_large_energies_of_atoms(tmp_path, monkeypatch):
+    """By the options in the README; with the mean alone thousands of eV are left."""
+    data = database(tmp_path / "large.db", TWO, {1: -13.0, 46: -10000.0})
+    options = [
+        "experiment=static_egnn", "data=trajectory", f"data.datapath={data}", "data.transforms.0.remove_mean=false",
+        "+data.transforms.0.remove_atomrefs=true", "+data.transforms.0.estimate_atomref=true",
+        "model.postprocessors.1.add_mean=false", "+model.postprocessors.1.add_atomrefs=true",
+        "+model.postprocessors.1.estimate_atomref=true", "model.representation.n_atom_basis=8",
+    ]  # fmt: skip
+    spktrain(tmp_path, monkeypatch, *options, *SHORT[3:])
+    assert max(row["train_energy_mae"] for row in metrics(tmp_path) if "train_energy_mae" in row) < 2.0
+    model = torch.load(tmp_path / "best_model", weights_only=False)
+    assert abs(energy(model.double().eval(), PD_H2) - expected_energy(PD_H2, {1: -13.0, 46: -10000.0})) < 2.0
 
 
 def test_on_policy_labels_have_the_zero_of_the_data(shifted, tmp_path, monkeypatch):
