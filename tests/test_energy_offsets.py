@@ -118,4 +118,7 @@ def test_rounded_energies_of_a_perfect_model_are_explained():
 
 def test_too_few_frames_explain_nothing():
     model, data, counts = energies("four", n_frames=4)
-    assert not compare(data + counts @ OFFSETS, model, counts).explained
+    found = compare(data + counts @ OFFSETS, model, counts)
+    assert not found.explained
+    assert "too few" in found.reason()
+    assert compare(data, model, counts).explained

@@ -193,7 +193,8 @@ def test_a_wrong_unit_is_refused_with_what_helps(tmp_path, monkeypatch):
     assert depth(without) > 0.9
     assert abs(depth(without) - depth(right)) < 0.01
     rollouts = ["task.rollout_length=2", "globals.max_rollout_length=2"]  # forces only
-    finetune(tmp_path / "c", monkeypatch, model, wrong, unchecked, *rollouts)
+    unused = finetune(tmp_path / "c", monkeypatch, model, wrong, unchecked, *rollouts)
+    assert len(unused.postprocessors) == 0
     with pytest.raises(ValueError, match="do not fit"):
         finetune(
             tmp_path / "d", monkeypatch, model, wrong, unchecked, *rollouts, "task.rollout_outputs=[energy,forces]"

@@ -60,6 +60,7 @@ class Difference:
         shift: the largest offset of a frame, eV per atom.
         another_zero: whether the offsets are larger than errors of the model.
         explained: whether the offsets explain the difference.
+        few: whether there are too few frames to tell.
         mixed: whether they explain it at most frames, but not at many others.
         rest: what they leave, eV in a frame of usual size.
         change: by how much the energies of the data change otherwise, likewise.
@@ -74,6 +75,7 @@ class Difference:
     shift: float
     another_zero: bool
     explained: bool
+    few: bool
     mixed: bool
     rest: float
     change: float
@@ -84,6 +86,8 @@ class Difference:
 
     def reason(self) -> str:
         """What may be wrong with energies that offsets do not explain."""
+        if self.few:
+            return f"at {len(self.outliers)} training frames, too few to tell another zero from another cause"
         if self.mixed:
             return "but for some that are far off: they have more than one zero, of two codes or settings"
         ratio = self.change / max(self.model_change, 1e-12)
@@ -132,12 +136,15 @@ def energy_difference(
     many = bool(outliers.mean() > _TOO_MANY)
     of_frames = counts @ offsets
     shift = float(np.abs(of_frames / n_atoms).max())
+    another_zero = shift > _SAME_ZERO and bool((np.abs(of_frames) > _ABOVE_REST * left * root).any())
+    few = another_zero and len(data) - rank < 2
     return Difference(
         offsets=offsets,
         determined=rank == counts.shape[1],
         shift=shift,
-        another_zero=shift > _SAME_ZERO and bool((np.abs(of_frames) > _ABOVE_REST * left * root).any()),
-        explained=len(data) - rank >= 2 and left <= allowed and not many,
+        another_zero=another_zero,
+        explained=left <= allowed and not many and not few,
+        few=few,
         mixed=left <= allowed and many,
         rest=left,
         change=change,

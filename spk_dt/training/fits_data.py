@@ -155,6 +155,9 @@ def compare_energies(model: AtomisticModel, known: Pretrained, frames: Frames, c
         known: what is known of it.
         frames: the data, in the units of the model.
         chosen: [n] indices of the frames to compare at.
+
+    Raises:
+        ValueError: if there are energies that are no numbers.
     """
     in_eV = conversion(frames.units[properties.energy], "eV", "energy")
     owners = [frames.trajectory_of(int(i)) for i in chosen]
@@ -169,6 +172,12 @@ def compare_energies(model: AtomisticModel, known: Pretrained, frames: Frames, c
     added = [copy.deepcopy(module).cpu() for module in offsets_of(model, known.energy_key)]
     data = np.array([(sample[properties.energy] - added_by(added, sample)).item() for sample in samples])
 
+    for energies, source in ((data, frames.source), (predicted, known.file)):
+        if not np.isfinite(energies).all():
+            raise ValueError(
+                f"energies of '{source}' are no numbers, at the training frames {chosen[~np.isfinite(energies)][:5]}."
+            )
+
     def difference(offsets: np.ndarray) -> Difference:
         return energy_difference((data - counts @ offsets) * in_eV, predicted * in_eV, counts, *errors)
 
@@ -178,7 +187,7 @@ def compare_energies(model: AtomisticModel, known: Pretrained, frames: Frames, c
     offsets: dict[int, float] | None = None
     if found.another_zero and stored is not None:
         found, offsets = difference(np.zeros(len(elements))), {}
-    if found.another_zero:
+    if found.another_zero and found.explained:
         offsets = dict(zip(elements.tolist(), (found.offsets / in_eV).tolist(), strict=True))
     names = dict.fromkeys(frames.trajectories[owners[i]].name for i in np.flatnonzero(found.outliers))
     return EnergiesCompared(offsets, found, list(names))
@@ -206,7 +215,7 @@ def report_energies(
         message = (
             f"the energies of '{frames.source}' do not fit '{known.file}', whose forces are off by {found.force_error:.3g} "
             f"eV/Å there: with the best offset per element they are off by {found.rest:.3g} eV in a frame, of changes of "
-            f"{found.change:.3g} eV, {found.reason()}" + (f" (trajectories {named})" if named else "")
+            f"{found.change:.3g} eV, {found.reason()}" + (f" (trajectories {named})" if found.mixed else "")
         )
         if in_loss:
             raise ValueError(
