@@ -49,8 +49,8 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
         module = import_module(package)
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"reference '{spec}': there is no module '{error.name}', also not in '{Path.cwd()}'. Install its package, correct "
-            "the import path, or name the folder of the module in PYTHONPATH."
+            f"reference '{spec}': there is no module '{error.name}', also not in '{Path.cwd()}'. Install its package, "
+            "correct the import path, or name the folder of the module in PYTHONPATH."
         ) from error
     make = getattr(module, name, None)
     if not callable(make):

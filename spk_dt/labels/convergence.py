@@ -1,7 +1,7 @@
 """Did the reference method converge? Some calculators return energy and forces of the last cycle without a word.
 
 ASE 3.29 raises for Elk, Q-Chem and tblite, asks Siesta to stop, and makes the energy of ORCA NaN. Its `Vasp` only keeps
-`converged`; for CP2K, Quantum ESPRESSO, DFTB+, ABINIT, CASTEP and Octopus it depends on the version and the input whether the
+`converged`; with CP2K, Quantum ESPRESSO, DFTB+, ABINIT, CASTEP and Octopus it depends on version and input whether the
 program stops with an error. So the files that a program has left are searched for its own sentence.
 """
 

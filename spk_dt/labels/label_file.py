@@ -1,7 +1,7 @@
 """The file in which labels are kept while they are computed: lines of JSON, appended one by one.
 
-The first line names the reference method, its versions and settings (`spk_dt.labels.provenance`). Each further line belongs to
-one geometry:
+The first line names the reference method, its versions and settings (`spk_dt.labels.provenance`). Each further line belongs
+to one geometry:
 
     id         name of the geometry
     geometry   hash of what the reference method sees of it
@@ -74,8 +74,8 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
 def geometry_hash(atoms: Atoms) -> str:
     """A name for what a reference method sees of a frame.
 
-    These are elements, positions, cell, periodicity, initial charges and moments, and the total charge and spin multiplicity in
-    `Atoms.info` where they are there.
+    These are elements, positions, cell, periodicity, initial charges and moments, and the total charge and spin multiplicity
+    in `Atoms.info` where they are there.
     """
     parts = (
         np.asarray(atoms.numbers, dtype=np.int64),
@@ -145,6 +145,6 @@ def _check_header(path: Path, recorded: Mapping[str, Any], header: Mapping[str, 
     if found:
         before, now = (", ".join(f"{name}={values[i]!r}" for name, values in found.items()) for i in (0, 1))
         raise ValueError(
-            f"'{path}' was made with the reference '{recorded.get('reference')}' with {before}, not with {now}. {remedy}, or "
-            "go back to the versions and settings that it was made with."
+            f"'{path}' was made with the reference '{recorded.get('reference')}' with {before}, not with {now}. {remedy}, "
+            "or go back to the versions and settings that it was made with."
         )

@@ -51,7 +51,7 @@ def differing(recorded: Mapping[str, Any], present: Mapping[str, Any], prefix: s
         now = present.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             if key == "parameters":  # a parameter that was not there before is another setting
-                before = dict.fromkeys(now) | before
+                before = {**dict.fromkeys(now), **before}
             found |= differing(before, now, f"{prefix}{key}.")
         elif before != now:
             found[prefix + key] = (before, now)

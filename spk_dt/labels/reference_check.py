@@ -24,13 +24,21 @@ _SAME_FORCES = 0.1
 _SAME_ENERGY = 0.01
 
 
-def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str | Path) -> None:
+def check_reference(
+    datamodule: TrajectoryDataModule,
+    reference: str,
+    file: str | Path,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
+) -> None:
     """Compute a training frame with a reference method, and compare with what the data say.
 
     Args:
         datamodule: set up.
         reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`.
         file: where the label is kept, see `spk_dt.labels.relabel.relabel`; it is not computed twice.
+        scratch: see `relabel`.
+        time_limit: see `relabel`.
 
     Raises:
         ValueError: if the method fails there, its forces are not those of the data, or the file is of another method.
@@ -41,7 +49,7 @@ def check_reference(datamodule: TrajectoryDataModule, reference: str, file: str 
     trajectory = frames.trajectories[frames.trajectory_of(index)]
     atoms = read_frame(open_dataset(frames.source), trajectory, index - trajectory.start)
     name = f"{trajectory.name}:{index - trajectory.start}"
-    labels = relabel([atoms], reference, file, ids=[name], sound={name})
+    labels = relabel([atoms], reference, file, ids=[name], sound={name}, scratch=scratch, time_limit=time_limit)
     known = atoms.get_forces()
     error, size = np.abs(labels.forces[0] - known).mean(), np.abs(known).mean()
     where = f"at frame {index - trajectory.start} of trajectory '{trajectory.name}' of '{frames.source}'"

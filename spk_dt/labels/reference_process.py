@@ -1,8 +1,8 @@
 """Processes in which the reference method computes: each call in a folder of its own, with a time limit, at no risk to us.
 
 Most programs talk to their calculator by files, in the folder that the calculator names or in the working folder of the
-process. So that no two calculations meet, each has a new scratch folder, which is both. A process cannot have a working folder
-for each of its threads; therefore the calculations are never done in the process of the user, also not with one process.
+process. So that no two calculations meet, each has a new scratch folder, which is both. A process has one working folder for
+all its threads; therefore the calculations are never done in the process of the user, also not with one process.
 
 The processes are plain children that import nothing of the user's program but the module with the calculator, which is made
 where it is used and never pickled. One that dies or hangs is ended with all that it has started, and replaced.
@@ -31,7 +31,7 @@ from ase import Atoms
 from spk_dt.labels.calculator import importable_from
 from spk_dt.labels.process_tree import end_processes
 
-__all__ = ["Computed", "ReferenceError", "ReferenceProcess", "reference_provenance"]
+__all__ = ["Computed", "NoLabelError", "ReferenceProcess", "reference_provenance"]
 
 #: run by the interpreter; the first argument is `sys.path`, the second the descriptor of the connection
 _START = (
@@ -46,7 +46,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _WRONG_NAME = {"ImportError": ImportError, "ValueError": ValueError}
 
 
-class ReferenceError(RuntimeError):
+class NoLabelError(ValueError):
     """The reference method gives no energy and forces for a geometry; the message says why, and where its files are."""
 
 
@@ -135,7 +135,7 @@ class ReferenceProcess:
             fresh: whether by a new calculator; False goes on with the one before, which may begin from its last density.
 
         Raises:
-            ReferenceError: if there are none; the scratch folder is kept.
+            NoLabelError: if there are none; the scratch folder is kept.
         """
         request = {"task": "compute", "fresh": fresh, "atoms": atoms}
         for last_try in (False, True):
@@ -153,8 +153,8 @@ class ReferenceProcess:
                 if not keep:
                     shutil.rmtree(folder, ignore_errors=True)
             if keep:
-                raise ReferenceError(f"{message} (its files are in '{folder}')")
-        raise ReferenceError(f"{message} twice")
+                raise NoLabelError(f"{message} (its files are in '{folder}')")
+        raise NoLabelError(f"{message} twice")
 
     def stop(self) -> None:
         """End the process and what it has started, for good; a thread that waits for it goes on."""
@@ -209,7 +209,7 @@ class ReferenceProcess:
         if self._one_thread:
             environment = dict.fromkeys(_THREADS, "1") | environment
         ours, theirs = Pipe()
-        self._connection, self._printed = ours, tempfile.TemporaryFile()
+        self._connection, self._printed = ours, tempfile.TemporaryFile()  # noqa: SIM115  # closed by _end
         with theirs, self._starting:
             if self._closed:
                 raise _NoAnswer("was ended")

@@ -8,8 +8,8 @@ A request is a dictionary, sent over a `multiprocessing.connection.Connection`, 
     fresh       whether to make a new calculator; False goes on with the one before
     atoms       for "compute": the geometry
 
-Whatever is printed goes to `LOG` in the scratch folder. When the other end is gone, the process ends all programs that it has
-started, removes the scratch folder, and ends.
+Whatever is printed goes to `LOG` in the scratch folder. When the other end is gone, the process ends all programs that it
+has started, removes the scratch folder, and ends.
 """
 
 import faulthandler
@@ -49,7 +49,7 @@ def serve(descriptor: int) -> None:
         descriptor: file descriptor of the connection.
     """
     os.set_inheritable(descriptor, False)  # programs that are started here shall not hold it open
-    faulthandler.enable(sys.__stderr__)
+    faulthandler.enable(2)
     connection = Connection(descriptor)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     Thread(target=_receive, args=(connection, requests), daemon=True).start()

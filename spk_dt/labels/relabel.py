@@ -16,7 +16,7 @@ from ase import Atoms
 from spk_dt import properties
 from spk_dt.labels.calculator import TBLITE_SETTINGS
 from spk_dt.labels.label_file import LABEL_FORMAT, exclusively, geometry_hash, open_labels
-from spk_dt.labels.reference_process import ReferenceError, ReferenceProcess
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
 from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
 __all__ = ["Labels", "relabel"]
@@ -69,11 +69,11 @@ def relabel(
     being computed. A geometry at which the reference method fails (no self-consistent field for an exploded geometry) is
     recorded with the message, and is not tried again.
 
-    Each geometry has a new calculator in a new scratch folder, so that its result does not depend on which others were computed
-    before, at the same time, or by how many processes. The folder is removed, or kept where the reference method fails, and
-    then named in the message. All is computed in processes of its own (`spk_dt.labels.reference_process`): one that dies costs
-    its geometry a second try, and after that is a failure like others. Constraints of the frames are ignored: the forces
-    are those of the potential.
+    Each geometry has a new calculator in a new scratch folder, so that its result does not depend on which others were
+    computed before, at the same time, or by how many processes. The folder is removed, or kept where the reference method
+    fails, and then named in the message. All is computed in processes of its own (`spk_dt.labels.reference_process`): one
+    that dies costs its geometry a second try, and after that is a failure like others. Constraints of the frames are ignored:
+    the forces are those of the potential.
 
     Args:
         frames: geometries, or an iterator over them, read as they are needed.
@@ -170,8 +170,8 @@ def _missing(
 def _bare(atoms: Atoms, name: str) -> Atoms:
     """What the reference method sees of a frame: the structure, initial charges and moments, total charge and spin.
 
-    Total charge and spin multiplicity are in `Atoms.info` under the names that calculators read, and among the initial charges
-    and moments, over which calculators of ASE sum.
+    Total charge and spin multiplicity are in `Atoms.info` under the names that calculators read, and in the sums of the
+    initial charges and moments, which calculators of ASE take.
 
     Raises:
         ValueError: if the total charge is not the sum of the initial charges.
@@ -237,7 +237,7 @@ def _record(name: str, geometry: str, atoms: Atoms, process: ReferenceProcess) -
         return record | {"error": "ValueError: a position is not finite"}
     try:
         found = process.compute(atoms)
-    except ReferenceError as error:
+    except NoLabelError as error:
         return record | {"error": str(error)}
     return record | {"energy": found.energy, "forces": found.forces.tolist()}
 

@@ -18,8 +18,8 @@ from pytorch_lightning.callbacks import Callback
 
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
-from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.reference_process import reference_provenance
 from spk_dt.training.labelling import Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
@@ -133,7 +133,7 @@ class OnPolicyLabels(Callback):
         """Refuse what could not work, and prepare the training data for more frames."""
         if stage != "fit":
             return
-        reference_calculator(self.labels.reference)
+        reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
         unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces})
         if unlabelled:
             raise ValueError(
@@ -150,7 +150,8 @@ class OnPolicyLabels(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the reference method with the data, and read the rounds that are done."""
-        check_reference(_data(trainer), self.labels.reference, self.folder / "training_frame.jsonl")
+        labels, file = self.labels, self.folder / "training_frame.jsonl"
+        check_reference(_data(trainer), labels.reference, file, labels.scratch, labels.time_limit)
         for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
             _data(trainer).add_training_frames(path)
 
@@ -210,11 +211,11 @@ class OnPolicyLabels(Callback):
                 log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)
                 return True
             write_states(states, drawn)
-        kept, left_out, n_failures = self.labels.label(states)
+        kept, left_out, n_failures, made_by = self.labels.label(states)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
         if kept:
-            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames))
+            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
             datamodule.add_training_frames(database)
         log.info(
             "on-policy labels, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
