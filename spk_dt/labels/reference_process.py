@@ -109,6 +109,7 @@ class ReferenceProcess:
             ImportError: if its package is not installed.
             ValueError: if it cannot be made.
         """
+        self._start()
         folder = self._new_folder()
         try:
             answer = self._ask({"task": "describe", "folder": str(folder), "fresh": True})
@@ -139,6 +140,7 @@ class ReferenceProcess:
         """
         request = {"task": "compute", "fresh": fresh, "atoms": atoms}
         for last_try in (False, True):
+            self._start()  # first, since it removes the folder if we are killed
             folder = self._new_folder()
             keep, message = False, ""
             try:
@@ -188,8 +190,6 @@ class ReferenceProcess:
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the process; raises _NoAnswer, from TimeoutError if it took too long."""
-        if self._process is None:
-            self._start()
         connection = self._connection
         try:
             if connection is None:
@@ -204,7 +204,9 @@ class ReferenceProcess:
         return answer
 
     def _start(self) -> None:
-        """Start the process, and wait until it is there."""
+        """Start the process if there is none, and wait until it is there."""
+        if self._process is not None:
+            return
         environment = dict(os.environ)
         if self._one_thread:
             environment = dict.fromkeys(_THREADS, "1") | environment
@@ -212,7 +214,7 @@ class ReferenceProcess:
         self._connection, self._printed = ours, tempfile.TemporaryFile()  # noqa: SIM115  # closed by _end
         with theirs, self._starting:
             if self._closed:
-                raise _NoAnswer("was ended")
+                raise NoLabelError("the process of the reference was ended")
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, json.dumps(importable_from()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -227,7 +229,7 @@ class ReferenceProcess:
         except (EOFError, OSError):
             how = self._end()
             if self._closed:
-                raise _NoAnswer(how) from None
+                raise NoLabelError(f"the process of the reference {how}") from None
             raise RuntimeError(f"a process for the reference method {how}.") from None
 
     def _end(self) -> str:

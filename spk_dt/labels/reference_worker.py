@@ -48,6 +48,7 @@ def serve(descriptor: int) -> None:
     Args:
         descriptor: file descriptor of the connection.
     """
+    global _folder
     os.set_inheritable(descriptor, False)  # programs that are started here shall not hold it open
     faulthandler.enable(2)
     connection = Connection(descriptor)
@@ -72,6 +73,8 @@ def serve(descriptor: int) -> None:
                 traceback.print_exc()
                 answer |= {"error": str(error), "type": type(error).__name__}
                 calculator = None
+        if answer["error"] is not None:
+            _folder = None  # it is kept
         connection.send(answer)
 
 
@@ -105,7 +108,7 @@ def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> N
         requests.put(request)
 
 
-#: scratch folder of the request that is being answered
+#: scratch folder of the last request, until it is known that it is kept
 _folder: Path | None = None
 
 
@@ -130,4 +133,3 @@ def _working_in(folder: Path) -> Iterator[Path]:
             os.dup2(duplicate, number)
             os.close(duplicate)
         os.chdir(home)
-        _folder = None

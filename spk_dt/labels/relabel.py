@@ -72,8 +72,8 @@ def relabel(
     Each geometry has a new calculator in a new scratch folder, so that its result does not depend on which others were
     computed before, at the same time, or by how many processes. The folder is removed, or kept where the reference method
     fails, and then named in the message. All is computed in processes of its own (`spk_dt.labels.reference_process`): one
-    that dies costs its geometry a second try, and after that is a failure like others. Constraints of the frames are ignored:
-    the forces are those of the potential.
+    that dies costs its geometry a second try, and after that is a failure like others. Constraints of the frames are
+    ignored: the forces are those of the potential.
 
     Args:
         frames: geometries, or an iterator over them, read as they are needed.
