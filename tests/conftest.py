@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,15 @@ def quiet_hydra(monkeypatch):
 
 #: makes frames of a velocity-Verlet trajectory from a structure, a number of steps, a time step in fs and a seed
 MakeTrajectory = Callable[[Atoms, int, float, int], list[Atoms]]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where folders of reference calculations are made; those of failures stay there."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from ase.calculators.emt import EMT
+from ase.db import connect
 from helpers.models import CUTOFF, potential
 from helpers.programs import spktrain
 from helpers.training import Batches, data_module, paper_outputs, trainer
@@ -23,6 +24,7 @@ from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.training import DynamicTrainingTask, Labelling, ModelSimulations, OnPolicyLabels, RoundSchedule
 
 EMT_NAME = "ase.calculators.emt:EMT"
+PROGRAMS = "helpers.reference_programs"
 
 
 SHORT = {
@@ -72,6 +74,8 @@ def test_labels_are_those_of_the_reference_and_are_trained_on(database, tmp_path
     kcal = ase.units.kcal / ase.units.mol if units else 1.0
     known = {}
     for file in (tmp_path / "on_policy").glob("*.db"):
+        made_by = connect(file).metadata["reference"]
+        assert (made_by["reference"], made_by["calculator"]) == (EMT_NAME, "ase.calculators.emt.EMT")
         for row in ASEAtomsData(str(file)).conn.select():
             atoms = row.toatoms()
             atoms.calc = EMT()
@@ -150,33 +154,10 @@ def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch
     np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
 
 
-class OtherMethod(EMT):
-    """Forces that are a fifth larger."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.2 * self.results["forces"]
-
-
-class OtherZero(EMT):
-    """Energies with another zero."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["energy"] += 1.0
-
-
-class Broken(EMT):
-    """A program that is not there."""
-
-    def calculate(self, *args, **kwargs):
-        raise FileNotFoundError("no executable 'code'")
-
-
 @pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
 def test_another_method_is_refused_before_the_training(database, tmp_path, caplog, units):
     def begin(method, folder):
-        callback = OnPolicyLabels(Labelling(f"{__name__}:{method}"), folder=str(tmp_path / folder))
+        callback = OnPolicyLabels(Labelling(f"{PROGRAMS}:{method}"), folder=str(tmp_path / folder))
         return fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
 
     with pytest.raises(ValueError, match=r"OtherMethod' is not the method of the data: at frame \d+ of trajectory"):
@@ -191,7 +172,7 @@ def test_another_method_is_refused_before_the_training(database, tmp_path, caplo
     with pytest.raises(ValueError, match=r"made with the reference .*EMT', not with .*OtherZero'.* do not mix"):
         begin("OtherZero", "a")
     with caplog.at_level(logging.WARNING, "spk_dt"):
-        labels = Labelling(f"{__name__}:OtherZero", another_reference=True)
+        labels = Labelling(f"{PROGRAMS}:OtherZero", another_reference=True)
         callback = OnPolicyLabels(labels, schedule=late, folder=str(tmp_path / "c"))
         fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
     assert "its energies have another zero" in caplog.text
@@ -271,7 +252,16 @@ def test_states_come_from_simulations_that_last(database, tmp_path):
 
 
 def test_refusals(database, tmp_path):
-    for name in ("n_rounds", "n_labels", "steps", "n_systems", "every_n_epochs", "n_processes", "max_steps"):
+    for name in (
+        "n_rounds",
+        "n_labels",
+        "steps",
+        "n_systems",
+        "every_n_epochs",
+        "n_processes",
+        "max_steps",
+        "time_limit",
+    ):
         with pytest.raises(ValueError, match=rf"callbacks\.on_policy\.\w+\.{name}=0 must be"):
             on_policy(tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="n_labels=13: 2 simulations of 6 steps have fewer"):

@@ -1,11 +1,12 @@
 """Inputs of a model beside the structure (total charge, a field) go with the simulations, their labels and the training."""
 
+import json
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import schnetpack.properties as p
 import torch
-from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.models import CUTOFF, potential, tiny_egnn
 from helpers.training import Batches, data_module, trainer
@@ -19,16 +20,6 @@ from spk_dt.data import TrajectoryWriter
 from spk_dt.training import DynamicTrainingTask, Labelling, ModelSimulations, OnPolicyLabels, RoundSchedule
 
 FIELD = "field_at_atoms"
-
-
-class ChargedEMT(EMT):
-    """EMT that keeps the total charge of each geometry it is asked for."""
-
-    seen: list[float] = []  # noqa: RUF012 - over all instances
-
-    def calculate(self, atoms=None, *args, **kwargs):
-        ChargedEMT.seen.append(round(float(atoms.get_initial_charges().sum()), 9))
-        super().calculate(atoms, *args, **kwargs)
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def fit(database, folder, outputs=("energy", "forces")):
     data = data_module(database, folder, transforms, batch_size=2, train_window=3, val_window=3)
     batches = Batches()
     on_policy = OnPolicyLabels(
-        Labelling(f"{__name__}:ChargedEMT", n_labels=3),
+        Labelling("helpers.reference_programs:ChargedEMT", n_labels=3),
         ModelSimulations(n_systems=2, steps=4),
         RoundSchedule(n_rounds=2, every_n_epochs=1),
         share=0.5,
@@ -68,7 +59,7 @@ def fit(database, folder, outputs=("energy", "forces")):
 
 
 def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
-    monkeypatch.setattr(ChargedEMT, "seen", [])
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     batches = fit(charged, tmp_path)
     joined = [batch for batch in batches if batch[properties.window("forces")].shape[1] == 1]
     assert 0 < len(joined) < len(batches)
@@ -85,7 +76,9 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
         for i in range(len(dataset)):
             assert dataset[i][p.total_charge].tolist() == [1.0]
             np.testing.assert_allclose(dataset[i][FIELD], field)
-    assert ChargedEMT.seen.count(1.0) >= 6  # the reference method has it, too
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert len(seen) >= 6
+    assert all(one == [1.0, 0.0, 1.0, None] for one in seen)  # the reference method has it, too: by atoms and in `info`
 
 
 def test_targets_without_labels_are_refused(charged, tmp_path):

@@ -2,6 +2,7 @@
 
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,10 +10,24 @@ import typer.core
 
 from spk_dt.foreign_warnings import silence
 
-__all__ = ["USER_ERRORS", "app"]
+__all__ = ["USER_ERRORS", "Scratch", "TimeLimit", "app"]
 
 #: what library functions raise for a wrong input, with a message that names the remedy
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
+
+#: options of all commands that run the reference method
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where each reference calculation has a folder of its own, kept if it fails; without it, that for temporary "
+        "files (TMPDIR).",
+    ),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="End a reference calculation, with its programs, that takes longer."),
+]
 
 
 class _Commands(typer.core.TyperGroup):

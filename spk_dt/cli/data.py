@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import USER_ERRORS, app
+from spk_dt.cli.app import USER_ERRORS, Scratch, TimeLimit, app
 from spk_dt.cli.progress import frame_bars, progress_bar, trajectory_bars
 
 
@@ -19,6 +19,8 @@ def generate(
     reference: Annotated[
         str, typer.Option(help="tblite:METHOD, or package.module:Class of an ASE calculator.")
     ] = "tblite:GFN1-xTB",
+    scratch: Scratch = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Make trajectories of H2 on Pd6/graphene, like those that come with the package.
 
@@ -28,7 +30,7 @@ def generate(
     from spk_dt.labels.generate import generate as run
 
     with trajectory_bars(trajectories) as progress:
-        folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress)
+        folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress, scratch, time_limit)
     typer.echo(f"{out}: {trajectories} trajectories of {steps + 1} frames. The folder {folder} is no longer needed.")
 
 

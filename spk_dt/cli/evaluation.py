@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spk_dt.cli.app import app
+from spk_dt.cli.app import Scratch, TimeLimit, app
 
 
 @app.command()
@@ -82,6 +82,8 @@ def evaluate(
     another_reference: Annotated[
         bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
     ] = False,
+    scratch: Scratch = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Simulate from frames of the data with each model, and compare with the trajectories.
 
@@ -93,9 +95,9 @@ def evaluate(
     from spk_dt.evaluation.simulate import Protocol
 
     if reference is not None:
-        from spk_dt.labels.calculator import reference_calculator
+        from spk_dt.labels.reference_process import reference_provenance
 
-        reference_calculator(reference)  # a wrong name shall not wait for the simulations
+        reference_provenance(reference, scratch, time_limit)  # a wrong name shall not wait for the simulations
     metrics = run(
         data=data,
         models=named_models(models),
@@ -121,7 +123,7 @@ def evaluate(
         exploded = f"; {len(one['exploded'])} exploded and are left out from then on" if one["exploded"] else ""
         typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
     if reference is not None:
-        relabel(out, reference, relabel_every, processes, another_reference)
+        relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit)
     _draw(out)
     typer.echo(f"{out}")
 
@@ -137,6 +139,8 @@ def relabel(
     another_reference: Annotated[
         bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
     ] = False,
+    scratch: Scratch = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Compute the true errors of forces and energies: the reference method at the geometries that the models have visited.
 
@@ -158,7 +162,7 @@ def relabel(
                 tasks[model] = bars.add_task(f"relabelling {model}", total=total)
             bars.update(tasks[model], completed=done)
 
-        found = true_errors(directory, reference, every, processes, show, another_reference)
+        found = true_errors(directory, reference, every, processes, show, another_reference, scratch, time_limit)
     for name, one in found.items():
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
         failures = list(one["labels"]["failures"].values())

@@ -14,7 +14,7 @@ from schnetpack.data import ASEAtomsData
 from spk_dt import properties
 from spk_dt.data.partition import read_partition
 from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory
-from spk_dt.trajectories.stored_properties import set_total_charge
+from spk_dt.trajectories.stored_properties import set_spin_multiplicity, set_total_charge
 
 __all__ = ["open_dataset", "read_frame", "start_frames"]
 
@@ -78,6 +78,8 @@ def read_frame(dataset: ASEAtomsData, trajectory: Trajectory, frame: int) -> Ato
     atoms.info = {"trajectory": trajectory.name, "frame": frame}
     if properties.total_charge in row.data:
         set_total_charge(atoms, float(np.sum(row.data[properties.total_charge])))
+    if properties.spin_multiplicity in row.data:
+        set_spin_multiplicity(atoms, float(np.sum(row.data[properties.spin_multiplicity])))
     atoms.set_velocities(values[properties.velocities] / ase.units.fs)
     energy = float(values[spk_properties.energy].sum())
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=values[spk_properties.forces])

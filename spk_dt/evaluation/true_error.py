@@ -68,6 +68,8 @@ def true_errors(
     n_processes: int = 1,
     progress: Progress | None = None,
     another_reference: bool = False,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Relabel the geometries that all models of an evaluation have visited, and write what forces and energies are off by.
 
@@ -83,6 +85,8 @@ def true_errors(
         n_processes: number of processes.
         progress: called after each geometry.
         another_reference: whether `reference` may be another method than that of the data.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
 
     Returns:
         for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
@@ -107,7 +111,8 @@ def true_errors(
         ids = [f"{one.start}:{one.step}" for one in visited]
         done = None if progress is None else partial(_report, progress, model, len(frames))
         start_frames = {name for name, one in zip(ids, visited, strict=True) if one.step == 0}
-        labels = relabel(frames, reference, directory / model / "labels.jsonl", n_processes, ids, done, start_frames)
+        file = directory / model / "labels.jsonl"
+        labels = relabel(frames, reference, file, n_processes, ids, done, start_frames, scratch, time_limit)
         each = list(_rows_by_start(results, visited, labels))
         errors = _errors(results, each)
         rows += [{"model": model, **row} for row in _rows(errors)]

@@ -1,5 +1,7 @@
 """Reference methods by name: what computes the energies and forces that a model is trained on or compared with."""
 
+import os
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -8,7 +10,7 @@ from ase.calculators.calculator import Calculator
 
 from spk_dt.imports import import_named
 
-__all__ = ["TBLITE_SETTINGS", "reference_calculator"]
+__all__ = ["TBLITE_SETTINGS", "importable_from", "reference_calculator"]
 
 #: settings of tblite with which the embedded data set was made: electronic temperature in K, accuracy without unit
 TBLITE_SETTINGS: Mapping[str, Any] = MappingProxyType(
@@ -23,8 +25,8 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
 
     Args:
         spec: ``"tblite:GFN1-xTB"`` (or ``GFN2-xTB``, ``IPEA1-xTB``) for a tight-binding method with `TBLITE_SETTINGS`,
-            or the import path of any ASE calculator, ``"package.module:Class"``, for example
-            ``"ase.calculators.emt:EMT"``.
+            or the import path of any ASE calculator, or of a function that makes one, ``"package.module:name"``, for
+            example ``"ase.calculators.emt:EMT"``. A module is also found in the current folder.
         kwargs: arguments of the calculator; they come before `TBLITE_SETTINGS`.
 
     Returns:
@@ -42,6 +44,7 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
         )
     if package == "tblite":
         return _tblite(spec, name, **kwargs)
+    sys.path += [folder for folder in importable_from() if folder not in sys.path]
     module = import_named(package, f"reference '{spec}'")
     make = getattr(module, name, None)
     if not callable(make):
@@ -53,6 +56,16 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
     if not hasattr(calculator, "get_property"):
         raise ValueError(f"reference '{spec}' is a {type(calculator).__name__}, which is not an ASE calculator.")
     return calculator
+
+
+def importable_from() -> list[str]:
+    """Folders in which modules are found: `sys.path`, then the current folder, and that in which the command was given.
+
+    The latter differ where a program has changed its folder, as ``spktrain`` does. All are absolute, so that a process that
+    works in another folder can use them.
+    """
+    folders = [os.path.abspath(folder) for folder in [*sys.path, "", os.environ.get("PWD", "")]]
+    return list(dict.fromkeys(folders))
 
 
 def _tblite(spec: str, method: str, **kwargs: Any) -> Calculator:

@@ -14,7 +14,7 @@ piece and ends with the trajectories of one that was not.
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
@@ -33,8 +34,9 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from spk_dt.folders.hold import hold
-from spk_dt.labels.calculator import reference_calculator
+from spk_dt.labels.provenance import differing
 from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["Progress", "Recipe", "generate", "place_molecule", "surface"]
@@ -95,12 +97,15 @@ def generate(
     seed: int = 0,
     reference: str = "tblite:GFN1-xTB",
     progress: Progress | None = None,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> Path:
     """Make trajectories and write them as a database; continue if an earlier run was interrupted.
 
     Trajectory i depends on the recipe, the seed and the reference only, so an interrupted run may be continued with
     more trajectories, or fewer. From three trajectories on the database has a split: the last quarter is for testing, 15 %
-    before it for validation.
+    before it for validation. Which reference method it was, by which versions and settings, is in the metadata of the
+    database (``reference``).
 
     Args:
         path: database to create, ending in ``.db``.
@@ -109,14 +114,17 @@ def generate(
         seed: seed of all random numbers.
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
         progress: called after each step.
+        scratch: where each reference calculation has its folder; None takes that for temporary files (TMPDIR).
+        time_limit: s, for each reference calculation; None waits.
 
     Returns:
         the folder with the pieces, which may be removed.
 
     Raises:
         FileExistsError: if `path` exists; before anything is computed.
-        ValueError: if the folder holds pieces made with other settings, or by another method of the same name, another
-            process is at work in it, or an argument makes no sense.
+        NoLabelError: if the reference method fails at a geometry; what is done is kept, and the same call goes on.
+        ValueError: if the folder holds pieces made with other settings or versions, or by another method of the same name,
+            another process is at work in it, or an argument makes no sense.
         ImportError: if the package of the reference calculator is not installed.
     """
     recipe = recipe or Recipe()
@@ -124,20 +132,22 @@ def generate(
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
     names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
     writer = TrajectoryWriter(path, splits=_splits(names))
-    reference_calculator(reference)  # a wrong name shall not wait for the folder
     folder = writer.path.with_name(f"{writer.path.stem}.generate")
-    folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
-        _check_settings(folder, {**asdict(recipe), "seed": seed, "reference": reference})
-        _check_method(folder, names, reference)
-        pieces = _Pieces(folder, recipe, seed, reference, progress or _silent)
-        state = pieces.get("relaxed", pieces.relaxed)[-1]
-        for i, name in enumerate(names, start=1):
-            state = pieces.get(f"start_{i:02d}", partial(pieces.start, i, state))[-1]
-            pieces.get(name, partial(pieces.trajectory, i, state))
-        with writer:
-            for name in names:
-                writer.add(name, ase.io.iread(pieces.file(name), ":"), recipe.timestep_fs)
+    with ReferenceProcess(reference, scratch, time_limit) as process:
+        made_by = {"reference": reference, **process.describe()}  # a wrong name shall not wait for the folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
+            _check_settings(folder, {**asdict(recipe), "seed": seed, **made_by})
+            _check_method(folder, names, reference, scratch, time_limit)
+            pieces = _Pieces(folder, recipe, seed, process, progress or _silent)
+            state = pieces.get("relaxed", pieces.relaxed)[-1]
+            for i, name in enumerate(names, start=1):
+                state = pieces.get(f"start_{i:02d}", partial(pieces.start, i, state))[-1]
+                pieces.get(name, partial(pieces.trajectory, i, state))
+            writer.metadata = {"reference": made_by}
+            with writer:
+                for name in names:
+                    writer.add(name, ase.io.iread(pieces.file(name), ":"), recipe.timestep_fs)
     return folder
 
 
@@ -192,7 +202,7 @@ class _Pieces:
     folder: Path
     recipe: Recipe
     seed: int
-    reference: str
+    process: ReferenceProcess
     progress: Progress
 
     def file(self, name: str) -> Path:
@@ -213,7 +223,7 @@ class _Pieces:
         """The relaxed surface."""
         recipe, limit = self.recipe, self.recipe.relax_force_ev_per_ang
         atoms = surface(recipe)
-        atoms.calc = reference_calculator(self.reference)
+        atoms.calc = _InProcess(self.process)
         optimizer = FIRE(atoms, logfile=None)
         for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
             self.progress("relaxed", step, recipe.relax_steps)
@@ -249,7 +259,7 @@ class _Pieces:
     def _atoms(self, frame: Atoms) -> Atoms:
         """A copy of a frame with a calculator that remembers nothing of earlier pieces."""
         atoms = frame.copy()
-        atoms.calc = reference_calculator(self.reference)
+        atoms.calc = _InProcess(self.process)
         return atoms
 
     def _run(self, name: str, dynamics: MolecularDynamics, steps: int) -> Iterator[Atoms]:
@@ -261,6 +271,29 @@ class _Pieces:
             yield _frame(dynamics.atoms)
 
 
+class _InProcess(Calculator):
+    """The reference calculator in a process of its own.
+
+    A new one is made for the first geometry, and goes on from one to the next.
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  # as ASE declares it
+
+    def __init__(self, process: ReferenceProcess) -> None:
+        super().__init__()
+        self._process, self._fresh = process, True
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert atoms is not None
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        found = self._process.compute(bare, self._fresh)
+        self._fresh = False
+        self.results = {"energy": found.energy, "forces": found.forces}
+
+
 def _thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Generator) -> np.ndarray:
     """[n_atoms, 3] velocities drawn from the Maxwell-Boltzmann distribution, in the unit of ASE."""
     spread = np.sqrt(ase.units.kB * temperature_k / atoms.get_masses())
@@ -268,10 +301,8 @@ def _thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Gener
 
 
 def _frame(atoms: Atoms) -> Atoms:
-    """A copy with the energy and forces of its calculator; of energies the one of which the forces are the gradient."""
-    forces = atoms.get_forces(apply_constraint=False)
-    energy = atoms.get_potential_energy()
-    energy = atoms.calc.results.get("free_energy", energy)
+    """A copy with the energy and forces of its calculator."""
+    forces, energy = atoms.get_forces(apply_constraint=False), atoms.get_potential_energy()
     frame = atoms.copy()
     frame.set_constraint()
     frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
@@ -295,18 +326,18 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         part.write_text(json.dumps(settings, indent=2) + "\n")
         part.replace(file)
         return
-    begun = json.loads(file.read_text())
-    differing = [key for key in {**begun, **settings} if begun.get(key) != settings.get(key)]
-    if differing:
-        before = ", ".join(f"{key}={begun.get(key)}" for key in differing)
-        now = ", ".join(f"{key}={settings.get(key)}" for key in differing)
+    found = differing(json.loads(file.read_text()), settings)
+    if found:
+        before, now = (", ".join(f"{key}={values[i]}" for key, values in found.items()) for i in (0, 1))
         raise ValueError(
             f"'{folder}' holds pieces made with {before}, but now {now} is asked for. Ask for the same to continue, or "
             "choose another name for the database, or remove the folder."
         )
 
 
-def _check_method(folder: Path, names: list[str], reference: str) -> None:
+def _check_method(
+    folder: Path, names: list[str], reference: str, scratch: str | Path | None, time_limit: float | None
+) -> None:
     """Compute frames of the pieces again before more are made: a name may have come to stand for another method."""
     made = [name for name in names if (folder / f"{name}.traj").exists()]
     if not made or len(made) == len(names):
@@ -317,7 +348,15 @@ def _check_method(folder: Path, names: list[str], reference: str) -> None:
             for index in {0, len(file) - 1}:
                 frames.append(file[index])
                 frames[-1].info |= {"trajectory": name, "frame": index}
-    check_reference(frames, reference, str(folder), way_out="choose another name for the database", name="reference")
+    check_reference(
+        frames,
+        reference,
+        str(folder),
+        way_out="choose another name for the database",
+        name="reference",
+        scratch=scratch,
+        time_limit=time_limit,
+    )
 
 
 def _silent(piece: str, done: int, total: int) -> None:

@@ -1,6 +1,7 @@
 """The file in which labels are kept while they are computed: lines of JSON, appended one by one.
 
-The first line names the reference method. Each further line belongs to one geometry:
+The first line names the reference method, its versions and settings (`spk_dt.labels.provenance`). Each further line belongs
+to one geometry:
 
     id         name of the geometry
     geometry   hash of what the reference method sees of it
@@ -21,6 +22,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from spk_dt.labels.provenance import differing
+from spk_dt.trajectories.stored_properties import charge_and_spin
+
 __all__ = ["LABEL_FORMAT", "geometry_hash", "open_labels"]
 
 #: what the first line says it is
@@ -40,7 +44,8 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
     """
     content = path.read_bytes() if path.exists() else b""
     first = (json.dumps(header) + "\n").encode()
-    if len(content) < len(first) and first.startswith(content):  # new, or interrupted in its first line
+    begin = json.dumps({"format": LABEL_FORMAT})[:-1].encode()
+    if b"\n" not in content and (begin.startswith(content) or content.startswith(begin)):  # new, or cut off there
         path.write_bytes(first)
         return {}
     end = content.rfind(b"\n") + 1
@@ -51,11 +56,7 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
     if len(lines) == 1:  # nothing was computed yet
         path.write_bytes(first)
         return {}
-    if records[0] != header:
-        raise ValueError(
-            f"'{path}' was made with the reference {_described(records[0])}, not with {_described(header)}. Labels of "
-            "two methods do not mix: begin in another folder, or remove those in this one."
-        )
+    _check_header(path, records[0], header)
     if records[-1] is None:
         end -= len(lines.pop()) + 1
         records.pop()
@@ -68,7 +69,11 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
 
 
 def geometry_hash(atoms: Atoms) -> str:
-    """A name for what a reference method sees of a frame: elements, positions, cell, periodicity, charges, moments."""
+    """A name for what a reference method sees of a frame.
+
+    These are elements, positions, cell, periodicity, initial charges and moments, and the total charge and spin multiplicity
+    in `Atoms.info` where they are there.
+    """
     parts = (
         np.asarray(atoms.numbers, dtype=np.int64),
         atoms.positions,
@@ -77,9 +82,12 @@ def geometry_hash(atoms: Atoms) -> str:
         atoms.get_initial_charges(),
         atoms.get_initial_magnetic_moments(),
     )
+    known = charge_and_spin(atoms, "a geometry")
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part + 0).tobytes())  # + 0 makes 0.0 of -0.0
+    for key in sorted(known):
+        digest.update(f"{key}={known[key]!r}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -92,7 +100,18 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _described(header: Mapping[str, Any]) -> str:
-    """The reference method of a file, for a message."""
-    settings = header.get("settings")
-    return f"'{header.get('reference')}'" + (f" with {settings}" if settings else "")
+def _check_header(path: Path, recorded: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Refuse labels of another reference method, or of other versions or settings of it."""
+    remedy = "Labels of two methods do not mix: begin in another folder, or remove those in this one"
+    if recorded.get("reference") != header.get("reference"):
+        raise ValueError(
+            f"'{path}' was made with the reference '{recorded.get('reference')}', not with '{header.get('reference')}'. "
+            f"{remedy}."
+        )
+    found = differing(recorded, header)
+    if found:
+        before, now = (", ".join(f"{name}={values[i]!r}" for name, values in found.items()) for i in (0, 1))
+        raise ValueError(
+            f"'{path}' was made with the reference '{recorded.get('reference')}' with {before}, not with {now}. {remedy}, "
+            "or go back to the versions and settings that it was made with."
+        )

@@ -64,6 +64,8 @@ def check_reference(
     energies: bool = False,
     way_out: str = "use this one on purpose with --another-reference",
     name: str = "--reference",
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> ReferenceCheck:
     """Compute a few frames with a reference method, and compare with the energies and forces that they have.
 
@@ -78,6 +80,8 @@ def check_reference(
         energies: whether energies are used as they are, so that another zero of energy is refused, too.
         way_out: what else the user may do, for messages.
         name: option that names the reference, for messages.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
 
     Raises:
         ValueError: if the method fails at a frame, or is not that of the data, and `another` is not set; or if the file has
@@ -93,7 +97,7 @@ def check_reference(
         return ReferenceCheck(reference, (), None, "not compared", message)
     chosen = choose_frames(usable)
     ids = tuple(f"{atoms.info['trajectory']}:{atoms.info['frame']}" for atoms in chosen)
-    labels = _labels(chosen, reference, file, ids)
+    labels = _labels(chosen, reference, file, ids, scratch, time_limit)
     found = difference(chosen, labels.energy, labels.forces)
     others = len(chosen) - 1
     where = f"at frame {chosen[0].info['frame']} of trajectory '{chosen[0].info['trajectory']}'" + (
@@ -125,14 +129,22 @@ def check_reference(
     return ReferenceCheck(reference, ids, found, "same method", message)
 
 
-def _labels(frames: Sequence[Atoms], reference: str, file: str | Path | None, ids: Sequence[str]) -> Labels:
+def _labels(
+    frames: Sequence[Atoms],
+    reference: str,
+    file: str | Path | None,
+    ids: Sequence[str],
+    scratch: str | Path | None,
+    time_limit: float | None,
+) -> Labels:
     """Labels of the frames; a method that fails leaves no file that would stand in the way of another one."""
+    how: dict[str, Any] = {"ids": ids, "sound": ids, "scratch": scratch, "time_limit": time_limit}
     if file is None:
         with TemporaryDirectory() as folder:
-            return relabel(frames, reference, Path(folder) / "labels.jsonl", ids=ids, sound=ids)
+            return relabel(frames, reference, Path(folder) / "labels.jsonl", **how)
     begun = Path(file).exists()
     try:
-        return relabel(frames, reference, file, ids=ids, sound=ids)
+        return relabel(frames, reference, file, **how)
     except ValueError:
         if not begun:
             Path(file).unlink(missing_ok=True)

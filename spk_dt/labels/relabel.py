@@ -1,26 +1,24 @@
 """Energies and forces of the reference method at given geometries, computed in parallel and kept as they come."""
 
 import json
-import os
-import pickle
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator
 
+from spk_dt import properties
 from spk_dt.folders.hold import hold
-from spk_dt.labels.calculator import TBLITE_SETTINGS, reference_calculator
+from spk_dt.labels.calculator import TBLITE_SETTINGS
 from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
 __all__ = ["Labels", "relabel"]
 
@@ -35,6 +33,7 @@ class Labels:
         forces: [n_frames] arrays [n_atoms, 3] eV/Å; NaN where it failed.
         failures: what went wrong, by name of the geometry.
         n_computed: number of geometries computed in this call; the others were in the file.
+        made_by: the reference method with its versions and settings, see `spk_dt.labels.provenance`.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +41,7 @@ class Labels:
     forces: tuple[np.ndarray, ...]
     failures: dict[str, str]
     n_computed: int
+    made_by: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and messages, for JSON; the labels themselves are in the file."""
@@ -61,6 +61,8 @@ def relabel(
     ids: Iterable[str] | None = None,
     progress: Callable[[int], None] | None = None,
     sound: Container[str] = (),
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> Labels:
     """Compute energy and forces of geometries with a reference method; continue where an earlier call stopped.
 
@@ -68,38 +70,47 @@ def relabel(
     being computed. A geometry at which the reference method fails (no self-consistent field for an exploded geometry) is
     recorded with the message, and is not tried again.
 
-    Each geometry has a new calculator, so that its result does not depend on which others were computed before, or by
-    how many processes. Constraints of the frames are ignored: the forces are those of the potential.
+    Each geometry has a new calculator in a new scratch folder, so that its result does not depend on which others were
+    computed before, at the same time, or by how many processes. The folder is removed, or kept where the reference method
+    fails, and then named in the message. All is computed in processes of its own (`spk_dt.labels.reference_process`): one
+    that dies costs its geometry a second try, and after that is a failure like others. Constraints of the frames are
+    ignored: the forces are those of the potential.
 
     Args:
         frames: geometries, or an iterator over them, read as they are needed.
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
         path: file with the results, created or continued. Give each reference method its own.
-        n_processes: 1 computes in this process; more start as many processes with one thread each (OMP_NUM_THREADS=1). They
-            import the main module, so a script needs the usual ``if __name__ == "__main__":``.
+        n_processes: number of processes. With more than one, each has one thread unless OMP_NUM_THREADS is set.
         ids: name of each geometry, unique; None counts from 0.
         progress: called with the number of geometries done so far, those found in the file included.
         sound: names of geometries at which the reference method must succeed. If it does not, something is wrong with the
             program and not with the geometry: nothing is recorded, and the error is raised.
+        scratch: where the scratch folders are made; None takes the folder for temporary files (TMPDIR).
+        time_limit: s, after which a calculation is ended with all its programs, and is a failure; None waits.
 
     Raises:
         ValueError: if the reference method fails at a geometry of `sound`, the file was made with another reference
-            method, has another geometry under one of the names, is damaged before its last line or not ours, another
-            process is at work on it, or a name comes twice.
+            method, or another version or setting of it, has another geometry under one of the names, is damaged before its
+            last line or not ours, another process is at work on it, or a name comes twice; or the calculator cannot be made.
         ImportError: if the package of the reference calculator is not installed.
-        RuntimeError: if a process dies (out of memory, crash of the reference program).
+        RuntimeError: if no process can be started.
     """
     if n_processes < 1:
         raise ValueError(f"n_processes={n_processes}: it takes one at least.")
-    header: dict[str, Any] = {"format": LABEL_FORMAT, "reference": reference}
-    if reference.startswith("tblite:"):
-        header["settings"] = dict(TBLITE_SETTINGS)
-    make = partial(reference_calculator, reference)
-    make()  # a wrong name shall not wait for the file
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with hold(path.with_name(f"{path.name}.lock"), f"is at work on '{path}'; wait for it, or choose another name."):
-        known = open_labels(path, header)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread=n_processes > 1))
+            for _ in range(n_processes)
+        ]
+        made_by: dict[str, Any] = {"reference": reference}
+        if reference.startswith("tblite:"):
+            made_by["settings"] = dict(TBLITE_SETTINGS)
+        made_by |= processes[0].describe()  # a wrong name shall not wait for the file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        busy = f"is at work on '{path}'; wait for it, or choose another name."
+        stack.enter_context(hold(path.with_name(f"{path.name}.lock"), busy))
+        known = open_labels(path, {"format": LABEL_FORMAT, **made_by})
         n_known = len(known)
         names: dict[str, int] = {}  # number of atoms of each geometry, in order
         number = count(1)
@@ -109,19 +120,19 @@ def relabel(
                 progress(next(number))
 
         todo = _missing(frames, ids, known, names, str(path), advance)
-        computed = _in_this_process(todo, make) if n_processes == 1 else _in_processes(todo, make(), n_processes)
-        with path.open("a", encoding="utf-8") as stream, closing(computed):
-            for record in computed:
-                if record["error"] is not None and record["id"] in sound:
-                    raise ValueError(
-                        f"the reference '{reference}' fails at the sound geometry '{record['id']}': {record['error']}. It "
-                        "is not recorded; repair this and start again."
-                    )
-                known[record["id"]] = record
-                stream.write(json.dumps(record) + "\n")
-                stream.flush()
-                advance()
-        return _labels(names, known, len(known) - n_known)
+        computed = stack.enter_context(closing(_records(todo, processes)))
+        stream = stack.enter_context(path.open("a", encoding="utf-8"))
+        for record in computed:
+            if record["error"] is not None and record["id"] in sound:
+                raise ValueError(
+                    f"the reference '{reference}' fails at the sound geometry '{record['id']}': {record['error']}. It "
+                    "is not recorded; repair this and start again."
+                )
+            known[record["id"]] = record
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            advance()
+        return _labels(names, known, len(known) - n_known, made_by)
 
 
 def _missing(
@@ -143,10 +154,7 @@ def _missing(
         names[name] = len(atoms)
         geometry = geometry_hash(atoms)
         if name not in known:
-            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            bare.set_initial_charges(atoms.get_initial_charges())
-            bare.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
-            yield name, geometry, bare
+            yield name, geometry, _bare(atoms, name)
         elif known[name]["geometry"] != geometry:
             raise ValueError(
                 f"'{source}' has another geometry under the id '{name}' (hash {known[name]['geometry']}, not {geometry}). "
@@ -156,85 +164,84 @@ def _missing(
             advance()
 
 
-def _in_this_process(
-    todo: Iterable[tuple[str, str, Atoms]], make: Callable[[], Calculator]
-) -> Generator[dict[str, Any], None, None]:
-    """Records of the geometries, one after the other."""
-    for name, geometry, atoms in todo:
-        yield _record(name, geometry, atoms, make)
+def _bare(atoms: Atoms, name: str) -> Atoms:
+    """What the reference method sees of a frame: the structure, initial charges and moments, total charge and spin.
+
+    Total charge and spin multiplicity are in `Atoms.info` under the names that calculators read, and in the sums of the
+    initial charges and moments, which calculators of ASE take.
+
+    Raises:
+        ValueError: if the total charge is not the sum of the initial charges.
+    """
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    for key in {"initial_charges", "initial_magmoms"} & set(atoms.arrays):
+        bare.set_array(key, atoms.arrays[key])
+    known = charge_and_spin(atoms, f"geometry '{name}'")
+    if properties.total_charge in known:
+        set_total_charge(bare, known[properties.total_charge])
+        charge = bare.get_initial_charges().sum()
+        if abs(charge - known[properties.total_charge]) > 0.01:
+            raise ValueError(
+                f"geometry '{name}' has the total charge {known[properties.total_charge]:g} e, but the sum of its initial "
+                f"charges is {charge:g} e, which calculators of ASE take; remove the initial charges from the frames."
+            )
+    if properties.spin_multiplicity in known:
+        set_spin_multiplicity(bare, known[properties.spin_multiplicity])
+    return bare
 
 
-def _in_processes(
-    todo: Iterable[tuple[str, str, Atoms]], calculator: Calculator, n_processes: int
+def _records(
+    todo: Iterable[tuple[str, str, Atoms]], processes: list[ReferenceProcess]
 ) -> Generator[dict[str, Any], None, None]:
     """Records of the geometries, in the order in which the processes finish them."""
-    try:
-        packed = pickle.dumps(calculator)
-    except Exception as error:  # pickle has no common type of error
-        raise ValueError(
-            f"the calculator {type(calculator).__name__} cannot be sent to other processes ({error}); use n_processes=1."
-        ) from error
-    make = partial(pickle.loads, packed)
-    with _single_threaded(), ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        pending: dict[Future[dict[str, Any]], str] = {}
+    idle: SimpleQueue[ReferenceProcess] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def record(name: str, geometry: str, atoms: Atoms) -> dict[str, Any]:
+        process = idle.get()
         try:
-            for name, geometry, atoms in todo:
-                pending[pool.submit(_record, name, geometry, atoms, make)] = name
-                while len(pending) >= 4 * n_processes:
+            return _record(name, geometry, atoms, process)
+        finally:
+            idle.put(process)
+
+    with ThreadPoolExecutor(len(processes)) as threads:
+        pending: set[Future[dict[str, Any]]] = set()
+        try:
+            for one in todo:
+                pending.add(threads.submit(record, *one))
+                while len(pending) >= len(processes):
                     yield from _finished(pending)
             while pending:
                 yield from _finished(pending)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process died while computing one of {', '.join(pending.values())}; what was finished before is kept. "
-                "Try again with fewer processes, or leave out the geometry that does it."
-            ) from error
         finally:
-            for future in pending:
-                future.cancel()
+            if pending:  # an error, or the user, has interrupted them
+                for process in processes:
+                    process.stop()
 
 
-def _finished(pending: dict[Future[dict[str, Any]], str]) -> Iterator[dict[str, Any]]:
+def _finished(pending: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Records that are ready, at least one; they are removed from `pending`."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        record = future.result()
-        del pending[future]
-        yield record
+        pending.remove(future)
+        yield future.result()
 
 
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started meanwhile have one thread; numerical libraries read this when they are loaded."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _record(name: str, geometry: str, atoms: Atoms, make: Callable[[], Calculator]) -> dict[str, Any]:
+def _record(name: str, geometry: str, atoms: Atoms, process: ReferenceProcess) -> dict[str, Any]:
     """What goes into the file about a geometry: energy and forces, or what went wrong."""
-    energy, forces, message = None, None, None
+    record = {"id": name, "geometry": geometry, "energy": None, "forces": None, "error": None}
+    if not np.isfinite(atoms.positions).all():
+        return record | {"error": "ValueError: a position is not finite"}
     try:
-        if not np.isfinite(atoms.positions).all():
-            raise ValueError("a position is not finite")
-        atoms.calc = make()
-        energy, forces = float(atoms.get_potential_energy()), atoms.get_forces()
-        if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise ValueError("energy or forces are not finite")
-    except Exception as error:  # every calculator has its own; at an impossible geometry any of them is a result
-        energy, forces, message = None, None, f"{type(error).__name__}: {error}"
-    forces = None if forces is None else np.asarray(forces, dtype=float).tolist()
-    return {"id": name, "geometry": geometry, "energy": energy, "forces": forces, "error": message}
+        found = process.compute(atoms)
+    except NoLabelError as error:
+        return record | {"error": str(error)}
+    return record | {"energy": found.energy, "forces": found.forces.tolist()}
 
 
-def _labels(names: Mapping[str, int], known: Mapping[str, Mapping[str, Any]], n_computed: int) -> Labels:
+def _labels(
+    names: Mapping[str, int], known: Mapping[str, Mapping[str, Any]], n_computed: int, made_by: dict[str, Any]
+) -> Labels:
     """The records of the geometries asked for, in their order."""
     records = [known[name] for name in names]
     return Labels(
@@ -246,4 +253,5 @@ def _labels(names: Mapping[str, int], known: Mapping[str, Mapping[str, Any]], n_
         ),
         failures={record["id"]: record["error"] for record in records if record["error"] is not None},
         n_computed=n_computed,
+        made_by=made_by,
     )

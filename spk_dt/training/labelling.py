@@ -1,9 +1,9 @@
 """Labels of the reference method for states of simulations, and the trajectory databases that keep them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ase.io
 import numpy as np
@@ -24,11 +24,13 @@ class LabelledStates(NamedTuple):
         kept: states with energy (eV) and forces (eV/Å) of the reference method.
         left_out: states without a label, or with a force above `Labelling.max_force`.
         n_failures: number of those without a label.
+        made_by: the reference method with its versions and settings, see `spk_dt.labels.provenance`.
     """
 
     kept: list[Atoms]
     left_out: list[Atoms]
     n_failures: int
+    made_by: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Labelling:
         n_processes: processes that run the reference method.
         another_reference: take a reference that is not the method of the data, with a warning; its labels contradict
             the data.
+        scratch: where each reference calculation has its folder; None takes that for temporary files (TMPDIR).
+        time_limit: s, after which a reference calculation is ended and its state is left out; None waits.
 
     Raises:
         ValueError: if a number is not positive.
@@ -54,12 +58,15 @@ class Labelling:
     max_force: float = 30.0
     n_processes: int = 1
     another_reference: bool = False
+    scratch: str | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        for name in ("n_labels", "max_force", "n_processes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"callbacks.on_policy.labels.{name}={getattr(self, name)} must be positive.")
+        for name in ("n_labels", "max_force", "n_processes", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"callbacks.on_policy.labels.{name}={value} must be positive.")
 
     def label(self, states: Path) -> LabelledStates:
         """Compute the states of a file; labels of an interrupted call are kept beside it, and not computed again.
@@ -68,7 +75,14 @@ class Labelling:
             states: file that `write_states` has written.
         """
         frames = ase.io.read(states, ":")
-        labels = relabel(frames, self.reference, states.with_suffix(".jsonl"), self.n_processes)
+        labels = relabel(
+            frames,
+            self.reference,
+            states.with_suffix(".jsonl"),
+            self.n_processes,
+            scratch=self.scratch,
+            time_limit=self.time_limit,
+        )
         kept, left_out = [], []
         for atoms, energy, forces in zip(frames, labels.energy, labels.forces, strict=True):
             if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force:
@@ -76,7 +90,7 @@ class Labelling:
                 kept.append(atoms)
             else:
                 left_out.append(atoms)
-        return LabelledStates(kept, left_out, len(labels.failures))
+        return LabelledStates(kept, left_out, len(labels.failures), labels.made_by)
 
 
 def write_states(path: Path, states: Sequence[Atoms]) -> None:
@@ -87,7 +101,14 @@ def write_states(path: Path, states: Sequence[Atoms]) -> None:
     part.rename(path)
 
 
-def write_labelled(path: Path, name: str, states: Sequence[Atoms], frames: Frames, inputs: Sequence[str]) -> None:
+def write_labelled(
+    path: Path,
+    name: str,
+    states: Sequence[Atoms],
+    frames: Frames,
+    inputs: Sequence[str],
+    made_by: Mapping[str, Any] | None = None,
+) -> None:
     """Write states with labels as a trajectory database, each a trajectory of one frame.
 
     Args:
@@ -96,10 +117,12 @@ def write_labelled(path: Path, name: str, states: Sequence[Atoms], frames: Frame
         states: with labels.
         frames: of the data, for what they know of `inputs`.
         inputs: keys of what models read beside the structure, in `Atoms.info`.
+        made_by: the reference method, for the metadata of the database.
     """
     for key in frames.atomwise & set(inputs):  # a .traj file has no arrays but those of ASE
         for atoms in states:
             atoms.set_array(key, np.asarray(atoms.info.pop(key)))
-    with TrajectoryWriter(path, inputs={key: frames.units[key] for key in inputs}) as writer:
+    units, metadata = {key: frames.units[key] for key in inputs}, {"reference": made_by} if made_by else {}
+    with TrajectoryWriter(path, inputs=units, metadata=metadata) as writer:
         for i, atoms in enumerate(states):
             writer.add(f"{name}_{i}", [atoms], atoms.info["timestep_fs"])

@@ -19,8 +19,8 @@ from pytorch_lightning.callbacks import Callback
 
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
-from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
+from spk_dt.labels.reference_process import reference_provenance
 from spk_dt.training.labelling import Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
@@ -134,7 +134,7 @@ class OnPolicyLabels(Callback):
         """Refuse what could not work, and prepare the training data for more frames."""
         if stage != "fit":
             return
-        reference_calculator(self.labels.reference)
+        reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
         unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces})
         if unlabelled:
             raise ValueError(
@@ -209,6 +209,8 @@ class OnPolicyLabels(Callback):
             energies=bool(in_loss),
             way_out=way_out,
             name="callbacks.on_policy.labels.reference",
+            scratch=self.labels.scratch,
+            time_limit=self.labels.time_limit,
         )
 
     def _file(self, number: int) -> Path:
@@ -234,11 +236,11 @@ class OnPolicyLabels(Callback):
                 log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)
                 return True
             write_states(states, drawn)
-        kept, left_out, n_failures = self.labels.label(states)
+        kept, left_out, n_failures, made_by = self.labels.label(states)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
         if kept:
-            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames))
+            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
             datamodule.add_training_frames(database)
         log.info(
             "on-policy labels, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "

@@ -120,6 +120,7 @@ class TrajectoryWriter:
         splits: optional mapping from partition (``"train"``, ``"val"``, ``"test"``) to names of trajectories.
         resume: whether to continue what an interrupted writer of the same database has left.
         inputs: name and unit of further properties to store, from `Atoms.arrays` (of atoms) or `Atoms.info` (of the system).
+        metadata: what else shall be in the metadata, for example where the labels come from.
 
     Raises:
         FileExistsError: if `path` exists, also on entry and exit; nothing is overwritten.
@@ -132,6 +133,7 @@ class TrajectoryWriter:
         splits: Mapping[str, Sequence[str]] | None = None,
         resume: bool = False,
         inputs: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix != ".db":
@@ -141,6 +143,7 @@ class TrajectoryWriter:
         self._resume = resume
         self._splits = splits
         self._inputs = dict(inputs or {})
+        self.metadata = dict(metadata or {})
         self._trajectories: list[Trajectory] = []
 
     @property
@@ -259,7 +262,7 @@ class TrajectoryWriter:
         if not self._trajectories:
             raise ValueError(f"no trajectory was added to '{self.path}'.")
         frames_of = {trajectory.name: list(trajectory.frames) for trajectory in self._trajectories}
-        metadata: dict[str, Any] = {
+        metadata: dict[str, Any] = self.metadata | {
             "_property_unit_dict": self._units(),
             "trajectories": [asdict(trajectory) for trajectory in self._trajectories],
             "groups_ids": {

@@ -12,7 +12,14 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from spk_dt import properties
 
-__all__ = ["OPTIONAL_UNITS", "carry_over", "set_total_charge", "stored_properties"]
+__all__ = [
+    "OPTIONAL_UNITS",
+    "carry_over",
+    "charge_and_spin",
+    "set_spin_multiplicity",
+    "set_total_charge",
+    "stored_properties",
+]
 
 #: units of the properties that are kept where frames have them: those of ASE
 OPTIONAL_UNITS = {
@@ -72,18 +79,29 @@ def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None
         if value.shape != expected:
             raise ValueError(f"{where}: its {name} has the shape {value.shape}, not {expected}; repair or remove it.")
         found[key] = value if atomwise else value[None]
-    for key, names in _INFO.items():
-        values = {name: _scalar(atoms.info[name], where, name) for name in names if atoms.info.get(name) is not None}
-        if len({float(value[0]) for value in values.values()}) > 1:
-            raise ValueError(f"{where}: atoms.info has {values}, which are names of the same; leave one of them.")
-        if values:
-            found[key] = next(iter(values.values()))
+    found |= {key: np.array([value]) for key, value in charge_and_spin(atoms, where).items()}
     for key in inputs or {}:
         if key in atoms.arrays:
             found[key] = _numbers(atoms.arrays[key], f"{where}: its {key}")
         elif key in atoms.info and key not in found:
             value = _numbers(atoms.info[key], f"{where}: its {key}")
             found[key] = value if value.shape[:1] == (1,) else value[None]
+    return found
+
+
+def charge_and_spin(atoms: Atoms, where: str) -> dict[str, float]:
+    """Total charge (e) and spin multiplicity of a frame, where its ``info`` has them under one of their names.
+
+    Raises:
+        ValueError: if a value is not a number, or two names of one contradict each other.
+    """
+    found = {}
+    for key, names in _INFO.items():
+        values = {name: _scalar(atoms.info[name], where, name) for name in names if atoms.info.get(name) is not None}
+        if len({float(value[0]) for value in values.values()}) > 1:
+            raise ValueError(f"{where}: atoms.info has {values}, which are names of the same; leave one of them.")
+        if values:
+            found[key] = float(next(iter(values.values()))[0])
     return found
 
 
@@ -104,9 +122,18 @@ def carry_over(source: Atoms, target: Atoms) -> None:
 
 def set_total_charge(atoms: Atoms, charge: float) -> None:
     """Tell a calculator the charge of a system, e: in ``info``, and by its atoms, over which ASE's calculators sum."""
-    atoms.info[properties.total_charge] = charge
+    for name in _INFO[properties.total_charge]:
+        atoms.info[name] = charge
     if not atoms.has("initial_charges"):
         atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+
+
+def set_spin_multiplicity(atoms: Atoms, multiplicity: float) -> None:
+    """Tell a calculator the spin multiplicity: in ``info``, and by the sum of initial moments, the unpaired electrons."""
+    for name in _INFO[properties.spin_multiplicity]:
+        atoms.info[name] = multiplicity
+    if multiplicity > 1 and not atoms.has("initial_magmoms"):
+        atoms.set_initial_magnetic_moments(np.full(len(atoms), (multiplicity - 1) / len(atoms)))
 
 
 def _numbers(value: object, what: str) -> np.ndarray:
