@@ -12,7 +12,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from spk_dt import properties
 
-__all__ = ["OPTIONAL_UNITS", "carry_over", "set_total_charge", "stored_properties"]
+__all__ = ["OPTIONAL_UNITS", "carry_over", "set_stored_properties", "set_total_charge", "stored_properties"]
 
 #: units of the properties that are kept where frames have them: those of ASE
 OPTIONAL_UNITS = {
@@ -100,6 +100,21 @@ def carry_over(source: Atoms, target: Atoms) -> None:
     for name in (name for names in _INFO.values() for name in names):
         if name in source.info:
             target.info[name] = source.info[name]
+
+
+def set_stored_properties(atoms: Atoms, data: Mapping[str, np.ndarray]) -> None:
+    """Give a frame back what `stored_properties` has taken from it.
+
+    Args:
+        atoms: frame with a calculator.
+        data: arrays by property, in the units of `OPTIONAL_UNITS`; other properties are left alone.
+    """
+    for key, (name, atomwise) in _RESULTS.items():
+        if key in data:
+            atoms.calc.results[name] = data[key] if atomwise else data[key][0]
+    for key in _INFO:
+        if key in data:
+            atoms.info[key] = float(data[key].reshape(-1)[0])
 
 
 def set_total_charge(atoms: Atoms, charge: float) -> None:

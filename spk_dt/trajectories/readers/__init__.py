@@ -15,6 +15,7 @@ from spk_dt.trajectories.readers import (
     lammps,
     md17_npz,
     schnetpack_hdf5,
+    trajectory_database,
     vasp_outcar,
     vasp_xml,
 )
@@ -29,6 +30,7 @@ READERS: tuple[ModuleType, ...] = (
     cp2k,
     md17_npz,
     schnetpack_hdf5,
+    trajectory_database,
     ase_formats,
     vasp_xml,
     vasp_outcar,

@@ -28,6 +28,8 @@ class RawTrajectory:
         timestep_fs: time between two frames in fs, None if the files do not say.
         n_frames: number of frames, for a progress bar; None if that is known only at the end.
         inner_steps: steps of the simulation between two frames, None if the files do not say.
+        momenta: whether the files hold momenta rather than velocities: where other masses are stated, these stay.
+        restatable: whether time step and inner steps are what a user has once stated, and may be stated anew.
     """
 
     name: str
@@ -36,6 +38,8 @@ class RawTrajectory:
     timestep_fs: float | None = None
     n_frames: int | None = None
     inner_steps: int | None = None
+    momenta: bool = False
+    restatable: bool = False
 
 
 class Reader(Protocol):
