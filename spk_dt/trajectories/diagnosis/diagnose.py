@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from spk_dt import properties
-from spk_dt.trajectories.diagnosis import rules_of_frames, rules_of_motion
+from spk_dt.trajectories.diagnosis import rules_of_frames, rules_of_motion, rules_of_units
 from spk_dt.trajectories.diagnosis.finding import Diagnosis, Finding
 from spk_dt.trajectories.diagnosis.geometry import cell_change, closest_pair
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
@@ -76,7 +76,11 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     energy = fit_energy(series, strange)
     if energy is not None:
         numbers["energy_slope"] = energy.value
-    found = rules_of_frames.of_scales(reader, series, scales, energy) or _overlap(reader)
+    found = (
+        rules_of_frames.of_pairing(reader, scales, energy)
+        or rules_of_units.of_scales(reader, series, scales, energy, numbers["temperature_k"])
+        or _overlap(reader)
+    )
     if found:
         return found
     numbers["drift_mev_per_atom_per_ps"], numbers["fluctuation_mev_per_atom"] = rules_of_motion.conservation(
