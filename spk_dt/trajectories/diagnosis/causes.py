@@ -131,7 +131,7 @@ def explain(
             cost += _STRANGE * _outside(kelvin, _KELVIN)
             cost += _STRANGE * _outside(None if known.step_fs is None else known.step_fs * time, _STEP_FS)
             keys = frozenset((cause.key, cause.name or f"{cause.factor:.2g}") for cause in causes)
-            if keys not in found or cost < found[keys].cost:
+            if keys not in found or cost < found[keys].cost - 1e-6:
                 found[keys] = Explanation(causes, cost, kelvin)
     ranked = sorted(found.values(), key=lambda one: one.cost)
     alike = ranked[0].cost + (0.6 if recovered_velocities or alpha is None else 0.25)
@@ -152,15 +152,15 @@ def _lengths() -> list[float]:
     return [1.0, *others, *(1.0 / value for value in others)]
 
 
-def _times(length: float, alpha: float | None, beta: float, gamma: float, recovered: bool) -> set[float]:
-    """Factors of the time step with which another factor is one, or that of a known unit."""
-    times = {1.0}
+def _times(length: float, alpha: float | None, beta: float, gamma: float, recovered: bool) -> list[float]:
+    """Factors of the time step with which another factor is one, or that of a known unit; those known best come first."""
+    times = [1.0]
     if alpha is not None:
-        forces = {1.0, abs(gamma) / length, *(energy / length for energy in UNITS["energy"].values())}
-        times |= {sqrt(abs(alpha) * length / force) for force in forces if force > 0.0}
+        forces = [1.0, *(energy / length for energy in UNITS["energy"].values()), abs(gamma) / length]
+        times += [sqrt(abs(alpha) * length / force) for force in forces if force > 0.0]
     if not recovered:
-        times |= {abs(beta) * length / speed for speed in (1.0, *UNITS["velocities"].values())}
-    return {time for time in times if isfinite(time) and time > 0.0}
+        times += [abs(beta) * length / speed for speed in (1.0, *UNITS["velocities"].values())]
+    return [time for time in times if isfinite(time) and time > 0.0]
 
 
 def _cost(causes: list[Cause]) -> float:
