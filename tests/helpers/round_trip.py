@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers.diagnosis_data import Path
+from helpers.diagnosis_data import Path, check
 from schnetpack import properties as spk
 from schnetpack.data import ASEAtomsData
 
@@ -16,19 +16,26 @@ from spk_dt import properties
 from spk_dt.data import TrajectoryWriter, load_frames
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
+from spk_dt.trajectories.stated import restated
+from spk_dt.trajectories.velocities import recover_velocities
 
 
 def write(path: Path, file: File) -> File:
     """A database of the trajectory, with the numbers as they are."""
+    with TrajectoryWriter(file) as writer:
+        writer.add("run", frames_of(path), path.h, path.inner, path.velocities)
+    return file
+
+
+def frames_of(path: Path) -> list[Atoms]:
+    """The trajectory as frames of ASE."""
     frames = []
     for x, v, f, e in zip(path.x, path.v, path.f, path.e, strict=True):
         atoms = Atoms(path.numbers, x, cell=path.cell, pbc=path.pbc, masses=path.masses)
         atoms.set_velocities(v / ase.units.fs)
         atoms.calc = SinglePointCalculator(atoms, energy=float(e), forces=f)
         frames.append(atoms)
-    with TrajectoryWriter(file) as writer:
-        writer.add("run", frames, path.h, path.inner, path.velocities)
-    return file
+    return frames
 
 
 def read(file: File) -> list[tuple[Path, Diagnosis]]:
@@ -65,12 +72,40 @@ def mended(path: Path, folder: File, which: int = 0) -> tuple[list[tuple[Path, D
         folder: for the databases.
         which: of the remedies.
     """
-    database = write(path, folder / "spoilt.db")
+    database = folder / "spoilt.db"
+    database.unlink(missing_ok=True)
+    write(path, database)
     ((_, said),) = read(database)
     assert said.verdict == "refused", [str(finding) for finding in said.findings]
     assert said.remedies, [str(finding) for finding in said.findings]
     convert([database], folder / f"mended_{which}.db", **said.remedies[which])
     return read(folder / f"mended_{which}.db"), said, said.remedies[which]
+
+
+def mended_in_memory(path: Path, which: int = 0) -> tuple[list[tuple[Path, Diagnosis]], Diagnosis, dict[str, Any]]:
+    """The same for units, masses and time step, without databases."""
+    said = check(path)
+    assert said.remedies, [str(finding) for finding in said.findings]
+    remedy = dict(said.remedies[which])
+    inner = remedy.pop("save_every", path.inner)
+    h = remedy.pop("timestep_fs") * inner if "timestep_fs" in remedy else path.h
+    stated = restated(
+        frames_of(path), remedy.pop("units", {}), remedy.pop("masses", {}), remedy.pop("keep_momenta", False), "here"
+    )
+    assert not remedy, remedy
+    frames = list(stated if path.velocities == "file" else recover_velocities(stated, h, inner))
+    found = replace(
+        path,
+        h=h,
+        inner=inner,
+        masses=frames[0].get_masses(),
+        cell=frames[0].cell.array,
+        x=np.array([atoms.positions for atoms in frames]),
+        v=np.array([atoms.get_velocities() * ase.units.fs for atoms in frames]),
+        f=np.array([atoms.calc.results["forces"] for atoms in frames]),
+        e=np.array([atoms.calc.results["energy"] for atoms in frames]),
+    )
+    return [(found, check(found))], said, said.remedies[which]
 
 
 def same(one: Path, other: Path, relative: float = 2e-6) -> list[str]:

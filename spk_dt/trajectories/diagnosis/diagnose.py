@@ -96,7 +96,8 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
         numbers["displaced_floor"] = max(kicks.floor.values())
         numbers["residual_position_ang"], numbers["residual_velocity_ang_per_fs"] = kicks.position, kicks.velocity
         found += rules_of_motion.of_kicks(reader, scales, kicks, replay_kicks)
-    found += rules_of_motion.of_energy(reader, series, energy, kicks)
+    if not any(finding.key == "corrupted_frame" for finding in found):  # whose forces do not explain the energy either
+        found += rules_of_motion.of_energy(reader, series, energy, kicks)
     found += rules_of_motion.of_momentum(reader, series)
     if reader.inner_steps > 1 and series.coverage < 0.9:
         found.append(_too_sparse(reader, series))
@@ -118,7 +119,15 @@ def _not_finite(reader: PieceReader) -> list[Finding]:
             )
             remedy = "Remove these frames, and write what is before and after them as two trajectories."
             found.append(
-                Finding("not_finite", "refused", text, remedy, bad[:100], {"property": key, "number": len(bad)})
+                Finding(
+                    "not_finite",
+                    "refused",
+                    text,
+                    remedy,
+                    bad[:100],
+                    {"property": key, "number": len(bad)},
+                    {"leave_out": tuple(bad), "cut": tuple(bad)} if len(bad) < len(reader) else {},
+                )
             )
     return found
 
@@ -131,7 +140,7 @@ def _at_rest(reader: PieceReader) -> list[Finding]:
     remedy = (
         "For velocity Verlet they are v(t) = (x(t + dt) - x(t - dt)) / (2 dt) (spkdt convert --recover-velocities)."
     )
-    return [Finding("zero_velocities", "refused", text, remedy)]
+    return [Finding("zero_velocities", "refused", text, remedy, options={"recover_velocities": True})]
 
 
 def _cell(reader: PieceReader) -> list[Finding]:

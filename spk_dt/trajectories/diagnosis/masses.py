@@ -22,7 +22,7 @@ from spk_dt.trajectories.stated import ISOTOPES
 __all__ = ["OtherMasses", "apart", "other_masses", "masses_finding", "measured_masses"]
 
 #: cost of masses that are known, and of one that is not, in units of one cause
-_KNOWN, _UNKNOWN = 1.0, 1.3
+_KNOWN, _UNKNOWN = 1.0, 1.8
 #: relative difference of slopes of groups that means another mass
 _APART = 0.02
 
@@ -72,6 +72,7 @@ def other_masses(reader: PieceReader, scales: Scales) -> list[OtherMasses]:
         return list(found.values())
     elements = [int(reader.numbers[atoms[0]]) for atoms in scales.groups]
     known = [(i, mass) for i, mass in enumerate(own)]  # first, so that of masses that are the same those measured are kept
+    known += [(i, float(atomic_masses[z])) for i, z in enumerate(elements)]
     known += [(i, mass) for i, z in enumerate(elements) for mass in _isotopes(z)]
     for first, target in known:
         common = alpha[first] * target / own[first]
@@ -103,16 +104,13 @@ def _meant(
     reader: PieceReader, atoms: np.ndarray, own: float, value: float, error: float
 ) -> tuple[float, bool] | None:
     """The mass that is meant by a measured one, and whether it is that of an isotope; None for that of the database."""
-    within = min(max(5.0 * error, 2e-5), _APART)
+    within = min(max(5.0 * error, 1e-6), _APART)
     if abs(value / own - 1.0) <= max(within, 2e-3):
         return None
     z = int(reader.numbers[atoms[0]])
     near = min(_isotopes(z), key=lambda mass: abs(mass / value - 1.0))
     known = abs(near / value - 1.0) < max(within, 2e-3)
-    if known and within > 1e-3:
-        return near, True
-    plain = shortest(value, within)
-    return (near if known and abs(near / plain - 1.0) < 1e-6 else plain), known
+    return (near if abs(near / value - 1.0) <= within else shortest(value, within)), known
 
 
 def _velocities(reader: PieceReader, scales: Scales, mu: np.ndarray) -> tuple[bool, float]:

@@ -74,14 +74,13 @@ def of_scales(
 def _impossible(bonds: Bonds | None) -> list[Finding]:
     """Numbers that fit one another, of atoms that have no neighbour where bonds would have it: no equation tells which unit is
     wrong."""
-    if bonds is None or not bonds.impossible:
-        return []
+    if bonds is None or bonds.ratio < 1.0 or not bonds.impossible:
+        return []  # atoms that are too close are said to overlap
     text = (
         f"no atom has a neighbour at the distance of a bond ({bonds}), although forces act: positions are in another unit than "
         "Å, and forces, energies or the time step were multiplied so that they fit."
     )
-    near = [name for name, value in UNITS["positions"].items() if value != 1.0 and bonds.cost(value) < 1.0]
-    unit = near[0] if near else "UNIT"
+    unit = next((name for name, value in UNITS["positions"].items() if bonds.cost(value) < 1.0), "UNIT")
     remedy = (
         f"Convert the files anew and state the units that they are in: --units positions={unit},energy=UNIT,forces=UNIT; in "
         "the units of the program, without factors of your own."

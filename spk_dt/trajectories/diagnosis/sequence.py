@@ -84,8 +84,16 @@ class Sequence:
 
 def find_events(reader: PieceReader, survey: Survey) -> Sequence:
     """Look for steps that do not lead from one frame to the next."""
+    found = _find_events(reader, survey, not reader.recovered_velocities and survey.explained > _EXPLAINED)
+    if found.from_velocities and found.strange_part > MOSTLY_STRANGE:
+        alone = _find_events(reader, survey, False)  # the positions follow each other, and the velocities are others
+        return alone if alone.strange_part <= MOSTLY_STRANGE and alone.predicted > _EXPLAINED else found
+    return found
+
+
+def _find_events(reader: PieceReader, survey: Survey, from_velocities: bool) -> Sequence:
+    """Steps that differ from those predicted by velocities, or else by the positions of neighbouring frames."""
     n_steps = len(reader) - 1
-    from_velocities = not reader.recovered_velocities and survey.explained > _EXPLAINED
     scale = survey.scale[np.searchsorted(survey.elements, reader.numbers)] if from_velocities else None
     missed, expected, product, length, largest = np.zeros((5, n_steps))
     worst = np.zeros(n_steps, dtype=int)
