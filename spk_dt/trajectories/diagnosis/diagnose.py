@@ -93,7 +93,7 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     if len(atoms):
         kicks = measure_residual(reader, series, strange, atoms)
         numbers["residual"], numbers["displaced"] = kicks.relative, kicks.worst
-        numbers["displaced_floor"] = max(kicks.floor.values())
+        numbers["displaced_floor"] = max(kicks.explained.values())
         numbers["residual_position_ang"], numbers["residual_velocity_ang_per_fs"] = kicks.position, kicks.velocity
         found += rules_of_motion.of_kicks(reader, scales, kicks, replay_kicks)
     if not any(finding.key == "corrupted_frame" for finding in found):  # whose forces do not explain the energy either

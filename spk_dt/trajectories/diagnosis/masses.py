@@ -128,7 +128,7 @@ def _velocities(reader: PieceReader, scales: Scales, mu: np.ndarray) -> tuple[bo
 
 
 def _error(fit: Fit) -> float:
-    return fit.error / abs(fit.value) if fit.value and np.isfinite(fit.error) else 0.02
+    return fit.relative_error if np.isfinite(fit.relative_error) else max(0.02, fit.rounding / max(abs(fit.value), 1e-300))
 
 
 def _said(reader: PieceReader, scales: Scales, masses: tuple[float | None, ...]) -> str:

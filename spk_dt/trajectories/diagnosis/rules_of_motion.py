@@ -28,6 +28,8 @@ _GROWS = 3.0
 _STEADY = 30.0
 #: drift of the total energy worth a warning, meV per atom and ps
 _DRIFT = 10.0
+#: part of the range of the kinetic energy by which velocity Verlet lets the total energy swing, (omega dt)²/4 and some more
+_SHADOW = 0.05
 #: a centre of mass that is faster than this many times its thermal velocity drifts
 _DRIFTS = 3.5
 
@@ -58,7 +60,7 @@ def of_constraints(reader: PieceReader, survey: Survey, replay: bool) -> list[Fi
 def of_kicks(reader: PieceReader, scales: Scales | None, kicks: Residual, replay: bool) -> list[Finding]:
     """What is left of the steps of atoms that are free, and its cause."""
     if kicks.worst < NEGLIGIBLE:
-        return []
+        return _rounded(kicks)
     severity, remedy = _replayed(reader, replay, "refused" if kicks.worst > TOLERATED else "warning")
     percent = 100.0 * kicks.worst
     share = f"{percent:.0f}" if percent >= 10.0 else f"{percent:.2g}"
@@ -76,6 +78,19 @@ def of_kicks(reader: PieceReader, scales: Scales | None, kicks: Residual, replay
     if found:
         return found
     return _unordered(reader, scales, kicks, severity, remedy, size, values)
+
+
+def _rounded(kicks: Residual) -> list[Finding]:
+    """Numbers of few digits, which explain all that is left."""
+    size = max(kicks.rounded.values(), default=0.0)
+    if size < NEGLIGIBLE:
+        return []
+    severity = "warning" if size > TOLERATED else "note"
+    text = (
+        f"numbers are rounded to few digits, which displaces atoms by {100.0 * size:.2g} % of their motion within "
+        f"{kicks.window_fs:.0f} fs; all that forces do not explain is within that."
+    )
+    return [Finding("noise", severity, text, "Write more digits.", values={"displaced": size})]
 
 
 def _unordered(
@@ -259,7 +274,8 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
         return found
     drift -= kicks.work_mev_per_atom_per_ps
     duration = 1e-3 * reader.step_fs * (len(reader) - 1)
-    if abs(drift) > _DRIFT and abs(drift) * duration > 5.0 * fluctuation:
+    shadow = 1e3 * _SHADOW * float(np.ptp(survey.kinetic)) / len(reader.numbers)
+    if abs(drift) > _DRIFT and abs(drift) * duration > max(5.0 * fluctuation, shadow):
         text = (
             f"the total energy drifts by {drift:.3g} meV per atom and ps, although nothing but forces moves the atoms."
         )

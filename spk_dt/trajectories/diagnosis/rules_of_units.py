@@ -27,17 +27,16 @@ _FORCES_ACT = 0.05
 def tolerance(reader: PieceReader, scales: Scales) -> dict[str, float]:
     """How far slopes may be from one: errors, what noise and thermostats do to them, and the model of the step."""
     spaced = reader.inner_steps > 1 or scales.force.form == "spaced"
-    force, velocity = _relative_error(scales.force), _relative_error(scales.velocity)
+    force, velocity = scales.force, scales.velocity
     return {
-        "force": max(0.03 if spaced else 0.02, 5.0 * force if force < inf else 0.1),
-        "velocity": max(
-            0.03 if spaced else 0.005, 5.0 * velocity if velocity < inf else 0.05, 2.0 * scales.velocity.unexplained
-        ),
+        "force": max(0.03 if spaced else 0.02, 5.0 * _error(force, 0.02)),
+        "velocity": max(0.03 if spaced else 0.005, 5.0 * _error(velocity, 0.01), 2.0 * velocity.unexplained),
     }
 
 
-def _relative_error(fit: Fit | EnergyFit) -> float:
-    return fit.error / abs(fit.value) if fit.value and fit.error < inf else inf
+def _error(fit: Fit, unknown: float) -> float:
+    """Relative error of a slope, `unknown` where there are too few frames to say, and at least what rounding makes."""
+    return fit.relative_error if fit.relative_error < inf else max(unknown, fit.rounding / max(abs(fit.value), 1e-300))
 
 
 def of_scales(
@@ -94,7 +93,7 @@ def _measured(
     """The slopes that are known, with these masses."""
     allowed, force, velocity = tolerance(reader, scales), scales.force, scales.velocity
     found = {}
-    known = force.error < 0.1 * abs(force.value) or (force.error == inf and np.isfinite(force.value))
+    known = np.isfinite(force.value) and _error(force, 0.0) < 0.1
     if survey.free.any() and known:
         found["force"] = Measured(masses.force, allowed["force"])
     if not reader.recovered_velocities and np.isfinite(velocity.value):
@@ -103,7 +102,7 @@ def _measured(
         value = energy.value
         if energy.kinetic:
             value *= force.value / velocity.value**2
-        found["energy"] = Measured(value, max(0.05, 5.0 * _relative_error(energy), energy.unexplained**0.5))
+        found["energy"] = Measured(value, max(0.05, 5.0 * energy.error / abs(value), energy.unexplained**0.5))
     return found
 
 
@@ -200,8 +199,8 @@ def _of_time_step(reader: PieceReader, factor: float, scales: Scales, values: di
         remedy = f"Write timestep_fs={every * said:g}, inner_steps={every} (spkdt convert --save-every {every})."
         options: Options = {"timestep_fs": said, "save_every": every}
         return Finding("thinned", "refused", text, remedy, (), {**values, "every": every}, options)
-    error = 0.5 * _relative_error(scales.force)
-    step = shortest(true / reader.inner_steps, min(max(3.0 * error, 1e-6), 5e-3) if error < inf else 1e-3)
+    error = 1.5 * _error(scales.force, 1e-3)
+    step = shortest(true / reader.inner_steps, min(max(error, 1e-6), 5e-3))
     options = {"timestep_fs": step}
     alternatives: tuple[Options, ...] = ()
     if thinned and scales.force.unexplained > 1e-6:

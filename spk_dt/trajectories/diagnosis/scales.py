@@ -20,11 +20,13 @@ forms of an equation the simplest that explains as much as the others is taken. 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite, sqrt
 
 import numpy as np
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
 
 __all__ = ["EnergyFit", "Fit", "Scales", "fit_energy", "fit_scales"]
@@ -53,6 +55,7 @@ class Fit:
         form: name of the form that was taken.
         second: coefficient of its second term, alpha lambda or alpha tau; 0 if the form has none.
         unexplained: part of the squared left side that is not explained.
+        rounding: error of the slope that the digits of the numbers make.
     """
 
     value: float
@@ -60,6 +63,12 @@ class Fit:
     form: str
     second: float
     unexplained: float
+    rounding: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """Larger of both errors over the slope; infinite if there are too few frames to say."""
+        return max(self.error, self.rounding) / abs(self.value) if self.value and isfinite(self.error) else float("inf")
 
 
 @dataclass(frozen=True)
@@ -129,8 +138,21 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
     slopes = [_fit(gram[:, i], _D, _rows(terms), force.form).value for i in range(len(atoms))]
     places = _groups(reader.numbers[atoms], reader.masses[atoms], np.array(slopes))
     of_group = [gram[:, place].sum(axis=1) for place in places]
-    force_of = tuple(_fit(one, _D, _rows(terms), force.form) for one in of_group)
-    velocity_of = tuple(_fit(one, _C, best, velocity.form) for one in of_group)
+    digits = measure_rounding(reader, atoms).position
+    masses = reader.masses[atoms]
+
+    def rounded(fit: Fit, side: int, place: np.ndarray) -> Fit:
+        """With the error that rounding of the positions makes; of second differences or of central ones."""
+        known = gram[:, place][..., _NOW, _NOW] if side == _D else gram[:, place][..., _V, _V]
+        size = float(known.sum())
+        noise = digits * (sqrt(6.0) if side == _D else sqrt(0.5))
+        spread = noise * sqrt(float((masses[place] * known.sum(axis=0)).sum())) / size if size > 0.0 else 0.0
+        return replace(fit, rounding=spread)
+
+    everywhere = np.arange(len(atoms))
+    force, velocity = rounded(force, _D, everywhere), rounded(velocity, _C, everywhere)
+    force_of = tuple(rounded(_fit(one, _D, _rows(terms), force.form), _D, p) for one, p in zip(of_group, places, strict=True))
+    velocity_of = tuple(rounded(_fit(one, _C, best, velocity.form), _C, p) for one, p in zip(of_group, places, strict=True))
     sizes = total.sum(axis=0)[_D, _D]
     left = sum(fit.unexplained * one[:, _D, _D].sum() for fit, one in zip(force_of, of_group, strict=True))
     by_group = float(left / sizes) if sizes > 0.0 else 0.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
 from spk_dt.trajectories.verlet_residual import shortest
 
@@ -28,6 +29,8 @@ MOSTLY_STRANGE = 0.3
 _MISS = 0.5
 #: or one atom misses by so many times the RMS of what atoms move in a step
 _MISS_OF_ONE = 6.0
+#: and by more than this multiple of what rounding makes of it
+_ROUNDED = 2.0
 #: velocities predict the steps if they explain this part of the central differences
 _EXPLAINED = 0.5
 #: a step is none if it is shorter than this part of the others
@@ -111,8 +114,11 @@ def _find_events(reader: PieceReader, survey: Survey, from_velocities: bool) -> 
         length[own] = np.sqrt(np.einsum("i,kix,kix->k", masses, moved, moved))
         product[own] = np.einsum("i,kix,kix->k", masses, moved, predicted)
     typical = float(np.median(length))
-    strange = missed > _MISS * np.maximum(expected, 0.3 * typical)
-    strange |= largest > _MISS_OF_ONE * typical / np.sqrt(len(atoms))
+    digits = measure_rounding(reader, atoms)
+    rounded = digits.position**2 * (2.0 if from_velocities else 5.0)
+    rounded = masses * (rounded + (0.5 * (reader.step_fs * digits.velocity) ** 2 if from_velocities else 0.0))
+    strange = missed > np.maximum(_MISS * np.maximum(expected, 0.3 * typical), _ROUNDED * np.sqrt(3.0 * rounded.sum()))
+    strange |= largest > max(_MISS_OF_ONE * typical / np.sqrt(len(atoms)), _MISS_OF_ONE * np.sqrt(rounded.max()))
     neighbour = np.maximum(np.append(missed[1:], 0.0), np.append(0.0, missed[:-1]))
     if not from_velocities:
         strange &= missed > 0.6 * neighbour  # else the echo of a strange step in the prediction of the next
