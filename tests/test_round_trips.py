@@ -88,9 +88,7 @@ def assert_mended(spoilt: Path, sound: Path, folder, in_memory: bool = False) ->
     others are said with how to tell."""
     wrong = []
     for which in range(6):
-        ((path, then),), said, remedy = (
-            mended_in_memory(spoilt, which) if in_memory else mended(spoilt, folder, which)
-        )
+        ((path, then),), said, remedy = mended_in_memory(spoilt, which) if in_memory else mended(spoilt, folder, which)
         differs = same(path, sound)
         if not differs:
             assert then.verdict == "ok", [str(finding) for finding in then.findings]
@@ -102,7 +100,6 @@ def assert_mended(spoilt: Path, sound: Path, folder, in_memory: bool = False) ->
         if which + 1 == len(said.remedies):
             break
     raise AssertionError("\n".join(wrong))
-
 
 
 @pytest.mark.parametrize("how", ["", ", positions"])
@@ -167,12 +164,18 @@ ORDER = {
     "reversed": lambda p: [p.take(slice(None, None, -1)), [p]],
     "velocities of the other sign": lambda p: [replace(p, v=-p.v), [p]],
     "repeated frames": lambda p: [p.take(np.sort(np.append(np.arange(len(p)), [12, 12, 13, 20]))), [p]],
-    "a missing frame": lambda p: [p.take(np.delete(np.arange(len(p)), 15)), [p.take(slice(15)), p.take(slice(16, None))]],
+    "a missing frame": lambda p: [
+        p.take(np.delete(np.arange(len(p)), 15)),
+        [p.take(slice(15)), p.take(slice(16, None))],
+    ],
     "a wrong frame": lambda p: [wrong_frame(p, 15), [p.take(slice(15)), p.take(slice(16, None))]],
     "wrong forces": lambda p: [wrong_frame(p, 15, "f"), [p.take(slice(15)), p.take(slice(16, None))]],
     "not finite": lambda p: [wrong_frame(p, 15, "e", np.nan), [p.take(slice(15)), p.take(slice(16, None))]],
     "a jump": lambda p: [jump(p, 15), [jump(p, 15).take(slice(15)), jump(p, 15).take(slice(15, None))]],
-    "two runs": lambda p: [join(p.take(slice(15)), p.take(slice(28, None))), [p.take(slice(15)), p.take(slice(28, None))]],
+    "two runs": lambda p: [
+        join(p.take(slice(15)), p.take(slice(28, None))),
+        [p.take(slice(15)), p.take(slice(28, None))],
+    ],
     "momenta": lambda p: [replace(p, v=p.v * p.masses[:, None]), [recovered(p)]],
     "half a step early": lambda p: [half_step(p, -1.0), [recovered(p)]],
     "no velocities": lambda p: [replace(p, v=0.0 * p.v), [recovered(p)]],

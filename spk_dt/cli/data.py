@@ -74,12 +74,15 @@ def convert(
     ] = None,
     masses: Annotated[
         str | None,
-        typer.Option(metavar="El=M,...", help="Masses of the simulation, Dalton: by element H=2.014, or atom 4=2.014,8-11=18."),
+        typer.Option(
+            metavar="El=M,...", help="Masses of the simulation, Dalton: by element H=2.014, or atom 4=2.014,8-11=18."
+        ),
     ] = None,
     keep_momenta: Annotated[
         bool | None,
         typer.Option(
-            "--keep-momenta/--keep-velocities", help="With --masses: what stays as it is; without it, what the file has."
+            "--keep-momenta/--keep-velocities",
+            help="With --masses: what stays as it is; without it, what the file has.",
         ),
     ] = None,
     take: Annotated[
@@ -88,7 +91,9 @@ def convert(
     cut: Annotated[
         str | None, typer.Option(metavar="K,...", help="Database: frames after which to cut the trajectory, from 0.")
     ] = None,
-    leave_out: Annotated[str | None, typer.Option(metavar="K,...", help="Database: frames to leave out, from 0.")] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(metavar="K,...", help="Database: frames to leave out, from 0.")
+    ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Database: turn the order of the frames round.")] = False,
     shift: Annotated[
         str | None,

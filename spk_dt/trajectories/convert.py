@@ -135,7 +135,9 @@ def convert(
         "shift": dict(shift) if shift else None,
     }
     if keep_momenta is not None and not masses:
-        raise ValueError("--keep-momenta and --keep-velocities say what stays where --masses changes masses; give both.")
+        raise ValueError(
+            "--keep-momenta and --keep-velocities say what stays where --masses changes masses; give both."
+        )
     if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
         raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
     if save_every is not None and save_every < 1:

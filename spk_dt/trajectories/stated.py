@@ -1,8 +1,8 @@
 """What a user states about numbers that are read: their units, and the masses of the atoms.
 
 A reader gives Å, eV, eV/Å and Å/fs, as its format has them or as the user has said. Where the numbers are of other units all
-the same, `restated` multiplies them; where the simulation had other masses, it sets them. The units and their names are those
-that a check names (`spk_dt.trajectories.diagnosis`), so that what it says can be done as it stands.
+the same, `restated` multiplies them; where the simulation had other masses, it sets them. The units and their names are
+those that a check names (`spk_dt.trajectories.diagnosis`), so that what it says can be done as it stands.
 """
 
 import re
@@ -32,8 +32,8 @@ __all__ = [
 #: mass in Dalton by element, or by index of the atom, counted from 0
 Masses = Mapping[str | int, float]
 
-#: isotopes that simulations use, by symbol of their element: relative atomic masses in Dalton (AME2020, Wang et al., Chin. Phys. C
-#: 45, 030003, doi 10.1088/1674-1137/abddaf)
+#: isotopes that simulations use, by symbol of their element: relative atomic masses in Dalton (AME2020, Wang et al., Chin.
+#: Phys. C 45, 030003, doi 10.1088/1674-1137/abddaf)
 ISOTOPES = {
     "H": {"H-1": 1.007825, "D": 2.014102, "T": 3.016049},
     "Li": {"Li-6": 6.015123, "Li-7": 7.016003},
@@ -207,8 +207,8 @@ def _restated(frame: Atoms, factors: Mapping[str, float], masses: Masses, keep_m
     for name, with_these in _GO_ALONG.items():
         if name in results and name not in factors and with_these & set(factors):
             raise ValueError(
-                f"{where}: it has a {name}, whose unit has to be stated with the others: --units {name}=UNIT, with 1 if it is "
-                f"right ({', '.join(UNITS[name])})."
+                f"{where}: it has a {name}, whose unit has to be stated with the others: --units {name}=UNIT, with 1 if it "
+                f"is right ({', '.join(UNITS[name])})."
             )
     present = {"positions", "energy", "forces", *results} | ({"velocities"} if frame.has("momenta") else set())
     if absent := set(factors) - present:

@@ -8,10 +8,10 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers.diagnosis_data import Path, check
 from schnetpack import properties as spk
 from schnetpack.data import ASEAtomsData
 
+from helpers.diagnosis_data import Path, check
 from spk_dt import properties
 from spk_dt.data import TrajectoryWriter, load_frames
 from spk_dt.trajectories.convert import convert
@@ -114,7 +114,13 @@ def same(one: Path, other: Path, relative: float = 2e-6) -> list[str]:
         return [f"{len(one)} and {len(other)} frames"]
     differs = [
         key
-        for key, scale in (("h", None), ("inner", None), ("masses", None), ("cell", None), *(("xvfe"[i], 1) for i in range(4)))
+        for key, scale in (
+            ("h", None),
+            ("inner", None),
+            ("masses", None),
+            ("cell", None),
+            *(("xvfe"[i], 1) for i in range(4)),
+        )
         if not np.allclose(
             getattr(one, key),
             getattr(other, key),

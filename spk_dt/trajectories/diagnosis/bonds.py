@@ -4,9 +4,9 @@ For each atom the distance to its neighbours over the sum of both covalent radii
 
 .. math:: \rho_i = \min_j \frac{|x_i - x_j|}{R_i + R_j},
 
-is 0.73 (uranium) to 1.25 (F2) in the molecules of the G2 set and in the crystals of the elements that ASE builds; in Bohr it is
-1.89 times as much. Atoms of noble gases are left out, since they are not bonded. Radii: Cordero et al., Dalton Trans. 2008, 2832,
-doi 10.1039/b801115j, as in ASE.
+is 0.73 (uranium) to 1.25 (F2) in the molecules of the G2 set and in the crystals of the elements that ASE builds; in Bohr it
+is 1.89 times as much. Atoms of noble gases are left out, since they are not bonded. Radii: Cordero et al., Dalton Trans. 2008,
+2832, doi 10.1039/b801115j, as in ASE.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 _REACH = (0.15, 0.5, 1.6, 5.0, 25.0)
 #: part of the atoms that must have a neighbour
 _MOST = 0.8
-#: bonds if the middle 80 % of all atoms and frames differ by less than this factor; atoms of a gas, or that fly apart, do not
+#: bonds if the middle 80 % of all atoms and frames differ by less than this factor; in a gas they differ by more
 _STEADY = 1.7
 #: outside these ratios there are no bonds: 0.58 leaves 20 % below the least, 1.42 leaves 14 % above the largest
 _NONE_BELOW, _NONE_ABOVE = 0.58, 1.42

@@ -6,10 +6,10 @@ Three slopes are measured (see `spk_dt.trajectories.diagnosis.scales`), of five 
 
 All that explains them is one choice of :math:`\eta` (time step) and :math:`\ell` (length), from which
 :math:`\phi` (forces), :math:`\nu` (velocities) and :math:`\epsilon` (energies) follow. Lengths are those of known units, of
-which bonds tell (`spk_dt.trajectories.diagnosis.bonds`). Among the choices in which a factor is that of a known unit, that with
-the fewest causes is the explanation; a factor that is known, because a pair of units is often confused, counts less than any
-other, and units that go together, as atomic units do, are little more than one mistake. Where another explanation is as good,
-both are told.
+which bonds tell (`spk_dt.trajectories.diagnosis.bonds`). Among the choices in which a factor is that of a known unit, that
+with the fewest causes is the explanation; a factor that is known, because a pair of units is often confused, counts less than
+any other, and units that go together, as atomic units do, are little more than one mistake. Where another explanation is as
+good, both are told.
 """
 
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ def explain(
     alpha = measured["force"].value if "force" in measured else None
     if all(abs(one.value - 1.0) <= one.tolerance for one in measured.values()):
         return [Explanation([], 0.0, known.kelvin)]
-    found: dict[frozenset[str], Explanation] = {}
+    found: dict[frozenset[tuple[str, str]], Explanation] = {}
     for length in _lengths():
         for time in _times(length, alpha, beta, gamma, recovered_velocities):
             force = gamma / length if alpha is None else alpha * length / time**2
@@ -193,9 +193,7 @@ def _known_time(factor: float) -> bool:
     return any(abs(factor / known - 1.0) < 1e-3 for known in _TIMES)
 
 
-def _causes(
-    factors: Mapping[str, float], tolerance: Mapping[str, float], atoms: int, energies: bool
-) -> list[Cause]:
+def _causes(factors: Mapping[str, float], tolerance: Mapping[str, float], atoms: int, energies: bool) -> list[Cause]:
     """What differs from one."""
     force_tolerance = tolerance.get("force", tolerance.get("energy", 0.1))
     allowed = {

@@ -1,8 +1,8 @@
 r"""Masses of the simulation that are not those of the database, group by group.
 
-Forces on atoms of mass :math:`m_g` that was :math:`\mu_g m_g` in the simulation lead to the slope :math:`\alpha / \mu_g` of their
-group, where :math:`\alpha` is that of all (see `spk_dt.trajectories.diagnosis.causes`). One of the groups has a mass that is
-known: that of the database, of the element, or of one of its isotopes; then the others follow. Where velocities were divided out
+Forces on atoms of mass :math:`m_g` that was :math:`\mu_g m_g` in the simulation lead to the slope :math:`\alpha / \mu_g` of
+their group, where :math:`\alpha` is that of all (see `spk_dt.trajectories.diagnosis.causes`). One of the groups has a mass that
+is known: that of the database, of the element, or of one of its isotopes; then the others follow. Where velocities were made
 of momenta with the wrong masses, their slopes are :math:`\beta / \mu_g`, too.
 """
 
@@ -19,7 +19,7 @@ from spk_dt.trajectories.diagnosis.remedy import shortest
 from spk_dt.trajectories.diagnosis.scales import Fit, Scales
 from spk_dt.trajectories.stated import ISOTOPES
 
-__all__ = ["OtherMasses", "apart", "other_masses", "masses_finding", "measured_masses"]
+__all__ = ["OtherMasses", "apart", "masses_finding", "measured_masses", "other_masses"]
 
 #: cost of masses that are known, and of one that is not, in units of one cause
 _KNOWN, _UNKNOWN = 1.0, 1.8
@@ -71,7 +71,9 @@ def other_masses(reader: PieceReader, scales: Scales) -> list[OtherMasses]:
     if not np.all(alpha * scales.force.value > 0.0):
         return list(found.values())
     elements = [int(reader.numbers[atoms[0]]) for atoms in scales.groups]
-    known = [(i, mass) for i, mass in enumerate(own)]  # first, so that of masses that are the same those measured are kept
+    known = [
+        (i, mass) for i, mass in enumerate(own)
+    ]  # first, so that of masses that are the same those measured are kept
     known += [(i, float(atomic_masses[z])) for i, z in enumerate(elements)]
     known += [(i, mass) for i, z in enumerate(elements) for mass in _isotopes(z)]
     for first, target in known:
@@ -100,9 +102,7 @@ def _isotopes(z: int) -> tuple[float, ...]:
     return float(atomic_masses[z]), *ISOTOPES.get(chemical_symbols[z], {}).values()
 
 
-def _meant(
-    reader: PieceReader, atoms: np.ndarray, own: float, value: float, error: float
-) -> tuple[float, bool] | None:
+def _meant(reader: PieceReader, atoms: np.ndarray, own: float, value: float, error: float) -> tuple[float, bool] | None:
     """The mass that is meant by a measured one, and whether it is that of an isotope; None for that of the database."""
     within = min(max(5.0 * error, 1e-6), _APART)
     if abs(value / own - 1.0) <= max(within, 2e-3):
@@ -128,7 +128,9 @@ def _velocities(reader: PieceReader, scales: Scales, mu: np.ndarray) -> tuple[bo
 
 
 def _error(fit: Fit) -> float:
-    return fit.relative_error if np.isfinite(fit.relative_error) else max(0.02, fit.rounding / max(abs(fit.value), 1e-300))
+    return (
+        fit.relative_error if np.isfinite(fit.relative_error) else max(0.02, fit.rounding / max(abs(fit.value), 1e-300))
+    )
 
 
 def _said(reader: PieceReader, scales: Scales, masses: tuple[float | None, ...]) -> str:
@@ -149,11 +151,15 @@ def _stated(reader: PieceReader, scales: Scales, masses: tuple[float | None, ...
     for atoms, mass in zip(scales.groups, masses, strict=True):
         if mass is not None:
             whole = _whole(reader, atoms)
-            found |= {chemical_symbols[reader.numbers[atoms[0]]]: mass} if whole else dict.fromkeys(atoms.tolist(), mass)
+            found |= (
+                {chemical_symbols[reader.numbers[atoms[0]]]: mass} if whole else dict.fromkeys(atoms.tolist(), mass)
+            )
     return found
 
 
-def measured_masses(reader: PieceReader, scales: Scales, measured: tuple[float | None, ...]) -> tuple[float | None, ...]:
+def measured_masses(
+    reader: PieceReader, scales: Scales, measured: tuple[float | None, ...]
+) -> tuple[float | None, ...]:
     """Masses that are meant by measured ones."""
     found: list[float | None] = []
     for atoms, value, fit in zip(scales.groups, measured, scales.force_of, strict=True):
@@ -184,8 +190,11 @@ def masses_finding(
     """
     text = f"atoms move as if they had other masses ({_said(reader, scales, masses)} Dalton){why}"
     text += "; velocities were made of momenta with the wrong masses." if momenta else "."
-    options = {"masses": _stated(reader, scales, masses)} | ({"keep_momenta": momenta} if not reader.recovered_velocities else {})
-    values = {**values, "masses": {str(who): mass for who, mass in options["masses"].items()}}
+    meant = _stated(reader, scales, masses)
+    options: dict[str, Any] = {"masses": meant}
+    if not reader.recovered_velocities:
+        options["keep_momenta"] = momenta
+    values = {**values, "masses": {str(who): mass for who, mass in meant.items()}}
     remedy = "State the masses of the simulation (Atoms.set_masses)."
     return Finding("masses", severity, text, remedy, (), values, options)
 

@@ -1,7 +1,7 @@
 """Remedies as options of ``spkdt convert``: what a finding says in words and what can be done are the same object.
 
-An option is a keyword of `spk_dt.trajectories.convert.convert`, such as ``{"units": {"forces": "Hartree/Bohr"}}``. Those of all
-findings of a trajectory are done together, on the database that was checked.
+An option is a keyword of `spk_dt.trajectories.convert.convert`, such as ``{"units": {"forces": "Hartree/Bohr"}}``. Those of
+all findings of a trajectory are done together, on the database that was checked.
 """
 
 from collections.abc import Iterable, Mapping

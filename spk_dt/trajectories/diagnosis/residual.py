@@ -95,7 +95,7 @@ class Residual:
 
     @property
     def explained(self) -> dict[int, float]:
-        """r of each element below which nothing is concluded."""
+        """R of each element below which nothing is concluded."""
         return {z: max(floor, _ROUNDED * self.rounded[z]) for z, floor in self.floor.items()}
 
 

@@ -1,7 +1,7 @@
 r"""Digits of printed numbers, and what rounding alone displaces atoms by.
 
-Numbers of a file are whole multiples of some power of ten, in the unit of the file: OUTCAR has five decimals of positions. Their
-error is uniform, :math:`\sigma = 10^{-d} / \sqrt{12}`. Left to themselves over W steps of time T (see
+Numbers of a file are whole multiples of some power of ten, in the unit of the file: OUTCAR has five decimals of positions.
+Their error is uniform, :math:`\sigma = 10^{-d} / \sqrt{12}`. Left to themselves over W steps of time T (see
 `spk_dt.trajectories.diagnosis.residual`), errors of positions, velocities and accelerations displace an atom by D with
 
 .. math:: \langle D^2 \rangle = 2 \sigma_x^2 + (W T \sigma_v)^2 + \tfrac13 W^3 T^4 \sigma_a^2

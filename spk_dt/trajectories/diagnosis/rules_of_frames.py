@@ -90,7 +90,11 @@ def of_velocities(reader: PieceReader, survey: Survey, sequence: Sequence) -> li
         f"velocities do not belong to the positions: they explain {100 * max(survey.explained, 0.0):.0f} % of how these "
         "change, although the frames follow each other."
     )
-    return [Finding("velocities_unrelated", "refused", text, f"{_POSITIONS}.", (), {"explained": survey.explained}, _RECOVER)]
+    return [
+        Finding(
+            "velocities_unrelated", "refused", text, f"{_POSITIONS}.", (), {"explained": survey.explained}, _RECOVER
+        )
+    ]
 
 
 def of_pairing(reader: PieceReader, scales: Scales | None, energy: EnergyFit | None) -> list[Finding]:
@@ -115,7 +119,10 @@ def _momenta(reader: PieceReader, scales: Scales) -> list[Finding]:
         )
     if not momenta:
         return []
-    values = {chemical_symbols[reader.numbers[atoms[0]]]: fit.value for atoms, fit in zip(scales.groups, scales.velocity_of, strict=True)}
+    values = {
+        chemical_symbols[reader.numbers[atoms[0]]]: fit.value
+        for atoms, fit in zip(scales.groups, scales.velocity_of, strict=True)
+    }
     factors = ", ".join(f"{symbol} {1.0 / slope:.3g}" for symbol, slope in values.items())
     text = f"velocities are too large by a factor that goes as the mass ({factors}): they are momenta."
     return [Finding("momenta", "refused", text, f"{_POSITIONS}, or divide by the masses.", (), values, _RECOVER)]
@@ -142,7 +149,9 @@ def _shifts(scales: Scales, energy: EnergyFit | None) -> list[Finding]:
             f"the forces of each frame are found at the frame {neighbour} it: they lead from frame to frame from there."
         )
         remedy = "Pair positions and forces of the same step; energies may be shifted as well."
-        options = {"shift": {"forces": shift} | ({"energy": energy.energy_shift} if energy and energy.energy_shift else {})}
+        options = {
+            "shift": {"forces": shift} | ({"energy": energy.energy_shift} if energy and energy.energy_shift else {})
+        }
         found.append(Finding("force_shift", "refused", text, remedy, (), {"frames": shift}, options))
     elif energy is not None and energy.energy_shift:
         neighbour = "after" if energy.energy_shift > 0 else "before"

@@ -71,13 +71,12 @@ def of_scales(
 
 
 def _impossible(bonds: Bonds | None) -> list[Finding]:
-    """Numbers that fit one another, of atoms that have no neighbour where bonds would have it: no equation tells which unit is
-    wrong."""
+    """Atoms that have no neighbour at the distance of a bond, though all numbers fit: no equation tells which are wrong."""
     if bonds is None or bonds.ratio < 1.0 or not bonds.impossible:
         return []  # atoms that are too close are said to overlap
     text = (
-        f"no atom has a neighbour at the distance of a bond ({bonds}), although forces act: positions are in another unit than "
-        "Å, and forces, energies or the time step were multiplied so that they fit."
+        f"no atom has a neighbour at the distance of a bond ({bonds}), although forces act: positions are in another unit "
+        "than Å, and forces, energies or the time step were multiplied so that they fit."
     )
     unit = next((name for name, value in UNITS["positions"].items() if bonds.cost(value) < 1.0), "UNIT")
     remedy = (
@@ -102,7 +101,7 @@ def _measured(
         value = energy.value
         if energy.kinetic:
             value *= force.value / velocity.value**2
-        found["energy"] = Measured(value, max(0.05, 5.0 * energy.error / abs(value), energy.unexplained**0.5))
+        found["energy"] = Measured(value, max(0.05, 5.0 * energy.error / abs(energy.value), energy.unexplained**0.5))
     return found
 
 
@@ -161,8 +160,10 @@ def _of_cause(reader: PieceReader, cause: Cause, scales: Scales, values: dict[st
     size = f"{factor:.3g} times too small" if factor > 1.0 else f"{1.0 / factor:.3g} times too large"
     if key == "velocity_sign":
         text = "velocities point backwards: the frames are in reverse order, or the sign of the velocities is wrong."
-        remedy = "Turn the order of the frames round, or the sign; either leads to a sound trajectory, since motion is reversible."
-        return Finding("reversed", "refused", text, remedy, (), values, {"reverse": True}, ({"units": {"velocities": "-1"}},))
+        remedy = "Turn the order of the frames round, or the sign; motion is reversible, and either gives sound data."
+        return Finding(
+            "reversed", "refused", text, remedy, (), values, {"reverse": True}, ({"units": {"velocities": "-1"}},)
+        )
     if key == "force_sign":
         text = "forces point the wrong way: they are gradients of the energy."
         return Finding(key, "refused", text, "Change their sign.", (), values, {"units": {"forces": "-1"}})

@@ -151,8 +151,12 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
 
     everywhere = np.arange(len(atoms))
     force, velocity = rounded(force, _D, everywhere), rounded(velocity, _C, everywhere)
-    force_of = tuple(rounded(_fit(one, _D, _rows(terms), force.form), _D, p) for one, p in zip(of_group, places, strict=True))
-    velocity_of = tuple(rounded(_fit(one, _C, best, velocity.form), _C, p) for one, p in zip(of_group, places, strict=True))
+    force_of = tuple(
+        rounded(_fit(one, _D, _rows(terms), force.form), _D, p) for one, p in zip(of_group, places, strict=True)
+    )
+    velocity_of = tuple(
+        rounded(_fit(one, _C, best, velocity.form), _C, p) for one, p in zip(of_group, places, strict=True)
+    )
     sizes = total.sum(axis=0)[_D, _D]
     left = sum(fit.unexplained * one[:, _D, _D].sum() for fit, one in zip(force_of, of_group, strict=True))
     by_group = float(left / sizes) if sizes > 0.0 else 0.0

@@ -105,8 +105,7 @@ def _order(
     reverse: bool,
     shift: Mapping[str, int],
 ) -> tuple[list[int], list[range]]:
-    """Frames that are taken, in their new order, and the parts into which they are cut; parts of one frame are no
-    trajectories."""
+    """Frames that are taken, in their new order, and the parts into which they are cut; a frame alone is left out."""
     for option, frames in (("--cut", cut), ("--leave-out", leave_out)):
         outside = [frame for frame in frames if not 0 <= frame < record.length]
         if outside:
