@@ -150,7 +150,7 @@ def heavy(path: Path, masses: dict[int, float], momenta: bool = False) -> Path:
     ],
 )
 def test_masses(paths, tmp_path, name, masses, momenta, how):
-    assert_mended(heavy(paths[name + how], masses, momenta), paths[name + how], tmp_path)
+    assert_mended(heavy(paths[name + how], masses, momenta), paths[name + how], tmp_path, in_memory=True)
 
 
 @pytest.mark.parametrize("units", ["atomic units", "kcal/mol with gradients", "Hartree"])
@@ -213,7 +213,7 @@ def shifted(path: Path, key: str) -> Path:
     return replace(path, **{key: np.concatenate([getattr(path, key)[:1], getattr(path, key)[:-1]])})
 
 
-@pytest.mark.parametrize("name", ["metal", "alcohol"])
+@pytest.mark.parametrize("name", [pytest.param("metal", marks=pytest.mark.slow), "alcohol"])
 @pytest.mark.parametrize("spoil", ORDER)
 def test_order_of_frames_and_their_velocities(paths, tmp_path, name, spoil):
     spoilt, sound = ORDER[spoil](paths[name])

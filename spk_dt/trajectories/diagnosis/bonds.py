@@ -5,8 +5,8 @@ For each atom the distance to its neighbours over the sum of both covalent radii
 .. math:: \rho_i = \min_j \frac{|x_i - x_j|}{R_i + R_j},
 
 is 0.73 (uranium) to 1.25 (F2) in the molecules of the G2 set and in the crystals of the elements that ASE builds; in Bohr it
-is 1.89 times as much. Atoms of noble gases are left out, since they are not bonded. Radii: Cordero et al., Dalton Trans. 2008,
-2832, doi 10.1039/b801115j, as in ASE.
+is 1.89 times as much. Atoms of noble gases are left out, since they are not bonded. Radii: Cordero et al., Dalton Trans.
+2008, 2832, doi 10.1039/b801115j, as in ASE.
 """
 
 from dataclasses import dataclass

@@ -7,9 +7,9 @@ Three slopes are measured (see `spk_dt.trajectories.diagnosis.scales`), of five 
 All that explains them is one choice of :math:`\eta` (time step) and :math:`\ell` (length), from which
 :math:`\phi` (forces), :math:`\nu` (velocities) and :math:`\epsilon` (energies) follow. Lengths are those of known units, of
 which bonds tell (`spk_dt.trajectories.diagnosis.bonds`). Among the choices in which a factor is that of a known unit, that
-with the fewest causes is the explanation; a factor that is known, because a pair of units is often confused, counts less than
-any other, and units that go together, as atomic units do, are little more than one mistake. Where another explanation is as
-good, both are told.
+with the fewest causes is the explanation; a factor that is known, because a pair of units is often confused, counts less
+than any other, and units that go together, as atomic units do, are little more than one mistake. Where another explanation
+is as good, both are told.
 """
 
 from collections.abc import Mapping

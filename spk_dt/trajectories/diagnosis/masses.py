@@ -1,9 +1,9 @@
 r"""Masses of the simulation that are not those of the database, group by group.
 
 Forces on atoms of mass :math:`m_g` that was :math:`\mu_g m_g` in the simulation lead to the slope :math:`\alpha / \mu_g` of
-their group, where :math:`\alpha` is that of all (see `spk_dt.trajectories.diagnosis.causes`). One of the groups has a mass that
-is known: that of the database, of the element, or of one of its isotopes; then the others follow. Where velocities were made
-of momenta with the wrong masses, their slopes are :math:`\beta / \mu_g`, too.
+their group, where :math:`\alpha` is that of all (see `spk_dt.trajectories.diagnosis.causes`). One of the groups has a mass
+that is known: that of the database, of the element, or of one of its isotopes; then the others follow. Where velocities were
+made of momenta with the wrong masses, their slopes are :math:`\beta / \mu_g`, too.
 """
 
 from collections.abc import Mapping

@@ -84,8 +84,7 @@ def commands(diagnoses: Sequence[Diagnosis], source: str) -> Iterator[str]:
         if diagnosis.remedies:
             alike.setdefault(as_arguments(diagnosis.remedies[0]), []).append(diagnosis.trajectory)
     for arguments, names in alike.items():
-        take = "" if len(names) == len(diagnoses) else f" --take {','.join(names[:_NAMED])}"
-        take += ",..." if take and len(names) > _NAMED else ""
+        take = "" if len(names) == len(diagnoses) else f" --take {','.join(names)}"
         yield f"remedy: spkdt convert {source} NEW.db {arguments}{take}"
 
 

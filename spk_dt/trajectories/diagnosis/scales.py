@@ -135,7 +135,7 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
     terms = {"early": [_EARLY], "late": [_LATE]}.get(
         force.form, [_ACCELERATION, _CURVATURE][: 1 + (force.form == "spaced")]
     )
-    slopes = [_fit(gram[:, i], _D, _rows(terms), force.form).value for i in range(len(atoms))]
+    slopes = [_solve(one, _D, _rows(terms))[0] for one in gram.sum(axis=0)]
     places = _groups(reader.numbers[atoms], reader.masses[atoms], np.array(slopes))
     of_group = [gram[:, place].sum(axis=1) for place in places]
     digits = measure_rounding(reader, atoms).position
