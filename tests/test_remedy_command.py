@@ -1,4 +1,4 @@
-"""The command that ``spkdt check`` prints is run as it stands; units, masses and parts of trajectories as users state them."""
+"""The command that ``spkdt check`` prints is run as it stands; units, masses and parts of trajectories as users state."""
 
 import re
 import shlex
