@@ -93,6 +93,7 @@ def assert_mended(spoilt: Path, sound: Path, folder, in_memory: bool = False) ->
         if not differs:
             assert then.verdict == "ok", [str(finding) for finding in then.findings]
             if which > 0:
+                assert sound.velocities != "file", f"{said.remedies} in the wrong order"
                 assert "the same would show" in str(said.findings[-1])
                 assert any(word in str(said.findings[-1]) for word in ("temperature", "input"))
             return
@@ -124,6 +125,17 @@ def units_and_time_step(sound: Path, folder, spoil: str) -> None:
         return
     spoilt = scaled(sound, **{key: factor for key, factor in factors.items() if not (recovered and key == "v")})
     assert_mended(spoilt, sound, folder, in_memory=True)
+
+
+@pytest.mark.parametrize("how", ["", ", positions"])
+@pytest.mark.parametrize("spoil", [name for name, factors in UNITS.items() if "x" in factors or "f" in factors])
+def test_units_without_energies(paths, spoil, how):
+    """Energies that are all zero: lengths and forces are mended; that energies are missing is said afterwards."""
+    sound = replace(paths[f"alcohol{how}"], e=np.zeros(len(paths[f"alcohol{how}"])))
+    factors = {key: value for key, value in UNITS[spoil].items() if key != "e" and not (how and key == "v")}
+    ((path, then),), _, remedy = mended_in_memory(scaled(sound, **factors))
+    assert same(path, sound) == [], remedy
+    assert [finding.key for finding in then.findings] == ["energy_unrelated"]
 
 
 def heavy(path: Path, masses: dict[int, float], momenta: bool = False) -> Path:
