@@ -7,7 +7,8 @@ from helpers.diagnosis_data import Path, check, simulate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spk_dt.trajectories.diagnosis.causes import Measured, explain, known_unit
+from spk_dt.trajectories.diagnosis.causes import Measured, explain
+from spk_dt.trajectories.diagnosis.known_units import known_unit
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FACTOR = st.floats(0.02, 50.0).filter(lambda factor: abs(factor - 1.0) > 0.15)
@@ -22,7 +23,7 @@ def explained(force: float, velocity: float, energy: float, recovered: bool = Fa
     measured = {"force": Measured(force, 0.02), "velocity": Measured(velocity, 0.01), "energy": Measured(energy, 0.05)}
     if recovered:
         del measured["velocity"]
-    return [[cause.key for cause in causes] for causes in explain(measured, recovered, atoms=6)]
+    return [[cause.key for cause in one.causes] for one in explain(measured, recovered, atoms=6)]
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,12 @@ def test_without_velocities_time_step_and_unit_of_energy_cannot_be_told_apart():
 
 
 def test_units_that_are_often_confused():
-    assert known_unit("velocity_unit", 0.09823).unit == "the unit of ASE (Å per 10.18 fs)"
-    assert known_unit("velocity_unit", 21.877).unit.startswith("atomic units")
-    assert known_unit("velocity_unit", 1e-5).unit == "m/s"
-    assert known_unit("force_unit", 0.04336).unit == "kcal/mol/Å"
-    assert known_unit("force_unit", 1.8897).unit == "eV/Bohr"
-    assert known_unit("energy_unit", 39.0, atoms=39).unit == "eV per atom"
+    assert known_unit("velocity_unit", 0.09823).words == "the unit of ASE (Å per 10.18 fs)"
+    assert known_unit("velocity_unit", 21.877).words.startswith("atomic units")
+    assert known_unit("velocity_unit", 1e-5).words == "m/s"
+    assert known_unit("force_unit", 0.04336).words == "kcal/mol/Å"
+    assert known_unit("force_unit", 1.8897).words == "eV/Bohr"
+    assert known_unit("energy_unit", 39.0, atoms=39).words == "eV per atom"
     assert known_unit("energy_unit", 1.234) is None
 
 

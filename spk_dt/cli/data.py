@@ -68,6 +68,42 @@ def convert(
     vasp_mlff: Annotated[
         bool, typer.Option("--vasp-mlff", help="VASP: frames of its machine-learned force field, not those ab initio.")
     ] = False,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=UNIT,...",
+            help="Units of numbers that the files, or the database, have in others than their format says: positions (and "
+            "cell), energy, forces, velocities, stress, dipole; a name as Bohr, Hartree/Bohr, kcal/mol, Bohr/aut, a number "
+            "to multiply with, or a minus in front to change the sign.",
+        ),
+    ] = None,
+    masses: Annotated[
+        str | None,
+        typer.Option(
+            metavar="El=M,...", help="Masses of the simulation, Dalton: by element H=2.014, or atom 4=2.014,8-11=18."
+        ),
+    ] = None,
+    keep_momenta: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-momenta/--keep-velocities",
+            help="With --masses: what stays as it is; without it, what the file has.",
+        ),
+    ] = None,
+    take: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Database: trajectories to take; without it, all.")
+    ] = None,
+    cut: Annotated[
+        str | None, typer.Option(metavar="K,...", help="Database: frames after which to cut the trajectory, from 0.")
+    ] = None,
+    leave_out: Annotated[
+        str | None, typer.Option(metavar="K,...", help="Database: frames to leave out, from 0.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Database: turn the order of the frames round.")] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=N", help="Database: forces, or energy, of each frame are found N frames behind it."),
+    ] = None,
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
@@ -75,8 +111,11 @@ def convert(
     ABACUS, CASTEP, FHI-aims, Gaussian, OpenMX, pw.x, PWmat, Qbox and SIESTA; text files also packed with gzip, bzip2 or xz.
     Positions are unwrapped; velocities that are missing are recovered from the positions. If it is interrupted, the same
     command continues.
+
+    A trajectory database is read, too: what spkdt check names as a remedy is an option here.
     """
     from spk_dt.trajectories.convert import convert as run
+    from spk_dt.trajectories.stated import parse_indices, parse_masses, parse_shift, parse_units
 
     try:
         with frame_bars() as progress:
@@ -95,6 +134,14 @@ def convert(
                 lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
                 lammps_logs=lammps_log or [],
                 vasp_mlff=vasp_mlff,
+                units=None if units is None else parse_units(units),
+                masses=None if masses is None else parse_masses(masses),
+                keep_momenta=keep_momenta,
+                take=None if take is None else take.split(","),
+                cut=None if cut is None else parse_indices(cut, "--cut"),
+                leave_out=None if leave_out is None else parse_indices(leave_out, "--leave-out"),
+                reverse=reverse,
+                shift=None if shift is None else parse_shift(shift),
                 progress=progress,
             )
     except KeyboardInterrupt:

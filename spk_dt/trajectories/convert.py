@@ -10,10 +10,9 @@ version are the same.
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain
-from math import isclose
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +23,15 @@ from ase import Atoms
 from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
 from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
 from spk_dt.trajectories.readers.compressed import plain_name
+from spk_dt.trajectories.stated import Masses, restated
+from spk_dt.trajectories.timing import timing
 from spk_dt.trajectories.unwrapping import checked_frames
 from spk_dt.trajectories.velocities import recover_velocities
 
 __all__ = ["Converted", "Progress", "convert"]
+
+#: options that do not depend on the reader, but on which frames do
+_STATED = ("units", "masses", "keep_momenta")
 
 #: called with the name of the trajectory, the frames that are read, and their number if it is known
 Progress = Callable[[str, int, int | None], None]
@@ -66,6 +70,14 @@ def convert(
     lammps_elements: Sequence[str] | None = None,
     lammps_logs: Sequence[str | Path] = (),
     vasp_mlff: bool = False,
+    units: Mapping[str, str] | None = None,
+    masses: Masses | None = None,
+    keep_momenta: bool | None = None,
+    take: Sequence[str] | None = None,
+    cut: Sequence[int] | None = None,
+    leave_out: Sequence[int] | None = None,
+    reverse: bool = False,
+    shift: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> list[Converted]:
     """Write the trajectories of files to a database.
@@ -88,6 +100,14 @@ def convert(
         lammps_elements: elements of the types 1, 2, ... of a LAMMPS dump.
         lammps_logs: log of each LAMMPS dump, in the order of the dumps.
         vasp_mlff: take the frames of VASP's machine-learned force field, not those ab initio.
+        units: units that numbers are in, whatever the reader takes them for, by quantity (`spk_dt.trajectories.stated`).
+        masses: masses of the simulation in Dalton, by element or by index of the atom.
+        keep_momenta: whether momenta stay as they are where masses are stated, else velocities; None for what the file has.
+        take: names of the trajectories to take from a trajectory database.
+        cut: frames after which a trajectory of a database is cut in two.
+        leave_out: frames of it to leave out.
+        reverse: turn the order of its frames round.
+        shift: by how many frames its ``forces`` or ``energy`` come too late.
         progress: called after each frame.
 
     Returns:
@@ -109,21 +129,39 @@ def convert(
         "save_every": save_every,
         "recover_velocities": recover_velocities or None,
         "vasp_mlff": vasp_mlff or None,
+        "units": dict(units) if units else None,
+        "masses": {str(who): mass for who, mass in masses.items()} if masses else None,
+        "keep_momenta": keep_momenta,
+        "take": take,
+        "cut": cut,
+        "leave_out": leave_out,
+        "reverse": reverse or None,
+        "shift": dict(shift) if shift else None,
     }
+    if keep_momenta is not None and not masses:
+        raise ValueError(
+            "--keep-momenta and --keep-velocities say what stays where --masses changes masses; give both."
+        )
     if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
         raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
     if save_every is not None and save_every < 1:
         raise ValueError(f"--save-every {save_every}: there is at least one step between frames.")
     writer = TrajectoryWriter(out, resume=True)
     jobs = _jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs])
-    timings = [_timing(job.raw, timestep_fs, save_every) for job in jobs]
+    timings = [timing(job.raw, timestep_fs, save_every) for job in jobs]
     found = []
     try:
         with writer:
             for job, (interval_fs, inner_steps) in zip(jobs, timings, strict=True):
                 found.append(
                     _write(
-                        writer, job, interval_fs, inner_steps, recover_velocities, drop_incomplete, progress or _silent
+                        writer,
+                        _stated(job, units or {}, masses or {}, keep_momenta),
+                        interval_fs,
+                        inner_steps,
+                        recover_velocities,
+                        drop_incomplete,
+                        progress or _silent,
                     )
                 )
     except ValueError as error:
@@ -157,6 +195,17 @@ class _Job:
         return [version("spk_dt"), version("ase"), files, dict(self.options)]
 
 
+def _stated(job: _Job, units: Mapping[str, str], masses: Masses, keep_momenta: bool | None) -> _Job:
+    """The trajectory with the units and masses that are stated."""
+    raw = job.raw
+    if not units and not masses:
+        return job
+    keep = raw.momenta if keep_momenta is None else keep_momenta
+    source = f"'{raw.files[0]}'"
+    frames = raw.frames
+    return replace(job, raw=replace(raw, frames=lambda: restated(frames(), units, masses, keep, source)))
+
+
 def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Path]) -> list[_Job]:
     """The trajectories of all inputs, with names of their own."""
     twice = [str(path) for path, n in Counter(path.resolve() for path in inputs).items() if n > 1]
@@ -168,11 +217,14 @@ def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Pat
     found: list[tuple[Path, RawTrajectory, Mapping[str, Any]]] = []
     for path, reader in zip(inputs, readers, strict=True):
         own: dict[str, Any] = {
-            name: value for name, value in options.items() if value is not None and name in options_of(reader)
+            name: value
+            for name, value in options.items()
+            if value is not None and (name in options_of(reader) or name in _STATED)
         }
         log = next(unread, None) if reader is lammps else None
         try:
-            raws = reader.read(path, **own, lammps_log=log) if reader is lammps else reader.read(path, **own)
+            keywords = {name: value for name, value in own.items() if name not in _STATED}
+            raws = reader.read(path, **keywords, lammps_log=log) if reader is lammps else reader.read(path, **keywords)
         except IncompleteFrameError as error:
             raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
         found += [(path, raw, own) for raw in raws]
@@ -182,7 +234,7 @@ def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Pat
 
 def _refuse_unused(readers: Sequence[ModuleType], options: Mapping[str, Any], n_logs: int) -> None:
     """Refuse options that would have no effect."""
-    general = ("save_every", "recover_velocities")
+    general = ("save_every", "recover_velocities", *_STATED)
     for name, value in options.items():
         if value is not None and name not in general and not any(name in options_of(reader) for reader in readers):
             takers = ", ".join(reader.__name__.rpartition(".")[2] for reader in READERS if name in options_of(reader))
@@ -210,35 +262,6 @@ def _unique_names(named: Sequence[tuple[Path, str]]) -> list[str]:
             number += 1
         taken.add(names[i])
     return names
-
-
-def _timing(raw: RawTrajectory, timestep_fs: float | None, save_every: int | None) -> tuple[float, int]:
-    """Time between two frames in fs, and the steps of the simulation between them, from the file or the options."""
-    file = f"'{raw.files[0]}'" if raw.files else f"'{raw.name}'"
-    if raw.inner_steps is not None and save_every is not None and raw.inner_steps != save_every:
-        raise ValueError(
-            f"{file} has {raw.inner_steps} steps between frames, but --save-every says {save_every}; leave the option "
-            "away."
-        )
-    inner_steps = raw.inner_steps or save_every or 1
-    if timestep_fs is None:
-        if raw.timestep_fs is None:
-            raise ValueError(
-                f"{file} does not say the time step of the simulation. Give it with --timestep-fs, and with --save-every "
-                "N if only every Nth step is in the file."
-            )
-        interval_fs = raw.timestep_fs
-    else:
-        interval_fs = timestep_fs * inner_steps
-        if raw.timestep_fs is not None and not isclose(interval_fs, raw.timestep_fs, rel_tol=1e-5):
-            raise ValueError(
-                f"{file} has {raw.timestep_fs:g} fs between frames, but --timestep-fs {timestep_fs:g} with "
-                f"{inner_steps} steps between frames (--save-every) makes {interval_fs:g} fs. Leave --timestep-fs "
-                "away, or correct it."
-            )
-    if not 0.0 < interval_fs < float("inf"):
-        raise ValueError(f"{file} has {interval_fs:g} fs between frames; a time step is positive.")
-    return float(interval_fs), int(inner_steps)
 
 
 @dataclass

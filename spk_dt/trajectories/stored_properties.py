@@ -17,6 +17,7 @@ __all__ = [
     "carry_over",
     "charge_and_spin",
     "set_spin_multiplicity",
+    "set_stored_properties",
     "set_total_charge",
     "stored_properties",
 ]
@@ -118,6 +119,21 @@ def carry_over(source: Atoms, target: Atoms) -> None:
     for name in (name for names in _INFO.values() for name in names):
         if name in source.info:
             target.info[name] = source.info[name]
+
+
+def set_stored_properties(atoms: Atoms, data: Mapping[str, np.ndarray]) -> None:
+    """Give a frame back what `stored_properties` has taken from it.
+
+    Args:
+        atoms: frame with a calculator.
+        data: arrays by property, in the units of `OPTIONAL_UNITS`; other properties are left alone.
+    """
+    for key, (name, atomwise) in _RESULTS.items():
+        if key in data:
+            atoms.calc.results[name] = data[key] if atomwise else data[key][0]
+    for key, names in _INFO.items():
+        if key in data:
+            atoms.info |= dict.fromkeys(names, float(data[key].reshape(-1)[0]))
 
 
 def set_total_charge(atoms: Atoms, charge: float) -> None:

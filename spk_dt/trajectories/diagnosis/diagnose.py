@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from spk_dt import properties
-from spk_dt.trajectories.diagnosis import rules_of_frames, rules_of_motion
+from spk_dt.trajectories.diagnosis import rules_of_frames, rules_of_motion, rules_of_units
 from spk_dt.trajectories.diagnosis.finding import Diagnosis, Finding
 from spk_dt.trajectories.diagnosis.geometry import cell_change, closest_pair
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
@@ -76,7 +76,11 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     energy = fit_energy(series, strange)
     if energy is not None:
         numbers["energy_slope"] = energy.value
-    found = rules_of_frames.of_scales(reader, series, scales, energy) or _overlap(reader)
+    found = (
+        rules_of_frames.of_pairing(reader, scales, energy)
+        or rules_of_units.of_scales(reader, series, scales, energy, numbers["temperature_k"])
+        or _overlap(reader)
+    )
     if found:
         return found
     numbers["drift_mev_per_atom_per_ps"], numbers["fluctuation_mev_per_atom"] = rules_of_motion.conservation(
@@ -89,10 +93,11 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     if len(atoms):
         kicks = measure_residual(reader, series, strange, atoms)
         numbers["residual"], numbers["displaced"] = kicks.relative, kicks.worst
-        numbers["displaced_floor"] = max(kicks.floor.values())
+        numbers["displaced_floor"] = max(kicks.explained.values())
         numbers["residual_position_ang"], numbers["residual_velocity_ang_per_fs"] = kicks.position, kicks.velocity
         found += rules_of_motion.of_kicks(reader, scales, kicks, replay_kicks)
-    found += rules_of_motion.of_energy(reader, series, energy, kicks)
+    if not any(finding.key == "corrupted_frame" for finding in found):  # whose forces do not explain the energy either
+        found += rules_of_motion.of_energy(reader, series, energy, kicks)
     found += rules_of_motion.of_momentum(reader, series)
     if reader.inner_steps > 1 and series.coverage < 0.9:
         found.append(_too_sparse(reader, series))
@@ -114,7 +119,15 @@ def _not_finite(reader: PieceReader) -> list[Finding]:
             )
             remedy = "Remove these frames, and write what is before and after them as two trajectories."
             found.append(
-                Finding("not_finite", "refused", text, remedy, bad[:100], {"property": key, "number": len(bad)})
+                Finding(
+                    "not_finite",
+                    "refused",
+                    text,
+                    remedy,
+                    bad[:100],
+                    {"property": key, "number": len(bad)},
+                    {"leave_out": tuple(bad), "cut": tuple(bad)} if len(bad) < len(reader) else {},
+                )
             )
     return found
 
@@ -127,7 +140,7 @@ def _at_rest(reader: PieceReader) -> list[Finding]:
     remedy = (
         "For velocity Verlet they are v(t) = (x(t + dt) - x(t - dt)) / (2 dt) (spkdt convert --recover-velocities)."
     )
-    return [Finding("zero_velocities", "refused", text, remedy)]
+    return [Finding("zero_velocities", "refused", text, remedy, options={"recover_velocities": True})]
 
 
 def _cell(reader: PieceReader) -> list[Finding]:

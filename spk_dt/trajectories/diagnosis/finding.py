@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from spk_dt.trajectories.diagnosis.remedy import Options, merged
+
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
 
 #: what a finding means for training, from harmless to refused
@@ -21,6 +23,9 @@ class Finding:
         remedy: what to do about it.
         frames: frames of the trajectory that it is about; empty if it is about all.
         values: what was measured.
+        options: what to do about it, as keywords of `convert`, together with those of the other findings; empty where no
+            conversion helps.
+        alternatives: what to do in place of that and of the options of all other findings, where another cause fits as well.
     """
 
     key: str
@@ -29,6 +34,8 @@ class Finding:
     remedy: str = ""
     frames: Sequence[int] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
+    alternatives: Sequence[Options] = ()
 
     def __str__(self) -> str:
         return f"{self.text} {self.remedy}".strip()
@@ -82,6 +89,17 @@ class Diagnosis:
         worst = max((SEVERITIES.index(finding.severity) for finding in self.findings), default=0)
         return "ok" if worst == 0 else SEVERITIES[worst]
 
+    @property
+    def remedies(self) -> list[dict[str, Any]]:
+        """Keywords of `convert` that make the trajectory right: one set for each explanation, the likeliest first.
+
+        Empty where nothing has to be done, or where a conversion does not mend all that was found.
+        """
+        serious = [finding for finding in self.findings if finding.severity != "note"]
+        if not serious or not all(finding.options for finding in serious):
+            return []
+        return [merged(one.options for one in serious), *(dict(other) for one in serious for other in one.alternatives)]
+
     def as_dict(self) -> dict[str, Any]:
         """All by name, for JSON."""
-        return {**asdict(self), "verdict": self.verdict}
+        return {**asdict(self), "verdict": self.verdict, "remedies": self.remedies}

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from spk_dt.trajectories.diagnosis.finding import SEVERITIES, Diagnosis, Finding
+from spk_dt.trajectories.diagnosis.remedy import as_arguments
 
-__all__ = ["as_dict", "named_findings", "overall", "print_report"]
+__all__ = ["as_dict", "commands", "named_findings", "overall", "print_report"]
 
 #: trajectories that are named for each thing that is found
 _NAMED = 3
@@ -65,6 +66,8 @@ def print_report(diagnoses: Sequence[Diagnosis], source: str, console: Console) 
                 console.print(head + Text(f"{trajectory}: {finding}", style=""), soft_wrap=one_line)
             if others:
                 console.print(Text(f"    and of this kind ({pairs[0][1].key}) in {others} more."))
+    for line in commands(diagnoses, source):
+        console.print(Text(line), soft_wrap=True)
     verdict = overall(diagnoses)
     frames = sum(diagnosis.n_frames for diagnosis in diagnoses)
     noun = "trajectory" if len(diagnoses) == 1 else "trajectories"
@@ -72,6 +75,17 @@ def print_report(diagnoses: Sequence[Diagnosis], source: str, console: Console) 
         Text(f"{source}: {len(diagnoses)} {noun}, {frames} frames: ") + Text(verdict, style=_STYLES[verdict]),
         soft_wrap=one_line,
     )
+
+
+def commands(diagnoses: Sequence[Diagnosis], source: str) -> Iterator[str]:
+    """How to do what the findings say: one command for all trajectories with the same remedy."""
+    alike: dict[str, list[str]] = {}
+    for diagnosis in diagnoses:
+        if diagnosis.remedies:
+            alike.setdefault(as_arguments(diagnosis.remedies[0]), []).append(diagnosis.trajectory)
+    for arguments, names in alike.items():
+        take = "" if len(names) == len(diagnoses) else f" --take {','.join(names)}"
+        yield f"remedy: spkdt convert {source} NEW.db {arguments}{take}"
 
 
 def as_dict(diagnoses: Sequence[Diagnosis], source: str) -> dict[str, Any]:

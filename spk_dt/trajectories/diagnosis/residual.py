@@ -28,6 +28,7 @@ import ase.units
 import numpy as np
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
 from spk_dt.trajectories.verlet_residual import verlet_residual
 
@@ -35,6 +36,8 @@ __all__ = ["WINDOW_FS", "Residual", "measure_residual"]
 
 #: time over which the residual is left to itself, fs
 WINDOW_FS = 20.0
+#: multiple of what rounding displaces atoms by on average, below which it explains what is seen
+_ROUNDED = 2.0
 #: steps over which kicks are added up
 _SUMMED = 10
 
@@ -47,6 +50,7 @@ class Residual:
         window_fs: time over which displacements are counted.
         displaced: r of each element, by atomic number.
         floor: r of each element of the error of the quadrature that was taken away.
+        rounded: r of each element that the digits of the numbers explain.
         position: RMS of the residual of a position, Å.
         velocity: RMS of the residual of a velocity, Å/fs.
         force: RMS of the force that would make it, eV/Å.
@@ -64,6 +68,7 @@ class Residual:
     window_fs: float
     displaced: dict[int, float]
     floor: dict[int, float]
+    rounded: dict[int, float]
     position: float
     velocity: float
     force: float
@@ -85,8 +90,13 @@ class Residual:
 
     @property
     def worst(self) -> float:
-        """Largest r of an element, of those above the floor."""
-        return max((r for z, r in self.displaced.items() if r > self.floor[z]), default=0.0)
+        """Largest r of an element, of those above what the quadrature and rounding explain."""
+        return max((r for z, r in self.displaced.items() if r > self.explained[z]), default=0.0)
+
+    @property
+    def explained(self) -> dict[int, float]:
+        """R of each element below which nothing is concluded."""
+        return {z: max(floor, _ROUNDED * self.rounded[z]) for z, floor in self.floor.items()}
 
 
 def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, atoms: np.ndarray) -> Residual:
@@ -104,6 +114,10 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
     numbers = reader.numbers[atoms]
     elements = [int(z) for z in np.unique(numbers)]
     off, floor, motion = np.zeros(len(elements)), np.zeros(len(elements)), 0.0
+    digits = measure_rounding(reader, atoms)
+    by_rounding = masses[:, 0] * digits.displaced(window, reader.step_fs)
+    noise = float(6.0 * np.sum(masses[:, 0] * digits.velocity**2))  # of one kick, and of the sum of any number
+    rounded, n_starts = np.array([by_rounding[numbers == z].sum() for z in elements]), 0
     squares = np.zeros(5)  # of residuals of positions, velocities, momenta; of force contributions; of velocities
     along, scaling, work, sums, n_sums = 0.0, 0.0, 0.0, 0.0, 0
     of_step = np.zeros(n_steps)
@@ -128,6 +142,7 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
             sums += np.sum(masses * (total[ends + summed] - total[ends]) ** 2)
             n_sums += len(ends)
         starts = starts[starts + window < len(total)]
+        n_starts += len(starts)
         displaced = masses * _left_to_itself(reader.step_fs, piece.shift, kick, total, starts, window) ** 2
         off += [displaced[:, numbers == z].sum() for z in elements]
         path = np.concatenate([np.zeros((1, *kick.shape[1:])), np.cumsum(piece.moved, axis=0)])
@@ -145,9 +160,11 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
     ratios = np.sqrt(off / count / per_atom)
     kinetic = 2.0 * survey.kinetic.mean() / (3 * np.sum(~survey.frozen))  # k_B Theta, eV
     growth = friction = None
-    one = of_step.sum() / max(np.sum(~strange), 1)
+    noise *= np.sum(~strange)
+    along, squared = along - noise / (3 * len(atoms)), of_step.sum() - noise
+    one = squared / max(np.sum(~strange), 1)
     if summed >= 4 and n_sums and one > 0.0:
-        many = sums / n_sums
+        many = max(sums / n_sums - noise / max(np.sum(~strange), 1), 0.0)
         growth = float(many / one)
         if kinetic > 0.0:
             energy = many / ase.units.fs**2 / len(atoms)
@@ -157,11 +174,12 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
         window_fs=window * reader.step_fs,
         displaced=dict(zip(elements, ratios.tolist(), strict=True)),
         floor=dict(zip(elements, np.sqrt(floor / count / per_atom).tolist(), strict=True)),
+        rounded=dict(zip(elements, np.sqrt(n_starts * rounded / count / per_atom).tolist(), strict=True)),
         position=float(np.sqrt(squares[0] / n_values)),
         velocity=float(np.sqrt(squares[1] / n_values)),
         force=float(np.sqrt(squares[2] / (len(atoms) * n_steps)) / reader.step_fs / ase.units.fs**2),
         relative=float(np.sqrt(squares[1] / squares[3])) if squares[3] > 0.0 else 0.0,
-        along_velocity=float(along / of_step.sum()) if of_step.sum() > 0.0 else 0.0,
+        along_velocity=float(along / squared) if squared > 0.2 * noise and squared > 0.0 else 0.0,
         scaling_per_ps=float(1e3 * np.sqrt(scaling / n_steps) / reader.step_fs),
         growth=growth,
         summed=summed,

@@ -7,6 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from spk_dt.trajectories.diagnosis.finding import Finding
+from spk_dt.trajectories.diagnosis.masses import masses_finding, measured_masses
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.residual import Residual
 from spk_dt.trajectories.diagnosis.scales import EnergyFit, Scales
@@ -27,6 +28,8 @@ _GROWS = 3.0
 _STEADY = 30.0
 #: drift of the total energy worth a warning, meV per atom and ps
 _DRIFT = 10.0
+#: part of the range of the kinetic energy by which velocity Verlet lets the total energy swing, (omega dt)²/4 and some more
+_SHADOW = 0.05
 #: a centre of mass that is faster than this many times its thermal velocity drifts
 _DRIFTS = 3.5
 
@@ -57,7 +60,7 @@ def of_constraints(reader: PieceReader, survey: Survey, replay: bool) -> list[Fi
 def of_kicks(reader: PieceReader, scales: Scales | None, kicks: Residual, replay: bool) -> list[Finding]:
     """What is left of the steps of atoms that are free, and its cause."""
     if kicks.worst < NEGLIGIBLE:
-        return []
+        return _rounded(kicks)
     severity, remedy = _replayed(reader, replay, "refused" if kicks.worst > TOLERATED else "warning")
     percent = 100.0 * kicks.worst
     share = f"{percent:.0f}" if percent >= 10.0 else f"{percent:.2g}"
@@ -75,6 +78,19 @@ def of_kicks(reader: PieceReader, scales: Scales | None, kicks: Residual, replay
     if found:
         return found
     return _unordered(reader, scales, kicks, severity, remedy, size, values)
+
+
+def _rounded(kicks: Residual) -> list[Finding]:
+    """Numbers of few digits, which explain all that is left."""
+    size = max(kicks.rounded.values(), default=0.0)
+    if size < NEGLIGIBLE:
+        return []
+    severity = "warning" if size > TOLERATED else "note"
+    text = (
+        f"numbers are rounded to few digits, which displaces atoms by {100.0 * size:.2g} % of their motion within "
+        f"{kicks.window_fs:.0f} fs; all that forces do not explain is within that."
+    )
+    return [Finding("noise", severity, text, "Write more digits.", values={"displaced": size})]
 
 
 def _unordered(
@@ -129,25 +145,29 @@ def _spacing(
         and scales.force.unexplained < 1e-6
     ):
         text = f"says inner_steps={reader.inner_steps}, but every step is there; the difference displaces atoms {size}."
-        return [Finding("inner_steps", severity, text, "Write inner_steps=1.", values=values)]
+        return [Finding("inner_steps", severity, text, "Write inner_steps=1.", (), values, {"save_every": 1})]
     if scales.force.form != "spaced":
         return []
     if reader.inner_steps == 1:
         part = 1.0 - 12.0 * scales.force.second / scales.force.value  # 1/n^2
         number = "2" if part > 0.17 else "3 or more"
+        options = {"save_every": 2 if part > 0.17 else max(round(max(part, 1e-3) ** -0.5), 3)}
         text = (
             f"there are {number} steps of the simulation between frames, but inner_steps=1: a rollout would take one long "
             f"step instead, which displaces atoms {size}."
         )
-        remedy = "Write inner_steps=N with the time between frames (spkdt convert --save-every N)."
-        return [Finding("inner_steps", severity, text, remedy, values=values)]
+        remedy = (
+            "Write inner_steps=N with the time between frames (spkdt convert --save-every N), N as in the input of the "
+            f"simulation; about {options['save_every']} fits."
+        )
+        return [Finding("inner_steps", severity, text, remedy, (), values, options)]
     if scales.velocity.form == "now" and scales.velocity.unexplained < 1e-9:
         text = (
             "velocities are plain central differences of frames with steps of the simulation between, which displaces "
             f"atoms {size}."
         )
         remedy = "Let spkdt convert recover them, which accounts for the forces, or save every step."
-        return [Finding("sparse_velocities", severity, text, remedy, values=values)]
+        return [Finding("sparse_velocities", severity, text, remedy, (), values, {"recover_velocities": True})]
     return []
 
 
@@ -155,21 +175,18 @@ def _masses(
     reader: PieceReader, scales: Scales | None, severity: str, size: str, values: dict[str, float]
 ) -> list[Finding]:
     """Other masses than those of the database, element by element."""
-    if scales is None or not scales.by_element < 0.3 * scales.force.unexplained:
+    if scales is None or not scales.by_group < 0.3 * scales.force.unexplained:
         return []
-    other = {
-        z: fit for z, fit in scales.force_of.items() if fit.value > 0 and abs(fit.value - 1) > max(0.002, 5 * fit.error)
-    }
-    if not other:
-        return []
-    mass = {z: float(reader.masses[reader.numbers == z][0]) for z in other}
-    said = ", ".join(
-        f"{chemical_symbols[z]} {mass[z] / fit.value:.4g} instead of {mass[z]:.4g}" for z, fit in other.items()
+    others = tuple(
+        float(reader.masses[atoms[0]]) / fit.value
+        if fit.value > 0 and abs(fit.value - 1) > max(0.002, 5 * fit.error)
+        else None
+        for atoms, fit in zip(scales.groups, scales.force_of, strict=True)
     )
-    text = f"atoms move as if they had other masses ({said} Dalton), which displaces them {size}."
-    remedy = "Write the masses of the simulation (Atoms.set_masses)."
-    masses = {chemical_symbols[z]: mass[z] / fit.value for z, fit in other.items()}
-    return [Finding("masses", severity, text, remedy, values={**values, "masses": masses})]
+    if others == (None,) * len(others):
+        return []
+    meant = measured_masses(reader, scales, others)
+    return [masses_finding(reader, scales, meant, False, severity, f", which displaces them {size}", values)]
 
 
 def _single_frames(
@@ -204,7 +221,8 @@ def _single_frames(
             f"{names} in {'frame' if len(frames) == 1 else 'frames'} {_some(frames)} do not fit those before and after."
         )
         remedy = "Remove the frame, or compute it anew, and write what is before and after as two trajectories."
-        return [Finding("corrupted_frame", "refused", text, remedy, frames, {"number": len(frames)})]
+        options = {"leave_out": tuple(frames), "cut": tuple(frames)}
+        return [Finding("corrupted_frame", "refused", text, remedy, frames, {"number": len(frames)}, options)]
     text = (
         f"velocities change by more than forces say after {_some(steps.tolist())}, and only there: it displaces atoms "
         f"{size}."
@@ -256,7 +274,8 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
         return found
     drift -= kicks.work_mev_per_atom_per_ps
     duration = 1e-3 * reader.step_fs * (len(reader) - 1)
-    if abs(drift) > _DRIFT and abs(drift) * duration > 5.0 * fluctuation:
+    shadow = 1e3 * _SHADOW * float(np.ptp(survey.kinetic)) / len(reader.numbers)
+    if abs(drift) > _DRIFT and abs(drift) * duration > max(5.0 * fluctuation, shadow):
         text = (
             f"the total energy drifts by {drift:.3g} meV per atom and ps, although nothing but forces moves the atoms."
         )

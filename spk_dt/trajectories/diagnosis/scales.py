@@ -20,11 +20,13 @@ forms of an equation the simplest that explains as much as the others is taken. 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite, sqrt
 
 import numpy as np
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
 
 __all__ = ["EnergyFit", "Fit", "Scales", "fit_energy", "fit_scales"]
@@ -34,6 +36,8 @@ _BLOCKS = 20
 #: what is summed: rows and columns of the Gram matrices
 _D, _C, _BEFORE, _NOW, _AFTER, _V = range(6)
 
+#: logarithm of the smallest ratio of slopes that are of two masses
+_APART = 0.05
 #: range of lambda with steps of the simulation between frames: (1 - 1/n²)/12, and more for fast vibrations
 _SPACED = (0.04, 0.15)
 #: combinations of the accelerations before, now and after
@@ -51,6 +55,7 @@ class Fit:
         form: name of the form that was taken.
         second: coefficient of its second term, alpha lambda or alpha tau; 0 if the form has none.
         unexplained: part of the squared left side that is not explained.
+        rounding: error of the slope that the digits of the numbers make.
     """
 
     value: float
@@ -58,6 +63,12 @@ class Fit:
     form: str
     second: float
     unexplained: float
+    rounding: float = 0.0
+
+    @property
+    def relative_error(self) -> float:
+        """Larger of both errors over the slope; infinite if there are too few frames to say."""
+        return max(self.error, self.rounding) / abs(self.value) if self.value and isfinite(self.error) else float("inf")
 
 
 @dataclass(frozen=True)
@@ -68,17 +79,19 @@ class Scales:
         force: alpha; forms "now", "spaced" (lambda is not zero), "early" and "late" (the forces of a frame are found at
             the frame before, after).
         velocity: beta; forms "now", "shifted" (tau is not zero), "spaced", "shifted and spaced".
-        force_of: alpha of each element.
-        velocity_of: beta of each element.
-        by_element: part that the first equation leaves unexplained with an alpha for each element.
+        groups: atoms of one element and one mass that have the same alpha; see `_groups`.
+        force_of: alpha of each group.
+        velocity_of: beta of each group.
+        by_group: part that the first equation leaves unexplained with an alpha for each group.
         n_frames: frames that were used.
     """
 
     force: Fit
     velocity: Fit
-    force_of: dict[int, Fit]
-    velocity_of: dict[int, Fit]
-    by_element: float
+    groups: tuple[np.ndarray, ...]
+    force_of: tuple[Fit, ...]
+    velocity_of: tuple[Fit, ...]
+    by_group: float
     n_frames: int
 
 
@@ -91,17 +104,17 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
         strange: [n_frames - 1] steps to leave out.
     """
     clean = ~(strange[1:] | strange[:-1])  # of frames 1 to n_frames - 2
-    elements = [int(z) for z in survey.elements if np.any(survey.followed & (reader.numbers == z))]
+    atoms = np.flatnonzero(survey.followed)
     blocks, n_frames = [], 0
     for first, last in reader.ranges(1, len(reader) - 1, _BLOCKS):
         use = clean[first - 1 : last - 1]
         if use.any():
-            blocks.append(_gram(reader, survey, elements, first, last, use))
+            blocks.append(_gram(reader, atoms, first, last, use))
             n_frames += int(use.sum())
     if not blocks:
         return None
-    gram = np.array(blocks)  # [n_blocks, n_elements, 6, 6]
-    total = gram.sum(axis=1)  # over elements: [n_blocks, 6, 6]
+    gram = np.array(blocks)  # [n_blocks, n_atoms, 6, 6]
+    total = gram.sum(axis=1)  # over atoms: [n_blocks, 6, 6]
     freedom = 3 * n_frames * int(survey.followed.sum())
     forms = {
         "now": (_ACCELERATION,),
@@ -122,17 +135,61 @@ def fit_scales(reader: PieceReader, survey: Survey, strange: np.ndarray) -> Scal
     terms = {"early": [_EARLY], "late": [_LATE]}.get(
         force.form, [_ACCELERATION, _CURVATURE][: 1 + (force.form == "spaced")]
     )
-    force_of = {z: _fit(gram[:, i], _D, _rows(terms), force.form) for i, z in enumerate(elements)}
-    velocity_of = {z: _fit(gram[:, i], _C, best, velocity.form) for i, z in enumerate(elements)}
+    slopes = [_solve(one, _D, _rows(terms))[0] for one in gram.sum(axis=0)]
+    places = _groups(reader.numbers[atoms], reader.masses[atoms], np.array(slopes))
+    of_group = [gram[:, place].sum(axis=1) for place in places]
+    digits = measure_rounding(reader, atoms).position
+    masses = reader.masses[atoms]
+
+    def rounded(fit: Fit, side: int, place: np.ndarray) -> Fit:
+        """With the error that rounding of the positions makes; of second differences or of central ones."""
+        known = gram[:, place][..., _NOW, _NOW] if side == _D else gram[:, place][..., _V, _V]
+        size = float(known.sum())
+        noise = digits * (sqrt(6.0) if side == _D else sqrt(0.5))
+        spread = noise * sqrt(float((masses[place] * known.sum(axis=0)).sum())) / size if size > 0.0 else 0.0
+        return replace(fit, rounding=spread)
+
+    everywhere = np.arange(len(atoms))
+    force, velocity = rounded(force, _D, everywhere), rounded(velocity, _C, everywhere)
+    force_of = tuple(
+        rounded(_fit(one, _D, _rows(terms), force.form), _D, p) for one, p in zip(of_group, places, strict=True)
+    )
+    velocity_of = tuple(
+        rounded(_fit(one, _C, best, velocity.form), _C, p) for one, p in zip(of_group, places, strict=True)
+    )
     sizes = total.sum(axis=0)[_D, _D]
-    left = sum(fit.unexplained * gram[:, i, _D, _D].sum() for i, fit in enumerate(force_of.values()))
-    return Scales(force, velocity, force_of, velocity_of, float(left / sizes) if sizes > 0.0 else 0.0, n_frames)
+    left = sum(fit.unexplained * one[:, _D, _D].sum() for fit, one in zip(force_of, of_group, strict=True))
+    by_group = float(left / sizes) if sizes > 0.0 else 0.0
+    return Scales(force, velocity, tuple(atoms[place] for place in places), force_of, velocity_of, by_group, n_frames)
 
 
-def _gram(
-    reader: PieceReader, survey: Survey, elements: Sequence[int], first: int, last: int, use: np.ndarray
-) -> np.ndarray:
-    """Products of left and right sides of both equations: [n_elements, 6, 6], frames `first` to `last`."""
+def _groups(numbers: np.ndarray, masses: np.ndarray, slopes: np.ndarray) -> list[np.ndarray]:
+    """Places of the atoms that have one element and mass, and slopes that do not fall apart.
+
+    Slopes fall apart where the gap between two of them, in order, is wider than the width of both sides: isotopes of one
+    element, written with the same mass.
+    """
+    found = []
+    for z, mass in np.unique(np.stack([numbers, masses], axis=1), axis=0):
+        members = np.flatnonzero((numbers == z) & (masses == mass))
+        members = members[np.argsort(slopes[members])]
+        todo = [members]
+        while todo:
+            part = todo.pop()
+            values = slopes[part]
+            if len(part) > 1 and np.all(values > 0.0):
+                values = np.log(values)
+                gap = int(np.argmax(np.diff(values)))
+                width = values[gap + 1] - values[gap]
+                if width > max(_APART, 2.0 * (values[gap] - values[0]), 2.0 * (values[-1] - values[gap + 1])):
+                    todo += [part[gap + 1 :], part[: gap + 1]]
+                    continue
+            found.append(np.sort(part))
+    return found
+
+
+def _gram(reader: PieceReader, atoms: np.ndarray, first: int, last: int, use: np.ndarray) -> np.ndarray:
+    """Products of left and right sides of both equations: [n_atoms, 6, 6], frames `first` to `last`."""
     piece = reader.read(first - 1, last + 1)
     step = reader.step_fs
     a = step**2 * piece.accelerations
@@ -144,12 +201,8 @@ def _gram(
         a[2:],
         step * piece.velocities[1:-1],
     )
-    grams = []
-    for z in elements:
-        atoms = np.flatnonzero(survey.followed & (reader.numbers == z))
-        rows = np.array([side[use][:, atoms].reshape(-1) for side in sides])
-        grams.append(rows * np.tile(np.repeat(reader.masses[atoms], 3), int(use.sum())) @ rows.T)
-    return np.array(grams)
+    rows = np.array([side[use][:, atoms].transpose(1, 0, 2).reshape(len(atoms), -1) for side in sides]).swapaxes(0, 1)
+    return reader.masses[atoms, None, None] * (rows @ rows.swapaxes(1, 2))
 
 
 def _rows(terms: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
 from spk_dt.trajectories.verlet_residual import shortest
 
@@ -28,6 +29,8 @@ MOSTLY_STRANGE = 0.3
 _MISS = 0.5
 #: or one atom misses by so many times the RMS of what atoms move in a step
 _MISS_OF_ONE = 6.0
+#: and by more than this multiple of what rounding makes of it
+_ROUNDED = 2.0
 #: velocities predict the steps if they explain this part of the central differences
 _EXPLAINED = 0.5
 #: a step is none if it is shorter than this part of the others
@@ -84,8 +87,16 @@ class Sequence:
 
 def find_events(reader: PieceReader, survey: Survey) -> Sequence:
     """Look for steps that do not lead from one frame to the next."""
+    found = _find_events(reader, survey, not reader.recovered_velocities and survey.explained > _EXPLAINED)
+    if found.from_velocities and found.strange_part > MOSTLY_STRANGE:
+        alone = _find_events(reader, survey, False)  # the positions follow each other, and the velocities are others
+        return alone if alone.strange_part <= MOSTLY_STRANGE and alone.predicted > _EXPLAINED else found
+    return found
+
+
+def _find_events(reader: PieceReader, survey: Survey, from_velocities: bool) -> Sequence:
+    """Steps that differ from those predicted by velocities, or else by the positions of neighbouring frames."""
     n_steps = len(reader) - 1
-    from_velocities = not reader.recovered_velocities and survey.explained > _EXPLAINED
     scale = survey.scale[np.searchsorted(survey.elements, reader.numbers)] if from_velocities else None
     missed, expected, product, length, largest = np.zeros((5, n_steps))
     worst = np.zeros(n_steps, dtype=int)
@@ -103,8 +114,11 @@ def find_events(reader: PieceReader, survey: Survey) -> Sequence:
         length[own] = np.sqrt(np.einsum("i,kix,kix->k", masses, moved, moved))
         product[own] = np.einsum("i,kix,kix->k", masses, moved, predicted)
     typical = float(np.median(length))
-    strange = missed > _MISS * np.maximum(expected, 0.3 * typical)
-    strange |= largest > _MISS_OF_ONE * typical / np.sqrt(len(atoms))
+    digits = measure_rounding(reader, atoms)
+    of_velocity = 0.5 * (reader.step_fs * digits.velocity) ** 2 if from_velocities else np.zeros(len(atoms))
+    rounded = masses * ((2.0 if from_velocities else 5.0) * digits.position**2 + of_velocity)
+    strange = missed > np.maximum(_MISS * np.maximum(expected, 0.3 * typical), _ROUNDED * np.sqrt(3.0 * rounded.sum()))
+    strange |= largest > max(_MISS_OF_ONE * typical / np.sqrt(len(atoms)), _MISS_OF_ONE * np.sqrt(rounded.max()))
     neighbour = np.maximum(np.append(missed[1:], 0.0), np.append(0.0, missed[:-1]))
     if not from_velocities:
         strange &= missed > 0.6 * neighbour  # else the echo of a strange step in the prediction of the next

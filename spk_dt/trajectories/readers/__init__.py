@@ -16,6 +16,7 @@ from spk_dt.trajectories.readers import (
     md17_npz,
     program_output,
     schnetpack_hdf5,
+    trajectory_database,
     vasp_outcar,
     vasp_xml,
 )
@@ -32,6 +33,7 @@ READERS: tuple[ModuleType, ...] = (
     cp2k,
     md17_npz,
     schnetpack_hdf5,
+    trajectory_database,
     ase_formats,
     vasp_xml,
     vasp_outcar,

@@ -64,6 +64,7 @@ def read(path: Path, save_every: int | None = None) -> list[RawTrajectory]:
             timestep_fs=step / ase.units.fs * (save_every or 1) if isinstance(step, float) else None,
             n_frames=n_frames,
             inner_steps=save_every,
+            momenta=True,
         )
     ]
 

@@ -29,6 +29,8 @@ class RawTrajectory:
         n_frames: number of frames, for a progress bar; None if that is known only at the end.
         inner_steps: steps of the simulation between two frames, None if the files do not say.
         notes: what its user should know, such as what was left out.
+        momenta: whether the files hold momenta rather than velocities: where other masses are stated, these stay.
+        restatable: whether time step and inner steps are what a user has once stated, and may be stated anew.
     """
 
     name: str
@@ -38,6 +40,8 @@ class RawTrajectory:
     n_frames: int | None = None
     inner_steps: int | None = None
     notes: tuple[str, ...] = ()
+    momenta: bool = False
+    restatable: bool = False
 
 
 class Reader(Protocol):

@@ -33,6 +33,7 @@ from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.pressure import stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 from spk_dt.trajectories.readers.ways_out import plain_xyz
+from spk_dt.trajectories.stated import ISOTOPES
 
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
 
@@ -111,6 +112,7 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
             timestep_fs=interval_fs,
             n_frames=count_lines(path) // (len(atoms) + 2),
             notes=_renamed(path, columns),
+            momenta=_holds_momenta(path, columns),
         )
     ]
 
@@ -128,6 +130,18 @@ def _renamed(path: Path, columns: _Columns) -> tuple[str, ...]:
         for name, usual in found.items()
         if usual in ("forces", "energy", "free_energy")
     )
+
+
+def _holds_momenta(path: Path, columns: _Columns) -> bool:
+    """Whether what the first frame moves with are momenta."""
+    info = parse_comment(beginning(path)[1])
+    info |= {usual: info[name] for name, usual in usual_names(info, columns=False).items()}
+    table, _ = _layout(str(info.get("Properties", "")))
+    table |= {usual: table[name] for name, usual in usual_names(table, columns=True).items()}
+    if columns.recover_velocities:
+        return False
+    key = velocities_key(columns.velocities_key, columns.velocity_unit, info, table, f"'{path}', frame 0")
+    return key in MOMENTA
 
 
 def _frames(path: Path, columns: _Columns, interval_fs: float | None = None) -> Iterator[Atoms]:
@@ -209,7 +223,10 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     cell, pbc = _cell(info, where)
     if "pos" not in table:
         raise ValueError(f"{where}: there are no positions, a column 'pos'; {contents(info, table)}")
-    atoms = Atoms(numbers=_numbers(table, rows, where), positions=column("pos", 3), cell=cell, pbc=pbc)
+    numbers, isotopes = _numbers(table, rows, where)
+    atoms = Atoms(numbers=numbers, positions=column("pos", 3), cell=cell, pbc=pbc)
+    if isotopes:
+        atoms.set_masses([isotopes.get(i, mass) for i, mass in enumerate(atoms.get_masses())])
     for name in ("masses", "mass"):
         if name in table:
             atoms.set_masses(column(name, 1)[:, 0])
@@ -265,13 +282,15 @@ def _cell(info: dict[str, Any], where: str) -> tuple[np.ndarray | None, Any]:
     return None if cell is None else cell.T.astype(float), pbc
 
 
-def _numbers(table: Table, rows: list[list[str]], where: str) -> list[int]:
-    """Atomic numbers."""
+def _numbers(table: Table, rows: list[list[str]], where: str) -> tuple[list[int], dict[int, float]]:
+    """Atomic numbers, and masses of the atoms that are written as D or T."""
     name = next((name for name in ("Z", "species") if name in table), None)
     if name is None:
         raise ValueError(f"{where}: there are no elements, a column 'species' or 'Z'.")
     start = table[name][0]
     words = [row[start] for row in rows]
+    isotopes = {i: ISOTOPES["H"][word] for i, word in enumerate(words) if word in ("D", "T")}
+    words = ["H" if i in isotopes else word for i, word in enumerate(words)]
     try:
         numbers = [int(word) if name == "Z" else atomic_numbers[word.capitalize()] for word in words]
     except (KeyError, ValueError) as error:
@@ -280,4 +299,4 @@ def _numbers(table: Table, rows: list[list[str]], where: str) -> list[int]:
         ) from None
     if not all(0 < number < 119 for number in numbers):
         raise ValueError(f"{where}: an atomic number is not between 1 and 118.")
-    return numbers
+    return numbers, isotopes
