@@ -335,9 +335,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _check_method(
-    folder: Path, names: list[str], reference: str, scratch: str | Path | None, time_limit: float | None
-) -> None:
+def _check_method(folder: Path, names: list[str], reference: str, *how: Any) -> None:
     """Compute frames of the pieces again before more are made: a name may have come to stand for another method."""
     made = [name for name in names if (folder / f"{name}.traj").exists()]
     if not made or len(made) == len(names):
@@ -348,15 +346,8 @@ def _check_method(
             for index in {0, len(file) - 1}:
                 frames.append(file[index])
                 frames[-1].info |= {"trajectory": name, "frame": index}
-    check_reference(
-        frames,
-        reference,
-        str(folder),
-        way_out="choose another name for the database",
-        name="reference",
-        scratch=scratch,
-        time_limit=time_limit,
-    )
+    way_out = "choose another name for the database"
+    check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)
 
 
 def _silent(piece: str, done: int, total: int) -> None:
