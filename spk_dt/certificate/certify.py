@@ -52,6 +52,8 @@ class Computing:
 
     Args:
         n_processes: processes that simulate, and then run the reference method.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
         batch_size: simulations side by side in a process.
         precision: bits of the floating-point numbers in simulations; states are evaluated with 64.
         compile: compile the models.
@@ -63,6 +65,8 @@ class Computing:
     precision: int = 32
     compile: bool = True
     device: str = "cpu"
+    scratch: Path | None = None
+    time_limit: float | None = None
 
 
 def certify(
@@ -133,7 +137,14 @@ def certify(
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
             _check_units(name, file, frames, *units)
-    check = check_reference(frames, reference, str(data), another=another_reference)
+    check = check_reference(
+        frames,
+        reference,
+        str(data),
+        another=another_reference,
+        scratch=computing.scratch,
+        time_limit=computing.time_limit,
+    )
     with hold(out / LOCK, f"certifies in '{out}'; wait for it, or choose another folder."):
         _same_settings(out / "settings.json", settings)
         found = {}
@@ -225,6 +236,8 @@ def _judge(
             computing.n_processes,
             ids,
             sound={f"{i}:0" for i in states},
+            scratch=computing.scratch,
+            time_limit=computing.time_limit,
         )
         for (i, k), energy, forces in zip(pairs, found.energy, found.forces, strict=True):
             labels[i][k] = (float(energy), forces)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import app
+from spk_dt.cli.app import Scratch, TimeLimit, app
 
 #: exit code if simulations have failed; 1 is an error, 2 a wrong command line
 FAILED = 3
@@ -65,6 +65,8 @@ def certify(
     precision: Annotated[int, typer.Option(help="Bits of the numbers in simulations, 32 or 64.")] = 32,
     compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the models.")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    scratch: Scratch = None,
+    time_limit: TimeLimit = None,
     energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
     position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
 ) -> None:
@@ -95,7 +97,7 @@ def certify(
             number=number,
             conditions=Conditions(time, states, temperature, heat_to, friction, time_step, seed),
             criteria=Criteria(energy_limit, force_limit, checks),
-            computing=Computing(processes, batch, precision, compile, device),
+            computing=Computing(processes, batch, precision, compile, device, scratch, time_limit),
             split=split,
             energy_unit=energy_unit,
             position_unit=position_unit,

@@ -114,6 +114,8 @@ def evaluate(
         command=sys.argv,
         reference=reference,
         another_reference=another_reference,
+        scratch=scratch,
+        time_limit=time_limit,
     )
     where = "along the reference" if temperature is None else "at the start frames"
     for name, one in metrics.items():

@@ -115,6 +115,8 @@ def evaluate(
     command: Sequence[str] = (),
     reference: str | None = None,
     another_reference: bool = False,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
 
@@ -137,6 +139,8 @@ def evaluate(
         reference: reference method with which `spk_dt.evaluation.true_error` will relabel: compared with the data before
             anything is simulated.
         another_reference: whether it may be another method than that of the data.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
 
     Returns:
         metrics of each model, as in ``metrics.json``.
@@ -158,9 +162,9 @@ def evaluate(
         several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
         checked = spread_continuations(partition, number, several, steps=0)
         names = [one.trajectory for one in starts]
-        check = (
-            None if reference is None else compare_reference(database, names, reference, another_reference, str(data))
-        )
+        check = None
+        if reference is not None:
+            check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
     if thermostat:
         starts = [replace(one, following=0) for one in starts]
     else:

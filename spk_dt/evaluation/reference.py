@@ -21,7 +21,13 @@ _FILE = "reference_check.json"
 
 
 def compare_reference(
-    database: Path, trajectories: Iterable[str], reference: str, another: bool, source: str
+    database: Path,
+    trajectories: Iterable[str],
+    reference: str,
+    another: bool,
+    source: str,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
 ) -> ReferenceCheck:
     """Compare a reference method with frames of trajectories, see `spk_dt.labels.reference_check.check_reference`.
 
@@ -31,6 +37,8 @@ def compare_reference(
         reference: the reference method.
         another: whether another method than that of the data is taken on purpose.
         source: name of the data, for messages.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
 
     Raises:
         ValueError: if the method is not that of the data, or fails there; or a trajectory is not in the database.
@@ -41,7 +49,7 @@ def compare_reference(
     if missing:
         raise ValueError(f"'{source}' has no trajectory '{missing[0]}'; it has {', '.join(known)}.")
     frames = frames_to_choose_from(database, [(known[name], range(known[name].length)) for name in names])
-    return check_reference(frames, reference, source, another=another)
+    return check_reference(frames, reference, source, another=another, scratch=scratch, time_limit=time_limit)
 
 
 def write_check(directory: Path, check: ReferenceCheck) -> None:
@@ -50,10 +58,11 @@ def write_check(directory: Path, check: ReferenceCheck) -> None:
     (directory / _FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_of_evaluation(results: Results, reference: str, another: bool) -> dict[str, Any]:
+def check_of_evaluation(results: Results, reference: str, another: bool, **how: Any) -> dict[str, Any]:
     """What is known of a reference method and the data of an evaluation; compared if that has not been done.
 
-    If the data are gone, or others stand in their place, the start frames of the evaluation take it.
+    If the data are gone, or others stand in their place, the start frames of the evaluation take it. `how` are
+    ``scratch`` and ``time_limit`` of `spk_dt.labels.relabel.relabel`.
 
     Returns:
         see `ReferenceCheck.as_dict`.
@@ -66,22 +75,22 @@ def check_of_evaluation(results: Results, reference: str, another: bool) -> dict
         found = json.loads(file.read_text(encoding="utf-8"))
         if found.pop("reference", None) == reference and (another or found["verdict"] != "another method"):
             return dict(found)
-    check = _check(results, reference, another)
+    check = _check(results, reference, another, **how)
     write_check(results.directory, check)
     return check.as_dict()
 
 
-def _check(results: Results, reference: str, another: bool) -> ReferenceCheck:
+def _check(results: Results, reference: str, another: bool, **how: Any) -> ReferenceCheck:
     """Of the data, or else of the start frames."""
     source, names = str(results.settings.get("data")), [start.trajectory for start in results.starts]
     try:
         with trajectory_database(source) as database:
             known = {one.name for one in read_trajectories(connect(database).metadata, source)}
             if known.issuperset(names):
-                return compare_reference(database, names, reference, another, source)
+                return compare_reference(database, names, reference, another, source, **how)
     except FileNotFoundError:
         pass
     frames = [one.start for one in results.continuations]
     for atoms, start in zip(frames, results.starts, strict=True):
         atoms.info |= {"trajectory": start.trajectory, "frame": start.frame}
-    return check_reference(frames, reference, str(results.directory / "start.traj"), another=another)
+    return check_reference(frames, reference, str(results.directory / "start.traj"), another=another, **how)

@@ -103,7 +103,7 @@ def true_errors(
         raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
     directory = Path(directory)
     results = read_results(directory)
-    check = check_of_evaluation(results, reference, another_reference)
+    check = check_of_evaluation(results, reference, another_reference, scratch=scratch, time_limit=time_limit)
     rows, by_start, of_energy, found = [], [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
