@@ -59,7 +59,7 @@ OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check"}
 
 
 def flat(node, prefix=""):
-    """All keys of a config, those of lists left out."""
+    """All keys of a config; those of the items of a list have 0 for its number."""
     keys = {prefix} if prefix else set()
     if isinstance(node, DictConfig) and not node._is_none():
         for key in node:
@@ -67,7 +67,7 @@ def flat(node, prefix=""):
             keys |= flat(child, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(node, ListConfig) and not node._is_none() and not node._is_interpolation():
         for child in node._iter_ex(resolve=False):
-            keys |= flat(child, f"{prefix}.*") if isinstance(child, DictConfig) else set()
+            keys |= flat(child, f"{prefix}.0") if isinstance(child, DictConfig) else set()
     return keys
 
 
@@ -99,7 +99,7 @@ def options():
         for program in (app, benchmarks.commands.app, benchmarks.study.commands.app)
         for command in get_command(program).commands.values()
         for parameter in command.params
-        for name in parameter.opts
+        for name in (*parameter.opts, *parameter.secondary_opts)
     } | {"version"}
 
 
@@ -109,9 +109,9 @@ def wrong(text):
     found = []
     text = re.sub(r"\$\{(?:[a-z.]+:)?([a-z_.]+)[^}]*\}", r"\1", text)  # interpolations
     for plus, key, _ in KEY.findall(text):
-        if key in NO_KEYS or re.search(r"\.(db|py|yaml|npz|hdf5|traj|extxyz|json|csv)$", key):
+        if key in NO_KEYS or re.search(r"\.(db|py|yaml|npz|hdf5|traj|extxyz|json|csv)(\.gz)?$", key):
             continue
-        for one in expanded(key):
+        for one in expanded(re.sub(r"\.\d+(?=\.)", ".0", key)):
             pattern = re.compile(re.sub(r"\\\{\\\}|\\\*", "[a-z_0-9]+", re.escape(one)))
             parent = one.rpartition(".")[0]
             if not any(pattern.fullmatch(key) for key in keys) and not (plus and parent in keys):
@@ -173,7 +173,8 @@ def test_names_are_found():
             ["callbacks.on_policies.labels.{}"],
         ),
         ("take task/gradient=half, or task/gradient=full", ["task/gradient=half"]),
-        ("give --time-step or --timestep-fs", ["--time-step"]),
+        ("give --time-stride or --timestep-fs", ["--time-stride"]),
+        ("task.outputs.1.loss_weight=0, not task.outputs.1.loss_height=0", ["task.outputs.0.loss_height"]),
         ("+trainer.strategy=ddp, not trainer.strategy=ddp", ["trainer.strategy"]),
         ("trained with run.id=x, in data.db", []),
     ],
