@@ -47,6 +47,8 @@ ELSEWHERE = {
     ("data/md17_trajectory", "max_frames", "null"): ("test_download.py", "def test_"),
     ("data/md17_trajectory", "replay_kicks", "true"): ("test_experiments.py", "data.replay_kicks=true"),
     ("data/md17_trajectory", "replay_kicks", "false"): ("test_download.py", "replay_kicks"),
+    ("callbacks/on_policy", "another_reference", "true"): ("test_on_policy_reference.py", "another_reference=True"),
+    ("experiment/dt_finetune", "energy_zero", "data"): ("test_energy_zero.py", "energy_zero=data"),
     ("experiment/dt_finetune", "", "model_file=runs/x"): ("test_finetune.py", "model_file={model_file}"),
     ("experiment/dt_finetune", "", "model_file=runs/x/best_model"): ("test_finetune.py", "model_file={model_file}"),
     ("experiment/dt_finetune", "rollout_length", "globals.max_rollout_length=1"): (

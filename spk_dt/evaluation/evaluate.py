@@ -154,27 +154,27 @@ def evaluate(
     """
     out, protocol = Path(out), protocol or Protocol()
     _refuse_full(out)
-    units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
-    thermostat = protocol.temperature is not None
-    with trajectory_database(data) as database:
-        partition = read_partition(database, split, [Path(file).parent / SPLIT_FILE for file in models.values()])
-        starts = spread_continuations(partition, number, starts_per_trajectory, 0 if thermostat else protocol.steps)
-        several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
-        checked = spread_continuations(partition, number, several, steps=0)
-        names = [one.trajectory for one in starts]
-        check = None
-        if reference is not None:
-            check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
-    if thermostat:
-        starts = [replace(one, following=0) for one in starts]
-    else:
-        _check_every(protocol.every, starts)
-    groups = group_starts(starts)
-    for name, file in models.items():
-        _check_model(name, file, checked, units, protocol.device)
-
     with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
         _refuse_full(out)
+        units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
+        thermostat = protocol.temperature is not None
+        with trajectory_database(data) as database:
+            partition = read_partition(database, split, [Path(file).parent / SPLIT_FILE for file in models.values()])
+            starts = spread_continuations(partition, number, starts_per_trajectory, 0 if thermostat else protocol.steps)
+            several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
+            checked = spread_continuations(partition, number, several, steps=0)
+            names = [one.trajectory for one in starts]
+            check = None
+            if reference is not None:
+                check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
+        if thermostat:
+            starts = [replace(one, following=0) for one in starts]
+        else:
+            _check_every(protocol.every, starts)
+        groups = group_starts(starts)
+        for name, file in models.items():
+            _check_model(name, file, checked, units, protocol.device)
+
         done = settings(data, models, starts, groups) | {
             "split": partition.name,
             **{key: value for key, value in asdict(protocol).items() if key != "progress"},
