@@ -54,7 +54,8 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     Thread(target=_receive, args=(connection, requests), daemon=True).start()
-    connection.send({"ready": True})
+    with suppress(OSError):
+        connection.send({"ready": True})
     calculator: Calculator | None = None
     while True:
         request = requests.get()
@@ -75,7 +76,8 @@ def serve(descriptor: int) -> None:
                 calculator = None
         if answer["error"] is not None:
             _folder = None  # it is kept
-        connection.send(answer)
+        with suppress(OSError):  # nobody is there any more: the other thread sees to the end
+            connection.send(answer)
 
 
 def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, Any]:
@@ -102,9 +104,11 @@ def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> N
             request = connection.recv()
         except (EOFError, OSError):
             end_processes(os.getpid(), spare=os.getpid())
-            if _folder is not None:
+            for _ in range(100):  # the calculator, in the other thread, may be writing just now
+                if _folder is None or not _folder.exists():
+                    break
                 shutil.rmtree(_folder, ignore_errors=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.killpg(0, signal.SIGKILL)
         requests.put(request)
 
 

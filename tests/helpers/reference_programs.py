@@ -112,7 +112,7 @@ class UnconvergedEMT(EMT):
         if how == "result":
             self.results["converged"] = False
         elif how is not None:
-            (Path(self.directory) / "run.out").write_text(how)
+            (Path(self.directory) / "run.out").write_text("x" * ((1 << 20) - 10) + how + "\nand so on" * 1000)
 
 
 class ChattingEMT(EMT):
