@@ -299,6 +299,13 @@ def test_other_versions_and_settings_are_refused(frames, tmp_path, monkeypatch, 
     old = {key: header[key] for key in ("format", "reference")}
     path.write_bytes(json.dumps(old).encode() + b"\n" + b"".join(lines[1:]))
     assert relabel(frames[:2], method, path).n_computed == 0
+    for version in ("22.0", "22.0"):  # only the output says it
+        monkeypatch.setenv("VERSION_IN_OUTPUT", version)
+        relabel(frames[:4], method, path)
+    monkeypatch.setenv("VERSION_IN_OUTPUT", "23.1")
+    with pytest.raises(ValueError, match=r"version 22\.0 of the program, and now it is 23\.1"):
+        relabel(frames[:5], method, path)
+    assert len(path.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(("charge", "spin"), [("charge", "spin"), ("total_charge", "spin_multiplicity")])

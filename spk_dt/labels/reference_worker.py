@@ -34,7 +34,7 @@ from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.convergence import refuse_unconverged
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
-from spk_dt.labels.provenance import provenance
+from spk_dt.labels.provenance import provenance, version_after
 
 __all__ = ["LOG", "serve"]
 
@@ -94,7 +94,7 @@ def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, A
         raise ValueError("energy or forces are not finite")
     if not np.array_equal(atoms.positions, positions):
         raise ValueError("the calculator has moved the atoms; switch its geometry optimisation off")
-    return {"energy": energy, "forces": forces}
+    return {"energy": energy, "forces": forces, "program": version_after(calculator)}
 
 
 def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> None:

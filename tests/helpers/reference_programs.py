@@ -147,6 +147,11 @@ class Configured(EMT):
     def get_version(self):
         return os.environ.get("VERSION")
 
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        if "VERSION_IN_OUTPUT" in os.environ:
+            self.results["version"] = os.environ["VERSION_IN_OUTPUT"]
+
 
 def with_file():
     """A factory that reads a file by a relative name."""
