@@ -31,7 +31,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from spk_dt.labels.calculator import reference_calculator
-from spk_dt.labels.convergence import refuse_unconverged
+from spk_dt.labels.convergence import NotConvergedError, refuse_unconverged, said_by_program
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
 from spk_dt.labels.provenance import provenance, version_after
@@ -72,7 +72,8 @@ def serve(descriptor: int) -> None:
                     answer |= _computed(request["atoms"], calculator, folder)
             except (Exception, SystemExit) as error:  # every calculator has its own
                 traceback.print_exc()
-                answer |= {"error": str(error), "type": type(error).__name__}
+                said = None if isinstance(error, NotConvergedError) else said_by_program(folder)
+                answer |= {"error": f"{error}" + (f"; {said}" if said else ""), "type": type(error).__name__}
                 calculator = None
         if answer["error"] is not None:
             _folder = None  # it is kept
