@@ -223,9 +223,9 @@ def test_a_process_that_dies_costs_its_geometry(death, message, tries, frames, t
         ("result", "UnconvergedEMT says that it has not converged"),
         (" *** SCF run NOT converged ***\n", "CP2K says 'SCF run NOT converged' in run.out"),
         (" convergence NOT achieved after 100 iterations: stopping", "Quantum ESPRESSO says"),
-        ("x" * (1 << 20) + "SCC is NOT converged" + "\nand so on" * 1000, "DFTB+ says"),
+        ("SCC is NOT converged", "DFTB+ says"),
     ],
-    ids=["attribute", "result", "CP2K", "QE", "long file"],
+    ids=["attribute", "result", "CP2K", "QE", "DFTB+"],
 )
 def test_what_has_not_converged_is_no_label(how, message, frames, tmp_path, monkeypatch, scratch):
     monkeypatch.setenv("UNCONVERGED", how)
@@ -244,7 +244,7 @@ def test_a_folder_is_kept_where_a_program_fails(frames, tmp_path, monkeypatch):
     labels = relabel(frames[:3], f"{PROGRAMS}:UnconvergedEMT", tmp_path / "a.jsonl", 2, scratch=place)
     (kept,) = place.iterdir()
     assert labels.failures["1"].endswith(f"(its files are in '{kept}')")
-    assert (kept / "run.out").read_text() == "SCF_NOT_CONV"
+    assert "SCF_NOT_CONV" in (kept / "run.out").read_text()
     assert "Traceback" in (kept / "spk_dt.log").read_text()
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"no scratch folder can be made in .*file.* --scratch"):
@@ -299,6 +299,13 @@ def test_other_versions_and_settings_are_refused(frames, tmp_path, monkeypatch, 
     old = {key: header[key] for key in ("format", "reference")}
     path.write_bytes(json.dumps(old).encode() + b"\n" + b"".join(lines[1:]))
     assert relabel(frames[:2], method, path).n_computed == 0
+    for version in ("22.0", "22.0"):  # only the output says it
+        monkeypatch.setenv("VERSION_IN_OUTPUT", version)
+        relabel(frames[:4], method, path)
+    monkeypatch.setenv("VERSION_IN_OUTPUT", "23.1")
+    with pytest.raises(ValueError, match=r"version 22\.0 of the program, and now it is 23\.1"):
+        relabel(frames[:5], method, path)
+    assert len(path.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(("charge", "spin"), [("charge", "spin"), ("total_charge", "spin_multiplicity")])

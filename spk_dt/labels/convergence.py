@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spk_dt.labels.nested_calculators import nested_calculators
 
-__all__ = ["NotConvergedError", "refuse_unconverged"]
+__all__ = ["NotConvergedError", "refuse_unconverged", "said_by_program"]
 
 #: what programs print when the self-consistent field was not found
 _SENTENCES = {
@@ -51,9 +51,16 @@ def refuse_unconverged(calculator: object, folder: Path) -> None:
         for value in (getattr(one, "converged", None), results.get("converged")):
             if value is not None and not callable(value) and not value:
                 raise NotConvergedError(f"{type(one).__name__} says that it has not converged")
+    if said := said_by_program(folder):
+        raise NotConvergedError(said)
+
+
+def said_by_program(folder: Path) -> str | None:
+    """Which program says in which file of a folder that it has not converged; None if none does."""
     for file in sorted(folder.rglob("*")):
         if file.is_file() and (sentence := _found(file)):
-            raise NotConvergedError(f"{_SENTENCES[sentence]} says '{sentence.decode()}' in {file.relative_to(folder)}")
+            return f"{_SENTENCES[sentence]} says '{sentence.decode()}' in {file.relative_to(folder)}"
+    return None
 
 
 def _found(file: Path) -> bytes | None:

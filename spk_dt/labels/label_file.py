@@ -8,6 +8,7 @@ to one geometry:
     energy     eV, null if the reference method failed
     forces     [n_atoms][3] eV/Å, null if it failed
     error      what went wrong, null if nothing did
+    program    version of the program, where its output says it
 
 A process that is killed leaves at worst a last line that is cut off; it is dropped when the file is opened again.
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from spk_dt.labels.nested_calculators import nested_calculators
 
-__all__ = ["differing", "provenance"]
+__all__ = ["differing", "provenance", "version_after"]
 
 
 def provenance(calculator: object, folder: Path) -> dict[str, Any]:
@@ -36,6 +36,15 @@ def provenance(calculator: object, folder: Path) -> dict[str, Any]:
     }
     text = json.dumps(found, sort_keys=True)
     return json.loads(text.replace(json.dumps(str(folder))[1:-1], "."))
+
+
+def version_after(calculator: object) -> str | None:
+    """Version of the program, from calculators that read it in its output, as those of VASP and MOPAC do."""
+    results = getattr(calculator, "results", None) or {}
+    for told in (results.get("version"), getattr(calculator, "version", None)):
+        if isinstance(told, str):
+            return told
+    return None
 
 
 def differing(recorded: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

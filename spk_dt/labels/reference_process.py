@@ -61,10 +61,12 @@ class Computed:
     Args:
         energy: eV; of several the one of which the forces are the gradient.
         forces: [n_atoms, 3] eV/Å.
+        program: version of the program, where its output says it.
     """
 
     energy: float
     forces: np.ndarray
+    program: str | None
 
 
 class ReferenceProcess:
@@ -146,7 +148,7 @@ class ReferenceProcess:
             try:
                 answer = self._ask(request | {"folder": str(folder)})
                 if answer["error"] is None:
-                    return Computed(answer["energy"], answer["forces"])
+                    return Computed(answer["energy"], answer["forces"], answer["program"])
                 keep, message = True, f"{answer['type']}: {answer['error']}"
             except _NoAnswer as error:
                 keep = not self._closed and (last_try or isinstance(error.__cause__, TimeoutError))

@@ -31,10 +31,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from spk_dt.labels.calculator import reference_calculator
-from spk_dt.labels.convergence import refuse_unconverged
+from spk_dt.labels.convergence import NotConvergedError, refuse_unconverged, said_by_program
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
-from spk_dt.labels.provenance import provenance
+from spk_dt.labels.provenance import provenance, version_after
 
 __all__ = ["LOG", "serve"]
 
@@ -54,7 +54,8 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     Thread(target=_receive, args=(connection, requests), daemon=True).start()
-    connection.send({"ready": True})
+    with suppress(OSError):
+        connection.send({"ready": True})
     calculator: Calculator | None = None
     while True:
         request = requests.get()
@@ -71,11 +72,13 @@ def serve(descriptor: int) -> None:
                     answer |= _computed(request["atoms"], calculator, folder)
             except (Exception, SystemExit) as error:  # every calculator has its own
                 traceback.print_exc()
-                answer |= {"error": str(error), "type": type(error).__name__}
+                said = None if isinstance(error, NotConvergedError) else said_by_program(folder)
+                answer |= {"error": f"{error}" + (f"; {said}" if said else ""), "type": type(error).__name__}
                 calculator = None
         if answer["error"] is not None:
             _folder = None  # it is kept
-        connection.send(answer)
+        with suppress(OSError):  # nobody is there any more: the other thread sees to the end
+            connection.send(answer)
 
 
 def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, A
         raise ValueError("energy or forces are not finite")
     if not np.array_equal(atoms.positions, positions):
         raise ValueError("the calculator has moved the atoms; switch its geometry optimisation off")
-    return {"energy": energy, "forces": forces}
+    return {"energy": energy, "forces": forces, "program": version_after(calculator)}
 
 
 def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> None:
@@ -102,9 +105,11 @@ def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> N
             request = connection.recv()
         except (EOFError, OSError):
             end_processes(os.getpid(), spare=os.getpid())
-            if _folder is not None:
+            for _ in range(100):  # the calculator, in the other thread, may be writing just now
+                if _folder is None or not _folder.exists():
+                    break
                 shutil.rmtree(_folder, ignore_errors=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.killpg(0, signal.SIGKILL)
         requests.put(request)
 
 

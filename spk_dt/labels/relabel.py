@@ -122,12 +122,20 @@ def relabel(
         todo = _missing(frames, ids, known, names, str(path), advance)
         computed = stack.enter_context(closing(_records(todo, processes)))
         stream = stack.enter_context(path.open("a", encoding="utf-8"))
+        program = next((one["program"] for one in known.values() if "program" in one), None)
         for record in computed:
             if record["error"] is not None and record["id"] in sound:
                 raise ValueError(
                     f"the reference '{reference}' fails at the sound geometry '{record['id']}': {record['error']}. It "
                     "is not recorded; repair this and start again."
                 )
+            now = record.get("program")
+            if None not in (program, now) and now != program:
+                raise ValueError(
+                    f"'{path}' was made with version {program} of the program, and now it is {now}. Go back to that "
+                    "version, or begin in another folder."
+                )
+            program = program or now
             known[record["id"]] = record
             stream.write(json.dumps(record) + "\n")
             stream.flush()
@@ -236,7 +244,8 @@ def _record(name: str, geometry: str, atoms: Atoms, process: ReferenceProcess) -
         found = process.compute(atoms)
     except NoLabelError as error:
         return record | {"error": str(error)}
-    return record | {"energy": found.energy, "forces": found.forces.tolist()}
+    told = {} if found.program is None else {"program": found.program}
+    return record | {"energy": found.energy, "forces": found.forces.tolist()} | told
 
 
 def _labels(

@@ -112,7 +112,7 @@ class UnconvergedEMT(EMT):
         if how == "result":
             self.results["converged"] = False
         elif how is not None:
-            (Path(self.directory) / "run.out").write_text(how)
+            (Path(self.directory) / "run.out").write_text("x" * ((1 << 20) - 10) + how + "\nand so on" * 1000)
 
 
 class ChattingEMT(EMT):
@@ -146,6 +146,11 @@ class Configured(EMT):
 
     def get_version(self):
         return os.environ.get("VERSION")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        if "VERSION_IN_OUTPUT" in os.environ:
+            self.results["version"] = os.environ["VERSION_IN_OUTPUT"]
 
 
 def with_file():
