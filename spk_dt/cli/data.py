@@ -63,6 +63,14 @@ def convert(
     lammps_elements: Annotated[
         str | None, typer.Option(metavar="El,El...", help="LAMMPS: elements of the types 1, 2, ..., as Si,O.")
     ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ATOMS",
+            help="Atoms that the simulation held fixed, where the files do not say so: 0-35,40 (counted from 0), 0-35:z, "
+            "'z<3.5' (Å, first frame), or none.",
+        ),
+    ] = None,
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
@@ -88,6 +96,7 @@ def convert(
                 lammps_units=lammps_units,
                 lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
                 lammps_logs=lammps_log or [],
+                fixed=fixed,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -20,7 +20,9 @@ from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import SimulationHook
 
 from spk_dt.data.continuation import EMBEDDED, Continuation, continuation, trajectory_database
+from spk_dt.md.fixed_system import FixedSystem
 from spk_dt.md.restart import release
+from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
 
 __all__ = ["ExplodedError", "ReferenceComparison", "StopExploded"]
 
@@ -129,9 +131,11 @@ class ReferenceComparison(SimulationHook):
             if step > reference.steps or step % reference.inner_steps:
                 continue
             errors = np.abs(own.detach().cpu().numpy() - reference.forces[step // reference.inner_steps])
+            held = forces_held(reference.forces, mobile_of(reference.start))
             for column, number in enumerate(self._elements):
-                if (reference.start.numbers == number).any():
-                    mae[molecule, column] = errors[reference.start.numbers == number].mean()
+                counted = held & (reference.start.numbers == number)[:, None]
+                if counted.any():
+                    mae[molecule, column] = errors[counted].mean()
         assert self._file is not None  # open while the simulation runs
         n_entries = len(self._file["step"])
         for name, value in (("step", step), ("time_fs", time_fs), ("mae", mae)):
@@ -213,6 +217,8 @@ class StopExploded(SimulationHook):
         system, time_step = simulator.system, simulator.integrator.time_step
         self._look_at_forces(simulator)
         move = time_step * (system.momenta + 0.5 * time_step * system.forces) / system.masses
+        if isinstance(system, FixedSystem):
+            move = torch.where(system.mobile, move, torch.zeros_like(move))
         length = torch.linalg.vector_norm(move, dim=-1).amax(dim=0) / _NM_PER_ANG
         limit = torch.inf if self.max_displacement is None else self.max_displacement
         atom = int(length.argmax())  # torch takes what is not a number for the largest

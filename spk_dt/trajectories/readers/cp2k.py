@@ -31,6 +31,7 @@ from ase.data import atomic_numbers
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.cp2k_cell import cell_of
+from spk_dt.trajectories.readers.cp2k_fixed import fixed_atoms
 from spk_dt.trajectories.readers.cp2k_input import DEFAULT_UNITS, find_input, unit_factor
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 
@@ -132,6 +133,7 @@ def _read(file: Path) -> RawTrajectory:
         timestep_fs=_time_step(indices[0].path, step, time),
         n_frames=len(step),
         inner_steps=int(step[1] - step[0]),
+        mobile=None if run_input is None else partial(fixed_atoms, run_input.file, indices[0].n_atoms),
     )
 
 

@@ -20,6 +20,7 @@ from ase.data import atomic_numbers
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats, following_lines, open_text
+from spk_dt.trajectories.readers.vasp_selective import of_poscar, structures_beside
 
 __all__ = ["read", "recognises"]
 
@@ -67,11 +68,12 @@ def read(path: Path) -> list[RawTrajectory]:
     return [
         RawTrajectory(
             name=path.stem if path.suffix.lower() in (".outcar", ".out", ".txt") else path.name,
-            files=(path,),
+            files=(path, *structures_beside(path)),
             frames=partial(_frames, path),
             timestep_fs=header.values.get("POTIM"),
             n_frames=int(steps) if 0 < steps < 1e9 else None,
             inner_steps=1,
+            mobile=partial(of_poscar, path, _numbers(header)),
         )
     ]
 
@@ -125,12 +127,17 @@ def _header_line(line: str, header: _Header) -> None:
         header.values[match[1]] = float(match[2])
 
 
+def _numbers(header: _Header) -> np.ndarray:
+    """[n_atoms] atomic numbers."""
+    return np.repeat([atomic_numbers[symbol] for symbol in header.elements], header.counts)
+
+
 def _frames(path: Path) -> Iterator[Atoms]:
     """Frames of a file."""
     index, cell, table = 0, None, None
     with open_text(path) as file:
         header = _header(file, path)
-        numbers = np.repeat([atomic_numbers[symbol] for symbol in header.elements], header.counts)
+        numbers = _numbers(header)
         masses = np.repeat(header.masses, header.counts)
         for line in file:
             if _POSITIONS in line:

@@ -20,6 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats
+from spk_dt.trajectories.readers.vasp_selective import of_structure
 
 __all__ = ["read", "recognises"]
 
@@ -40,6 +41,7 @@ class _Header:
     values: dict[str, str] = field(default_factory=dict)  # settings of the run
     symbols: list[str] = field(default_factory=list)
     masses: list[float] = field(default_factory=list)
+    structure: ET.Element | None = None  # the first, with the flags of selective dynamics
 
     def number(self, name: str) -> float | None:
         """A setting, None if it is not a number."""
@@ -81,6 +83,7 @@ def read(path: Path) -> list[RawTrajectory]:
             timestep_fs=header.number("POTIM"),
             n_frames=int(steps) if steps is not None and 0 < steps < 1e9 else None,
             inner_steps=1,
+            mobile=None if header.structure is None else partial(of_structure, header.structure, path),
         )
     ]
 
@@ -109,6 +112,8 @@ def _calculations(path: Path) -> Iterator[tuple[_Header, ET.Element]]:
                     }
                 elif element.tag == "atominfo":
                     header.symbols, header.masses = _atoms(element, path)
+                elif element.tag == "structure" and element.get("name") == "initialpos":
+                    header.structure = element
                 elif element.tag == "calculation":
                     yield header, element
                     index += 1
