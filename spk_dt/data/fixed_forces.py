@@ -13,7 +13,7 @@ from schnetpack import properties as spk_properties
 from spk_dt.trajectories.fixed_atoms import forces_held
 from spk_dt.trajectories.frames import Frames
 
-__all__ = ["counted_forces"]
+__all__ = ["counted_forces", "held_forces"]
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,7 @@ def counted_forces(frames: Frames, fixed_forces: bool = True) -> tuple[np.ndarra
     """
     if not fixed_forces:
         return frames.mobile
-    counted = tuple(
-        forces_held(
-            frames.window(spk_properties.forces, trajectory.start, trajectory.length, index), frames.mobile[index]
-        )
-        if not frames.mobile[index].all()
-        else frames.mobile[index]
-        for index, trajectory in enumerate(frames.trajectories)
-    )
+    counted = held_forces(frames)
     masked = [t.name for t, which in zip(frames.trajectories, counted, strict=True) if not which.all()]
     if not masked:
         return None
@@ -47,3 +40,11 @@ def counted_forces(frames: Frames, fixed_forces: bool = True) -> tuple[np.ndarra
         *(len(masked), frames.source, ", ".join(masked[:3]) + (", ..." if len(masked) > 3 else "")),
     )
     return counted
+
+
+def held_forces(frames: Frames) -> tuple[np.ndarray, ...]:
+    """Per trajectory, [n_atoms, 3] false for components of forces that its program masked."""
+    return tuple(
+        forces_held(frames.window(spk_properties.forces, trajectory.start, trajectory.length, index), mobile)
+        for index, (trajectory, mobile) in enumerate(zip(frames.trajectories, frames.mobile, strict=True))
+    )

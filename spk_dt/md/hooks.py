@@ -75,6 +75,7 @@ class ReferenceComparison(SimulationHook):
         frames = ase.io.read(self.molecule_file, index=":")
         with trajectory_database(data if data == EMBEDDED else to_absolute_path(str(data))) as database:
             self._references = [self._origin(database, i, atoms) for i, atoms in enumerate(frames)]
+        self._held = [forces_held(one.forces, mobile_of(one.start)) for one in self._references]
         self._last = max(one.steps for one in self._references)
         self._elements = sorted({int(number) for one in self._references for number in one.start.numbers})
         self._file: h5py.File | None = None
@@ -131,9 +132,8 @@ class ReferenceComparison(SimulationHook):
             if step > reference.steps or step % reference.inner_steps:
                 continue
             errors = np.abs(own.detach().cpu().numpy() - reference.forces[step // reference.inner_steps])
-            held = forces_held(reference.forces, mobile_of(reference.start))
             for column, number in enumerate(self._elements):
-                counted = held & (reference.start.numbers == number)[:, None]
+                counted = self._held[molecule] & (reference.start.numbers == number)[:, None]
                 if counted.any():
                     mae[molecule, column] = errors[counted].mean()
         assert self._file is not None  # open while the simulation runs

@@ -11,8 +11,10 @@ from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, MatScipyNeighborList
 
+from spk_dt.data.fixed_forces import held_forces
 from spk_dt.data.windows import TrajectoryWindows
 from spk_dt.labels.unit_check import ENERGY_UNITS, POSITION_UNITS, Agreement, Unit, agreement
+from spk_dt.properties import counted_forces
 from spk_dt.training.pretrained import Pretrained
 from spk_dt.trajectories.frames import Frames
 from spk_dt.units import conversion
@@ -69,14 +71,15 @@ def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chose
     """
     energy_unit, distance_unit = frames.units[properties.energy], frames.distance_unit
     in_eV, in_Ang = conversion(energy_unit, "eV", "energy"), conversion(distance_unit, "Ang", "distance")
-    windows = TrajectoryWindows(frames, chosen, 1)
+    windows = TrajectoryWindows(frames, chosen, 1, counted_forces=held_forces(frames))
     samples = [windows[i] for i in range(len(windows))]
+    counted = np.concatenate([sample[counted_forces].numpy() for sample in samples])
     energies: dict[Unit, np.ndarray] = {}
 
     def forces_for(unit: Unit) -> np.ndarray:
         outputs = _predict(model, known, samples, conversion(distance_unit, unit, "distance"))
         energies[unit] = outputs[known.energy_key].double().flatten().cpu().numpy()
-        return outputs[known.forces_key].double().cpu().numpy()
+        return np.where(counted, outputs[known.forces_key].double().cpu().numpy(), 0.0)
 
     reference = np.concatenate([sample[properties.forces].numpy() for sample in samples]) * in_eV / in_Ang
     found = agreement(reference, forces_for, energy_unit, distance_unit)

@@ -94,7 +94,7 @@ def forces_held(forces: np.ndarray, mobile: np.ndarray) -> np.ndarray:
         forces: [n_frames, n_atoms, 3] along a trajectory.
         mobile: [n_atoms, 3] false for what is fixed.
     """
-    masked = not any(np.any(frame[~mobile]) for frame in forces)
+    masked = not mobile.all() and not any(np.any(frame[~mobile]) for frame in forces)
     return mobile if masked else np.ones_like(mobile)
 
 
