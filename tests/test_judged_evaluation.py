@@ -121,7 +121,8 @@ def test_relabelling_again_computes_nothing(result):
     assert CliRunner().invoke(app, command).exit_code == 0
     assert (result / "true_error.csv").read_text() == before
     assert (result / "off" / "labels.jsonl").read_text() == labels
-    other = CliRunner().invoke(app, ["relabel", str(result), "--reference", "ase.calculators.emt:EMT"])
+    other = ["relabel", str(result), "--reference", "ase.calculators.emt:EMT", "--another-reference"]
+    other = CliRunner().invoke(app, other)
     assert other.exit_code == 1
     assert "helpers.pair_potential:Reference" in other.stderr
 

@@ -182,4 +182,5 @@ def test_constraints_that_fix_no_positions_are_reported(write, caplog):
     path = write(atoms)
     with caplog.at_level(logging.WARNING, logger="spk_dt"):
         FramesInit(path).initialize_system(load([atoms]))
-    assert "FixBondLengths" in caplog.text and "FixAtoms" not in caplog.text
+    assert "FixBondLengths" in caplog.text
+    assert "FixAtoms" not in caplog.text

@@ -7,33 +7,16 @@ import ase.units
 import numpy as np
 import pytest
 import schnetpack.properties as p
-from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
+from helpers.stress_differences import stress_by_differences
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
 from spk_dt.data import TrajectoryWindows, TrajectoryWriter, load_frames
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.part_file import PartFile
-
-STRAIN = 1e-4
-
-
-def stress_by_differences(atoms: Atoms) -> np.ndarray:
-    """[3, 3] derivative of EMT's energy with respect to strain, per volume, in eV/Å^3; the database takes no part."""
-    stress = np.empty((3, 3))
-    for i, j in np.ndindex(3, 3):
-        energies = []
-        for sign in (1.0, -1.0):
-            deformation = np.eye(3)
-            deformation[i, j] += sign * STRAIN
-            strained = Atoms(atoms.numbers, atoms.positions @ deformation, cell=atoms.cell @ deformation, pbc=atoms.pbc)
-            strained.calc = EMT()
-            energies.append(strained.get_potential_energy())
-        stress[i, j] = (energies[0] - energies[1]) / (2.0 * STRAIN * atoms.get_volume())
-    return stress
 
 
 @pytest.fixture

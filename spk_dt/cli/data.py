@@ -71,12 +71,15 @@ def convert(
             "'z<3.5' (Å, first frame), or none.",
         ),
     ] = None,
+    vasp_mlff: Annotated[
+        bool, typer.Option("--vasp-mlff", help="VASP: frames of its machine-learned force field, not those ab initio.")
+    ] = False,
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
     Reads extended XYZ, .traj of ASE, vasprun.xml and OUTCAR of VASP, text dumps of LAMMPS, CP2K, MD17, HDF5 of SchNetPack's
-    MD, and dtegnn. Positions are unwrapped; velocities that are missing are recovered from the positions. If it is
-    interrupted, the same command continues.
+    MD, and dtegnn; text files also packed with gzip, bzip2 or xz. Positions are unwrapped; velocities that are missing are
+    recovered from the positions. If it is interrupted, the same command continues.
     """
     from spk_dt.trajectories.convert import convert as run
 
@@ -97,6 +100,7 @@ def convert(
                 lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
                 lammps_logs=lammps_log or [],
                 fixed=fixed,
+                vasp_mlff=vasp_mlff,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -79,6 +79,9 @@ def evaluate(
     ] = None,
     relabel_every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="Processes that relabel.")] = 1,
+    another_reference: Annotated[
+        bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
+    ] = False,
 ) -> None:
     """Simulate from frames of the data with each model, and compare with the trajectories.
 
@@ -107,6 +110,8 @@ def evaluate(
         position_unit=position_unit,
         tolerance=tolerance,
         command=sys.argv,
+        reference=reference,
+        another_reference=another_reference,
     )
     where = "along the reference" if temperature is None else "at the start frames"
     for name, one in metrics.items():
@@ -116,7 +121,7 @@ def evaluate(
         exploded = f"; {len(one['exploded'])} exploded and are left out from then on" if one["exploded"] else ""
         typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
     if reference is not None:
-        relabel(out, reference, relabel_every, processes)
+        relabel(out, reference, relabel_every, processes, another_reference)
     _draw(out)
     typer.echo(f"{out}")
 
@@ -129,6 +134,9 @@ def relabel(
     ],
     every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    another_reference: Annotated[
+        bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
+    ] = False,
 ) -> None:
     """Compute the true errors of forces and energies: the reference method at the geometries that the models have visited.
 
@@ -148,13 +156,14 @@ def relabel(
                 tasks[model] = bars.add_task(f"relabelling {model}", total=total)
             bars.update(tasks[model], completed=done)
 
-        found = true_errors(directory, reference, every, processes, show)
+        found = true_errors(directory, reference, every, processes, show, another_reference)
     for name, one in found.items():
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
         failures = list(one["labels"]["failures"].values())
         failed = f"; {len(failures)} could not be relabelled, the first: {failures[0]}" if failures else ""
         energy = ", at most ".join(map(format_number, one["energy"].values()))
         typer.echo(f"{name}: true error at visited geometries: forces {errors} eV/Å, energy {energy} meV/atom{failed}")
+    typer.echo("reference: " + next(iter(found.values()))["reference_check"]["message"])
     _draw(directory)
 
 

@@ -8,6 +8,7 @@ The folder that is written:
     force_error.csv          force error along the reference trajectory, mean over start frames, for each time step
     force_error_by_start.csv the same for each start frame
     metrics.json             numbers for each model, see `all_metrics`
+    reference_check.json     whether the reference method is that of the data (`spk_dt.evaluation.reference`)
     distributions.json       h(r) and g(r) of each model and of the reference, `spk_dt.evaluation.distributions`
     true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`),
                              true_error_by_start.csv, and of energies true_energy_error_by_start.csv
@@ -31,6 +32,7 @@ from spk_dt.evaluation.bonds import TOLERANCE_ANG
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.judge import judge, mean_distributions
 from spk_dt.evaluation.output import settings, without_nan, write_curves
+from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
@@ -108,6 +110,8 @@ def evaluate(
     position_unit: str = "Angstrom",
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
+    reference: str | None = None,
+    another_reference: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
 
@@ -127,6 +131,9 @@ def evaluate(
         position_unit: unit of length of all models, a name of ase.units or a number in Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
+        reference: reference method with which `spk_dt.evaluation.true_error` will relabel: compared with the data before
+            anything is simulated.
+        another_reference: whether it may be another method than that of the data.
 
     Returns:
         metrics of each model, as in ``metrics.json``.
@@ -135,7 +142,7 @@ def evaluate(
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if data or a model are not there.
         ValueError: if a model does not agree with the reference at frames of the data, most likely because of its units, or
-            an option does not fit the data.
+            an option does not fit the data, or the reference method is not that of the data.
     """
     out, protocol = Path(out), protocol or Protocol()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -147,6 +154,10 @@ def evaluate(
         starts = spread_continuations(partition, number, starts_per_trajectory, 0 if thermostat else protocol.steps)
         several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
         checked = spread_continuations(partition, number, several, steps=0)
+        names = [one.trajectory for one in starts]
+        check = (
+            None if reference is None else compare_reference(database, names, reference, another_reference, str(data))
+        )
     if thermostat:
         starts = [replace(one, following=0) for one in starts]
     else:
@@ -166,6 +177,8 @@ def evaluate(
         "command": list(command),
     }
     (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
+    if check is not None:
+        write_check(out, check)
     ase.io.write(out / "start.traj", [one.start for one in starts])
     found = [
         _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance) for name, file in models.items()

@@ -34,6 +34,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from spk_dt.evaluation.output import write_table
+from spk_dt.evaluation.reference import check_of_evaluation
 from spk_dt.evaluation.results import Results, read_results
 from spk_dt.labels.relabel import Labels, relabel
 
@@ -66,6 +67,7 @@ def true_errors(
     every: int = 50,
     n_processes: int = 1,
     progress: Progress | None = None,
+    another_reference: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Relabel the geometries that all models of an evaluation have visited, and write what forces and energies are off by.
 
@@ -80,21 +82,24 @@ def true_errors(
         every: relabel every so many steps, the start frame included.
         n_processes: number of processes.
         progress: called after each geometry.
+        another_reference: whether `reference` may be another method than that of the data.
 
     Returns:
         for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
         in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts; and under
-        ``energy`` the mean and largest absolute error of the energy since the start, meV per atom.
+        ``energy`` the mean and largest absolute error of the energy since the start, meV per atom; under
+        ``reference_check`` whether `reference` is the method of the data.
 
     Raises:
         FileNotFoundError: if the folder is not that of an evaluation.
-        ValueError: if `every` is not positive, labels of another reference method are there, or the reference method fails
-            at a start frame.
+        ValueError: if `every` is not positive, labels of another reference method are there, the reference method is not
+            that of the data, or it fails at a start frame.
     """
     if every < 1:
         raise ValueError(f"every={every}: geometries are relabelled at every so many steps, at least 1.")
     directory = Path(directory)
     results = read_results(directory)
+    check = check_of_evaluation(results, reference, another_reference)
     rows, by_start, of_energy, found = [], [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
@@ -110,7 +115,13 @@ def true_errors(
         energies = list(_energy_rows(results, visited, labels))
         of_energy += [{"model": model, **row} for row in energies]
         summary = {**_summary(errors), "energy": _energy_summary(energies)}
-        found[model] = {"reference": reference, "every": every, **summary, "labels": labels.as_dict()}
+        found[model] = {
+            "reference": reference,
+            "reference_check": check,
+            "every": every,
+            **summary,
+            "labels": labels.as_dict(),
+        }
     write_table(directory / "true_error.csv", ["model", "step", "time_fs", "element", "mae", "std"], rows)
     write_table(
         directory / "true_error_by_start.csv", ["model", "start", "step", "time_fs", "element", "mae"], by_start

@@ -34,6 +34,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from spk_dt.labels.calculator import reference_calculator
+from spk_dt.labels.reference_check import check_reference
 from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["Progress", "Recipe", "generate", "place_molecule", "surface"]
@@ -114,8 +115,8 @@ def generate(
 
     Raises:
         FileExistsError: if `path` exists; before anything is computed.
-        ValueError: if the folder holds pieces made with other settings, another process is at work in it, or an argument
-            makes no sense.
+        ValueError: if the folder holds pieces made with other settings, or by another method of the same name, another
+            process is at work in it, or an argument makes no sense.
         ImportError: if the package of the reference calculator is not installed.
     """
     recipe = recipe or Recipe()
@@ -131,6 +132,7 @@ def generate(
         raise ValueError(f"another process makes trajectories in '{folder}'; wait for it, or choose another name.")
     try:
         _check_settings(folder, {**asdict(recipe), "seed": seed, "reference": reference})
+        _check_method(folder, names, reference)
         pieces = _Pieces(folder, recipe, seed, reference, progress or _silent)
         state = pieces.get("relaxed", pieces.relaxed)[-1]
         for i, name in enumerate(names, start=1):
@@ -307,6 +309,20 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
             f"'{folder}' holds pieces made with {before}, but now {now} is asked for. Ask for the same to continue, or "
             "choose another name for the database, or remove the folder."
         )
+
+
+def _check_method(folder: Path, names: list[str], reference: str) -> None:
+    """Compute frames of the pieces again before more are made: a name may have come to stand for another method."""
+    made = [name for name in names if (folder / f"{name}.traj").exists()]
+    if not made or len(made) == len(names):
+        return
+    frames = []
+    for name in made:
+        with ase.io.Trajectory(folder / f"{name}.traj") as file:
+            for index in {0, len(file) - 1}:
+                frames.append(file[index])
+                frames[-1].info |= {"trajectory": name, "frame": index}
+    check_reference(frames, reference, str(folder), way_out="choose another name for the database", name="reference")
 
 
 def _silent(piece: str, done: int, total: int) -> None:

@@ -37,11 +37,13 @@ class Labelling:
 
     Args:
         reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`. It must be the one that the
-            data were made with: before the training a frame of the data is computed with it and compared.
+            data were made with: before the training a few frames of the data are computed with it and compared.
         n_labels: states of a round that are labelled.
         max_force: eV/Å; a simulation that has come to a state in which a component of a reference force is larger starts
             again, and the state is left out.
         n_processes: processes that run the reference method.
+        another_reference: take a reference that is not the method of the data, with a warning; its labels contradict
+            the data.
 
     Raises:
         ValueError: if a number is not positive.
@@ -51,6 +53,7 @@ class Labelling:
     n_labels: int = 20
     max_force: float = 30.0
     n_processes: int = 1
+    another_reference: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.labels.calculator import reference_calculator
-from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
 from spk_dt.training.labelling import Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
@@ -150,7 +151,7 @@ class OnPolicyLabels(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the reference method with the data, and read the rounds that are done."""
-        check_reference(_data(trainer), self.labels.reference, self.folder / "training_frame.jsonl")
+        self._check_reference(_data(trainer), pl_module)
         for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
             _data(trainer).add_training_frames(path)
 
@@ -186,6 +187,29 @@ class OnPolicyLabels(Callback):
         if _OLD_CLASS in states and self.state_key not in states:
             log.info("on-policy labels: the state of %s in the checkpoint is taken over", _OLD_CLASS)
             states[self.state_key] = states[_OLD_CLASS]
+
+    def _check_reference(self, datamodule: TrajectoryDataModule, task: Any) -> None:
+        """Compare the reference method with training frames, and refuse another one."""
+        frames, training = datamodule.frames, np.sort(datamodule.train_idx)
+        inside = [(one, training[np.isin(training, one.frames)] - one.start) for one in frames.trajectories]
+        in_loss = [
+            f"task.outputs.{i}.loss_weight=0"
+            for i, one in enumerate(task.outputs)
+            if one.target_property == properties.energy and one.loss_weight != 0.0
+        ]
+        way_out = "use this one on purpose with callbacks.on_policy.labels.another_reference=true"
+        if in_loss:
+            way_out += f"; if it is the zero of energy alone, train on forces only ({' '.join(in_loss)})"
+        check_reference(
+            frames_to_choose_from(frames.source, [(one, found.tolist()) for one, found in inside if len(found)]),
+            self.labels.reference,
+            frames.source,
+            self.folder / "training_frame.jsonl",
+            another=self.labels.another_reference,
+            energies=bool(in_loss),
+            way_out=way_out,
+            name="callbacks.on_policy.labels.reference",
+        )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.db"

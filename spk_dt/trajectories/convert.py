@@ -24,6 +24,7 @@ from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWrite
 from spk_dt.trajectories.fixed_atoms import FixedSelection
 from spk_dt.trajectories.held import Held
 from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
+from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.unwrapping import checked_frames
 from spk_dt.trajectories.velocities import recover_velocities
 
@@ -66,6 +67,7 @@ def convert(
     lammps_elements: Sequence[str] | None = None,
     lammps_logs: Sequence[str | Path] = (),
     fixed: str | None = None,
+    vasp_mlff: bool = False,
     progress: Progress | None = None,
 ) -> list[Converted]:
     """Write the trajectories of files to a database.
@@ -89,6 +91,7 @@ def convert(
         lammps_logs: log of each LAMMPS dump, in the order of the dumps.
         fixed: atoms that the simulations held fixed, see `spk_dt.trajectories.fixed_atoms.FixedSelection`, whatever the
             files say; None takes what they say.
+        vasp_mlff: take the frames of VASP's machine-learned force field, not those ab initio.
         progress: called after each frame.
 
     Returns:
@@ -109,6 +112,7 @@ def convert(
         "lammps_elements": None if lammps_elements is None else list(lammps_elements),
         "save_every": save_every,
         "recover_velocities": recover_velocities or None,
+        "vasp_mlff": vasp_mlff or None,
     }
     if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
         raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
@@ -271,8 +275,9 @@ def _write(
     progress: Progress,
 ) -> Converted:
     """Write one trajectory."""
-    seen, raw = _Seen(), job.raw
-    source = f"'{raw.files[0]}'" + ("" if raw.name == raw.files[0].stem else f" ({raw.name})")
+    raw = job.raw
+    seen = _Seen(notes=list(raw.notes))
+    source = f"'{raw.files[0]}'" + ("" if raw.name == plain_name(raw.files[0]).stem else f" ({raw.name})")
     held = Held(raw, job.fixed, source)
     frames = held.watched(checked_frames(_frames(raw, seen, drop_incomplete), source))
     first = next(frames, None)

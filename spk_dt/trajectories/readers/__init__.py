@@ -19,6 +19,7 @@ from spk_dt.trajectories.readers import (
     vasp_xml,
 )
 from spk_dt.trajectories.readers.base import RawTrajectory, Reader
+from spk_dt.trajectories.readers.compressed import SUFFIXES, open_binary
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 
 __all__ = ["READERS", "IncompleteFrameError", "RawTrajectory", "Reader", "find_reader", "options_of"]
@@ -42,7 +43,7 @@ def find_reader(path: Path) -> ModuleType:
 
     Raises:
         FileNotFoundError: if it does not exist.
-        ValueError: if it cannot be read, or no reader recognises it; names the remedy.
+        ValueError: if it cannot be read or unpacked, or no reader recognises it; names the remedy.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no '{path}'.")
@@ -53,6 +54,9 @@ def find_reader(path: Path) -> ModuleType:
             raise ValueError(f"'{path}' cannot be read: {error.strerror}.") from None
         if path.stat().st_size == 0:
             raise ValueError(f"'{path}' is empty.")
+        if path.suffix.lower() in SUFFIXES:
+            with open_binary(path) as file:
+                file.read(1)  # what cannot be unpacked is told as that, not as of unknown format
     for reader in READERS:
         if reader.recognises(path):
             return reader

@@ -32,6 +32,7 @@ class RawTrajectory:
         mobile: finds out what the simulation holds fixed, [n_atoms, 3] false or None, where this is said once for all
             frames; it raises ValueError if that cannot be told. Frames that say it themselves have constraints of ASE
             (`spk_dt.trajectories.fixed_atoms`).
+        notes: what its user should know, such as what was left out.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RawTrajectory:
     n_frames: int | None = None
     inner_steps: int | None = None
     mobile: Callable[[], np.ndarray | None] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

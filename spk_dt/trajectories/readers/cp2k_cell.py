@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from spk_dt.trajectories.readers.compressed import plain_or_packed
+from spk_dt.trajectories.readers.cp2k_files import printed_name
 from spk_dt.trajectories.readers.cp2k_input import RunInput
+from spk_dt.trajectories.readers.text import open_text
 
 __all__ = ["cell_of"]
 
@@ -16,6 +19,10 @@ _SAY_CELL = (
     "with the line '0 0.0 Ax Ay Az Bx By Bz Cx Cy Cz' in Å; for a molecule without a cell, an input with "
     "&FORCE_EVAL &SUBSYS &CELL and PERIODIC NONE"
 )
+
+
+#: what names of ensembles begin with in which the cell changes
+_VARIABLE_CELL = ("NPT", "NPE", "MSST", "HYDROSTATICSHOCK")
 
 
 def cell_of(
@@ -34,13 +41,24 @@ def cell_of(
         the cell ([3, 3] Å; by step if it changes; None without), where it is periodic, and the files that say so.
 
     Raises:
-        ValueError: if the cell is not known, or not at all steps.
+        ValueError: if the cell is not known, or not at all steps; or if the ensemble changes it, and no file says how.
     """
     pbc = run_input.pbc if run_input is not None else (True, True, True)
     said = (run_input.file,) if run_input is not None else ()
-    file = folder / f"{project}-{number}.cell"
+    filename = run_input.filenames.get("CELL") if run_input is not None else None
+    name = printed_name(run_input.project if run_input and filename else project, filename, f"-{number}.cell")
+    file = plain_or_packed(folder / name)
     if not any(pbc):
         return None, pbc, said
+    changes = run_input is not None and run_input.ensemble.startswith(_VARIABLE_CELL)
+    if changes and run_input is not None and not file.is_file():
+        others = ", ".join(path.name for path in sorted(folder.glob("*.cell*")))
+        raise ValueError(
+            f"ENSEMBLE {run_input.ensemble} of '{run_input.file}' changes the cell, and no file says how: there is no "
+            f"'{file}'. "
+            + (f"If {others} is of this run, give it that name; otherwise print it" if others else "Print it")
+            + " with &MOTION &PRINT &CELL (&EACH MD 1), or with FORMAT EXTXYZ in &TRAJECTORY, and run again."
+        )
     if not file.is_file():
         if run_input is None or run_input.cell is None:
             where = f"'{folder / project}-pos-{number}.xyz'"
@@ -55,7 +73,7 @@ def cell_of(
             *(file, project, number),
         )
     cells = {}
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with open_text(file) as lines:
         for line_number, line in enumerate(lines, 1):
             words = line.split()
             if not words or words[0].startswith("#"):
@@ -73,7 +91,7 @@ def cell_of(
     if not cells:
         raise ValueError(f"'{file}' holds no cell. {_SAY_CELL.format(project=project, number=number)}.")
     values = np.array(list(cells.values()))
-    if np.ptp(values, axis=0).max() < 1e-8:
+    if np.ptp(values, axis=0).max() < 1e-8 and not changes:
         return values[0], pbc, (file, *said)
     missing = [int(one) for one in step if int(one) not in cells]
     if missing:

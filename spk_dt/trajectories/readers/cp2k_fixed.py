@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spk_dt.trajectories.readers.text import open_text
+
 __all__ = ["fixed_atoms"]
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
@@ -60,7 +62,9 @@ def _sections(path: Path) -> Iterator[list[tuple[str, list[str]]]]:
     """Keywords and values of each section FIXED_ATOMS that is switched on."""
     sections: list[str] = []
     found: list[tuple[str, list[str]]] = []
-    for line in re.sub(r"\\[ \t]*\r?\n", " ", path.read_text(encoding="utf-8", errors="replace")).splitlines():
+    with open_text(path) as lines:
+        text = re.sub(r"\\[ \t]*\n", " ", lines.read())
+    for line in text.splitlines():
         words = re.split(r"[!#]", line, maxsplit=1)[0].split()
         inside = sections == ["MOTION", "CONSTRAINT", "FIXED_ATOMS"]
         if not words or words[0].startswith("@"):  # of the preprocessor

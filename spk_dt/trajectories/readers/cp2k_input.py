@@ -1,6 +1,7 @@
-"""What a CP2K input or restart file says about a trajectory: the cell, and the units of the printed files.
+"""What a CP2K input or restart file says about a trajectory: cell, ensemble, masses, names and units of the printed files.
 
-Sections and keywords are those of https://manual.cp2k.org: ``&FORCE_EVAL &SUBSYS &CELL`` and ``&MOTION &PRINT``.
+Sections and keywords are those of https://manual.cp2k.org: ``&FORCE_EVAL &SUBSYS`` with ``&CELL``, ``&KIND`` and
+``&COORD``, and ``&MOTION`` with ``&MD`` and ``&PRINT``.
 """
 
 import re
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import ase.units
 import numpy as np
+from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
+
+from spk_dt.trajectories.readers.compressed import plain_name, plain_or_packed
+from spk_dt.trajectories.readers.cp2k_kinds import Kind
+from spk_dt.trajectories.readers.text import open_text
 
 __all__ = ["DEFAULT_UNITS", "PrintedUnits", "RunInput", "find_input", "read_input", "unit_factor"]
 
@@ -36,6 +42,11 @@ _UNITS = {
 
 PrintedUnits = dict[str, str]
 
+#: names that CP2K's keyword MASS of &KIND has beside
+_MASS_NAMES = {"ATOMIC_MASS": "MASS", "ATOMIC_WEIGHT": "MASS", "WEIGHT": "MASS"}
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
+
 
 @dataclass(frozen=True)
 class RunInput:
@@ -48,6 +59,10 @@ class RunInput:
         problem: why the cell is not understood.
         pbc: [3] whether it is periodic.
         units: units of the printed files, by print key.
+        filenames: FILENAME of the printed files, by print key, where it is said.
+        ensemble: ENSEMBLE of &MD, empty if it is not said.
+        kinds: kinds of atoms, by name in capitals.
+        coordinates: names of the kinds of the atoms under &COORD, in order.
     """
 
     file: Path
@@ -56,6 +71,10 @@ class RunInput:
     problem: str | None = None
     pbc: tuple[bool, bool, bool] = (True, True, True)
     units: PrintedUnits = field(default_factory=lambda: dict(DEFAULT_UNITS))
+    filenames: dict[str, str] = field(default_factory=dict)
+    ensemble: str = ""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    coordinates: tuple[str, ...] = ()
 
 
 def unit_factor(unit: str, source: str) -> float:
@@ -86,10 +105,10 @@ def find_input(folder: Path, project: str, number: str) -> RunInput | None:
     Raises:
         ValueError: if the file found is not understood, or there are several that say different things.
     """
-    restart = folder / f"{project}-{number}.restart"
+    restart = plain_or_packed(folder / f"{project}-{number}.restart")
     if restart.is_file():
         return read_input(restart)
-    inputs = [read_input(path) for path in sorted(folder.glob("*.inp"))]
+    inputs = [read_input(path) for path in sorted(folder.glob("*.inp*")) if plain_name(path).suffix == ".inp"]
     matching = [one for one in inputs if one.project == project] or inputs
     for other in matching[1:]:
         differing = " and ".join(name for name, value in _said(matching[0]).items() if value != _said(other)[name])
@@ -104,7 +123,10 @@ def find_input(folder: Path, project: str, number: str) -> RunInput | None:
 def _said(one: RunInput) -> dict[str, object]:
     """What a trajectory takes from an input."""
     cell = None if one.cell is None else one.cell.round(6).tolist()
-    return {"cell": cell, "PERIODIC": one.pbc, "units": [unit.upper() for unit in one.units.values()]}
+    masses = {name: (kind.element, kind.mass) for name, kind in one.kinds.items() if kind.mass is not None}
+    units = [unit.upper() for unit in one.units.values()]
+    said = {"cell": cell, "PERIODIC": one.pbc, "units": units, "ENSEMBLE": one.ensemble, "MASS": masses}
+    return said | {"FILENAME": one.filenames}
 
 
 def read_input(path: Path) -> RunInput:
@@ -115,35 +137,82 @@ def read_input(path: Path) -> RunInput:
     """
     found: dict[str, list[str]] = {}
     cell, problem = None, None
-    project, units = "PROJECT", dict(DEFAULT_UNITS)
-    for sections, keyword, values in _statements(path):
+    project, units, filenames, ensemble = "PROJECT", dict(DEFAULT_UNITS), {}, ""
+    kinds: dict[str, dict[str, str]] = {}
+    coordinates = []
+    for sections, name, keyword, values in _statements(path):
+        section = sections[-1] if sections else ""
         if sections == ("GLOBAL",) and keyword in ("PROJECT", "PROJECT_NAME") and values:
             project = values[0].strip("\"'")
-        elif sections[:1] == ("FORCE_EVAL",) and sections[1:] == ("SUBSYS", "CELL"):
+        elif sections == ("FORCE_EVAL", "SUBSYS", "CELL"):
             if found.setdefault(keyword, values) != values:
                 problem = f"&CELL of '{path}' has {keyword} twice, and differently."
-        elif sections[:2] == ("MOTION", "PRINT") and len(sections) == 3 and sections[2] in units and keyword == "UNIT":
-            units[sections[2]] = "".join(values).strip("[]\"'")
+        elif sections == ("FORCE_EVAL", "SUBSYS", "KIND"):
+            kind = kinds.setdefault(name.upper(), {"NAME": name})
+            if values:
+                kind[_MASS_NAMES.get(keyword, keyword)] = values[-1]
+        elif sections == ("FORCE_EVAL", "SUBSYS", "COORD") and len(values) >= 3:
+            coordinates.append(keyword.capitalize())
+        elif sections == ("MOTION", "MD") and keyword == "ENSEMBLE" and values:
+            ensemble = values[0].upper()
+        elif sections[:2] == ("MOTION", "PRINT") and len(sections) == 3 and values:
+            if section in units and keyword == "UNIT":
+                units[section] = "".join(values).strip("[]\"'")
+            elif keyword == "FILENAME":
+                filenames[section] = values[0].strip("\"'")
     if problem is None:
         try:
             cell = _cell(found)
         except ValueError as error:
             problem = f"&CELL of '{path}' is not understood ({error})."
-    return RunInput(path, project, cell, problem, _periodic(found, path), units)
+    return RunInput(
+        path,
+        project,
+        cell,
+        problem,
+        _periodic(found, path),
+        units,
+        filenames,
+        ensemble,
+        {name: _kind(said, path) for name, said in kinds.items()},
+        tuple(coordinates),
+    )
 
 
-def _statements(path: Path) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
-    """Enclosing sections, keyword and values of each keyword of an input file; names in capitals."""
-    sections: list[str] = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
+def _kind(said: dict[str, str], path: Path) -> Kind:
+    """A kind of atoms; its element is said, or is what the name begins with."""
+    name = said["NAME"]
+    symbols = [text.capitalize() for text in (said.get("ELEMENT", ""), name[:2], name[:1])]
+    try:
+        mass = float(said["MASS"].upper().replace("D", "E")) if "MASS" in said else None
+    except ValueError:
+        mass = np.nan
+    if mass is not None and not 0.0 < mass < 1e4:
+        raise ValueError(f"'{path}' has MASS {said['MASS']} in &KIND {name}, which is not a positive number.")
+    return Kind(name, next((symbol for symbol in symbols if symbol in atomic_numbers), None), mass)
+
+
+def _statements(path: Path) -> Iterator[tuple[tuple[str, ...], str, str, list[str]]]:
+    """Enclosing sections, parameter of the innermost, keyword and values of each keyword; names in capitals.
+
+    Of the preprocessor, variables (``@SET NAME VALUE``, ``${NAME}``) are replaced.
+    """
+    sections: list[tuple[str, str]] = []
+    variables: dict[str, str] = {}
+    with open_text(path) as lines:
         for line in lines:
-            words = re.split(r"[!#]", line, maxsplit=1)[0].split()
-            if not words or words[0].startswith("@"):  # of the preprocessor
+            text = _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), line)
+            words = re.split(r"[!#]", text, maxsplit=1)[0].split()
+            if not words:
                 continue
-            if not words[0].startswith("&"):
-                yield tuple(sections), words[0].upper(), words[1:]
+            if words[0].startswith("@"):
+                if words[0].upper() == "@SET" and len(words) > 2:
+                    variables[words[1]] = " ".join(words[2:])
+            elif not words[0].startswith("&"):
+                parameter = sections[-1][1] if sections else ""
+                yield tuple(name for name, _ in sections), parameter, words[0].upper(), words[1:]
             elif words[0].upper() != "&END":
-                sections.append(words[0][1:].upper())
+                sections.append((words[0][1:].upper(), " ".join(words[1:2])))
             elif sections:
                 sections.pop()
 

@@ -20,7 +20,9 @@ from ase.io.extxyz import key_val_str_to_dict
 
 from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.readers.base import RawTrajectory
+from spk_dt.trajectories.readers.compressed import largest_size, plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.pressure import nine_components, stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
@@ -61,7 +63,7 @@ def recognises(path: Path) -> bool:
     lines = beginning(path)
     if len(lines) < 2 or not lines[0].strip().isdigit():
         return False
-    return path.suffix.lower() in (".xyz", ".extxyz") or "Properties=" in lines[1]
+    return plain_name(path).suffix.lower() in (".xyz", ".extxyz") or "Properties=" in lines[1]
 
 
 def read(path: Path, **options: Any) -> list[RawTrajectory]:
@@ -95,7 +97,7 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
         raise ValueError(f"'{path}', frame 1: time_fs={times[1]:g} is not later than {times[0]:g} of frame 0.")
     return [
         RawTrajectory(
-            name=path.stem,
+            name=plain_name(path).stem,
             files=(path,),
             frames=partial(_frames, path, columns, interval_fs),
             timestep_fs=interval_fs,
@@ -154,7 +156,7 @@ def _n_atoms(header: str, path: Path, index: int, before: int | None) -> int:
             f"'{path}', frame {index}: it has {n_atoms} atoms, the first frame has {before}. Frames of a trajectory "
             "are of the same atoms; convert each trajectory as a file of its own."
         )
-    if not 0 < n_atoms <= path.stat().st_size:
+    if not 0 < n_atoms <= largest_size(path):
         raise ValueError(f"'{path}', frame {index}: a number of atoms of {n_atoms} cannot be; the file is damaged.")
     return n_atoms
 
@@ -163,7 +165,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     """A frame from its comment and the lines of its atoms."""
     where = f"'{path}', frame {index}"
     try:
-        info = key_val_str_to_dict(lines[0])
+        info = key_val_str_to_dict(nine_components(lines[0]))
         table, width = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")))
     except Exception as error:  # whatever a damaged line leads to
         raise ValueError(f"{where}: its comment line cannot be understood ({error}).") from None
@@ -187,7 +189,8 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
             atoms.set_masses(column(name, 1)[:, 0])
     results: dict[str, Any] = {"forces": column(_forces_key(columns, info, table, where), 3)}
     results |= _energies(columns, info, table, where)
-    results |= {name: np.asarray(info[name]) for name in ("stress", "dipole") if name in info}
+    results |= {name: np.asarray(info[name]) for name in ("dipole",) if name in info}
+    results |= stress_or_virial(info, atoms, where)
     for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"
         if name in table:
             values = column(name, table[name][1])

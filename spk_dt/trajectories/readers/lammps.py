@@ -3,6 +3,10 @@
 https://docs.lammps.org/dump.html. Positions may be plain (``x``), scaled (``xs``) or unwrapped (``xu``, ``xsu``); atoms are
 put in the order of their ``id``. The step of each frame is in the dump, so the number of steps between two frames is known,
 and with the time step of the log, or the time in the dump (``dump_modify time yes``), the time between them.
+
+Masses are those of the column ``mass``, or of the commands ``mass`` in the log. The stress comes from the pressure
+tensor of the log, from which the part of the momenta is taken; so it needs velocities in the dump, and is left out
+without them, for boxes that are not periodic, and for general triclinic ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +21,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
 from spk_dt.trajectories.readers.base import RawTrajectory
+from spk_dt.trajectories.readers.compressed import largest_size, plain_name, plain_or_packed
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.lammps_log import LammpsLog, read_lammps_log
+from spk_dt.trajectories.readers.pressure import without_momenta
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 
 __all__ = ["OPTIONS", "UNITS", "read", "recognises"]
@@ -31,6 +37,9 @@ _KCAL_PER_MOL = ase.units.kcal / ase.units.mol
 #: styles of units: that of energy in eV, of time in fs; velocities are in Å per it
 UNITS = {"metal": (1.0, 1000.0), "real": (_KCAL_PER_MOL, 1.0)}
 
+#: unit of pressure in eV/Å^3, by style
+_PRESSURE = {"metal": ase.units.bar, "real": 1.01325 * ase.units.bar}
+
 
 @dataclass(frozen=True)
 class _Snapshot:
@@ -42,6 +51,7 @@ class _Snapshot:
     cell: np.ndarray  # [3, 3]
     origin: np.ndarray  # [3]
     pbc: list[bool]
+    general: bool  # whether the box is general triclinic
     columns: list[str]
     rows: list[list[str]]
 
@@ -71,7 +81,7 @@ def read(
         FileNotFoundError: if the log does not exist.
     """
     if lammps_log is None:
-        beside = path.with_name("log.lammps")
+        beside = plain_or_packed(path.with_name("log.lammps"))
         raise ValueError(
             f"'{path}' is a dump of LAMMPS, which has no energies. Give the log of the same run, with thermodynamic "
             f"output at every step of the dump: --lammps-log {beside if beside.exists() else 'log.lammps'}"
@@ -101,7 +111,7 @@ def read(
     lines = len(first.rows) + 9 + (0 if first.time is None else 2)
     return [
         RawTrajectory(
-            name=path.stem,
+            name=plain_name(path).stem,
             files=(path, log.path),
             frames=partial(_frames, path, style, lammps_elements, log, stride),
             timestep_fs=None if interval is None else interval * UNITS[style][1],
@@ -177,12 +187,28 @@ def _atoms(
     )
     if "mass" in columns:
         atoms.set_masses(table(["mass"])[:, 0])
+    elif log.masses and "type" in columns:
+        standard = atoms.get_masses()
+        types = [row[columns["type"]] for row in snapshot.rows]
+        atoms.set_masses(
+            [log.masses.get(kind, log.masses.get("*", m)) for kind, m in zip(types, standard, strict=True)]
+        )
     if {"vx", "vy", "vz"} <= set(columns):
         atoms.set_velocities(table(["vx", "vy", "vz"]) / (time_unit * ase.units.fs))
     forces = table(["fx", "fy", "fz"])[order] * energy_unit
     atoms = atoms[order]
-    atoms.calc = SinglePointCalculator(atoms, energy=log.energy(snapshot.step, where) * energy_unit, forces=forces)
+    results = {"energy": log.energy(snapshot.step, where) * energy_unit, "forces": forces}
+    pressure = log.pressure(snapshot.step)
+    if pressure is not None and atoms.has("momenta") and atoms.pbc.all() and not snapshot.general:
+        results["stress"] = _stress(atoms, pressure * _PRESSURE[style])
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
+
+
+def _stress(atoms: Atoms, pressure: np.ndarray) -> np.ndarray:
+    """[6] stress in the order and sign of ASE, from Pxx, Pyy, Pzz, Pxy, Pxz, Pyz with the part of the momenta, eV/Å^3."""
+    xx, yy, zz, xy, xz, yz = pressure
+    return without_momenta(atoms, np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
 
 
 def _numbers(snapshot: _Snapshot, columns: dict[str, int], elements: Sequence[str] | None, where: str) -> list[int]:
@@ -251,7 +277,7 @@ def _snapshots(path: Path) -> Iterator[_Snapshot]:
                     items[name] = following_lines(file, 1, path, index)[0].strip()
             units = items.get("UNITS", units)
             n_atoms = _whole(items, "NUMBER OF ATOMS", path, index)
-            if not 0 < n_atoms <= path.stat().st_size or n_before not in (None, n_atoms):
+            if not 0 < n_atoms <= largest_size(path) or n_before not in (None, n_atoms):
                 raise ValueError(
                     f"'{path}', frame {index}: it has {n_atoms} atoms, the first frame has "
                     f"{n_before or 'another number'}. "
@@ -266,8 +292,9 @@ def _snapshots(path: Path) -> Iterator[_Snapshot]:
                 )
             time = floats([[items["TIME"]]], path, index)[0, 0] if "TIME" in items else None
             cell, origin, pbc = _box(items.get("BOX", ""), bounds, path, index)
+            general = len(bounds[0].split()) == 4
             step = _whole(items, "TIMESTEP", path, index)
-            yield _Snapshot(step, time, units, cell, origin, pbc, columns, rows)
+            yield _Snapshot(step, time, units, cell, origin, pbc, general, columns, rows)
             index += 1
 
 

@@ -1,14 +1,17 @@
-"""What a ``log.lammps`` says of a run: potential energy at each step, style of units, time step.
+"""What a ``log.lammps`` says of a run: potential energy and pressure at each step, style of units, time step, masses.
 
-The energies are those of the thermodynamic output in its usual form of one line a step: PotEng (``thermo_style custom step
-pe``), or else E_pair + E_mol (``thermo_style one``). These add up to PotEng but for the energies of fixes, which it has
-where ``fix_modify energy yes`` says so.
+The energies are those of the thermodynamic output, with one line a step (``thermo_style one``, ``custom``), with several
+(``multi``), or as YAML: PotEng, or else E_pair + E_mol. These add up to PotEng but for the energies of fixes, which it has
+where ``fix_modify energy yes`` says so. The pressure is Pxx, Pyy, Pzz, Pxy, Pxz, Pyz (``thermo_style custom ... pxx
+pyy pzz pxy pxz pyz``), the tensor with the part of the momenta.
 https://docs.lammps.org/thermo_style.html
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -20,6 +23,13 @@ _UNITS = re.compile(r"^\s*(?:Unit style\s*:|units)\s+(\w+)\s*$")
 _STEP = re.compile(r"^\s*(?:Time step\s*:|timestep)\s+([-+.\deE]+)\s*$")
 _ATOMS = re.compile(r"^Loop time of .* with (\d+) atoms")
 _NORMALISED = re.compile(r"^\s*thermo_modify\b.*\bnorm\s+(?:yes|on|true)\b")
+_MASS = re.compile(r"^\s*mass\s+(\S+)\s+(\S+)")
+_MULTI = re.compile(r"^-+\s+Step\s+(\d+)\s+-+\s")
+_TERM = re.compile(r"(\S+)\s*=\s*(\S+)")
+_YAML_NAMES = re.compile(r"^keywords:\s*\[(.*)\]\s*$")
+_YAML_ROW = re.compile(r"^\s*- \[(.*)\]\s*$")
+
+_PRESSURE = ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class LammpsLog:
         path: the file.
         steps: [n] steps with thermodynamic output, ascending.
         energies: [n] potential energy at them, in the unit of the style.
+        pressures: [n, 6] Pxx, Pyy, Pzz, Pxy, Pxz, Pyz at them, in the unit of the style, nan where they are not there.
+        masses: mass by type, as the commands ``mass`` say.
         units: style of units, None if it is not said.
         timestep: time step in the unit of the style, None if it is not said, or changes.
         n_atoms: number of atoms, None if no run was completed.
@@ -38,6 +50,8 @@ class LammpsLog:
     path: Path
     steps: np.ndarray
     energies: np.ndarray
+    pressures: np.ndarray
+    masses: dict[str, float]
     units: str | None
     timestep: float | None
     n_atoms: int | None
@@ -48,20 +62,29 @@ class LammpsLog:
         Raises:
             ValueError: if there is none, or there are several that differ; `where` names the frame.
         """
-        first, last = np.searchsorted(self.steps, step, "left"), np.searchsorted(self.steps, step, "right")
-        if first == last:
+        rows = self._rows(step)
+        if len(rows) == 0:
             raise ValueError(
                 f"{where}: '{self.path}' has no energy of step {step}. Its thermodynamic output must contain every "
                 "step of the dump: in LAMMPS, set thermo to the same interval as dump, or give the log that belongs "
                 "to the dump."
             )
-        if np.ptp(self.energies[first:last]) > 1e-6 * abs(self.energies[first]):
-            found = ", ".join(f"{energy:g}" for energy in self.energies[first:last])
+        energies = self.energies[rows]
+        if np.ptp(energies) > 1e-6 * abs(energies[0]):
+            found = ", ".join(f"{energy:g}" for energy in energies)
             raise ValueError(
                 f"{where}: '{self.path}' has several energies of step {step} ({found}), of several runs. Cut the log, "
                 "so that it has only the run of the dump."
             )
-        return float(self.energies[last - 1])
+        return float(energies[-1])
+
+    def pressure(self, step: int) -> np.ndarray | None:
+        """Pressure tensor at a step, [6] as in `pressures`; None if it is not there."""
+        found = self.pressures[self._rows(step)]
+        return found[-1] if len(found) and np.isfinite(found[-1]).all() else None
+
+    def _rows(self, step: int) -> range:
+        return range(int(np.searchsorted(self.steps, step, "left")), int(np.searchsorted(self.steps, step, "right")))
 
 
 def read_lammps_log(path: Path) -> LammpsLog:
@@ -73,54 +96,76 @@ def read_lammps_log(path: Path) -> LammpsLog:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no LAMMPS log '{path}'.")
-    steps: list[int] = []
-    energies: list[float] = []
+    rows: list[tuple[int, float, list[float]]] = []
     units, timesteps, n_atoms = set(), set(), set()
-    columns: list[str] = []
-    terms: list[int] = []
+    masses: dict[str, float] = {}
     with open_text(path) as file:
-        for line in file:
-            words = line.split()
-            if "Step" in words and not any(word.isdecimal() for word in words):  # "Step 5" is of a fix print
-                columns, terms = words, _energy_terms(words)
-            elif match := _ATOMS.match(line):
-                terms = []
+        for line in _other_lines(file, rows):
+            if match := _ATOMS.match(line):
                 n_atoms.add(int(match[1]))
-            elif terms and len(words) == len(columns) and line.endswith("\n"):
-                try:
-                    step, energy = int(words[columns.index("Step")]), sum(float(words[term]) for term in terms)
-                except ValueError:
-                    continue  # a warning between the lines
-                steps.append(step)
-                energies.append(energy)
             elif match := _UNITS.match(line):
                 units.add(match[1])
             elif match := _STEP.match(line):
                 timesteps.add(_number(match[1]))
+            elif (match := _MASS.match(line)) and (mass := _number(match[2])):
+                masses[match[1]] = mass
             elif _NORMALISED.match(line):
                 raise ValueError(f"'{path}' has energies per atom (thermo_modify norm yes); write it without.")
-    if not steps:
+    if not rows:
         raise ValueError(
             f"'{path}' has no potential energies: it needs thermodynamic output with the columns Step and PotEng, in "
             "LAMMPS thermo_style custom step pe, or E_pair and E_mol in its place"
         )
-    order = np.argsort(steps, kind="stable")
+    rows.sort(key=lambda row: row[0])
     return LammpsLog(
         path,
-        np.array(steps)[order],
-        np.array(energies)[order],
+        np.array([step for step, _, _ in rows]),
+        np.array([energy for _, energy, _ in rows]),
+        np.array([pressure for _, _, pressure in rows]),
+        masses,
         units.pop() if len(units) == 1 else None,
         timesteps.pop() if len(timesteps) == 1 else None,
         n_atoms.pop() if len(n_atoms) == 1 else None,
     )
 
 
-def _energy_terms(columns: list[str]) -> list[int]:
-    """The columns that add up to the potential energy; none if they are not there."""
-    for names in (["PotEng"], ["E_pair", "E_mol"]):
-        if set(names) <= set(columns):
-            return [columns.index(name) for name in names]
-    return []
+def _other_lines(file: TextIO, rows: list[tuple[int, float, list[float]]]) -> Iterator[str]:
+    """The lines that are not thermodynamic output; that goes to `rows`: step, energy and pressure."""
+    columns: list[str] = []  # of the table that is being read
+    multi: dict[str, str] = {}  # of the step that is being read
+    for line in file:
+        words = line.split()
+        if "Step" in words and not any(word.isdecimal() for word in words):  # "Step 5" is of a fix print
+            columns = words
+        elif match := _YAML_NAMES.match(line):
+            columns = [word.strip(" '\"") for word in match[1].split(",") if word.strip()]
+        elif match := _YAML_ROW.match(line):
+            _add(rows, dict(zip(columns, [word.strip() for word in match[1].split(",") if word.strip()], strict=False)))
+        elif match := _MULTI.match(line):
+            _add(rows, multi)
+            multi = {"Step": match[1]}
+        elif multi and line.endswith("\n") and len(words) >= 3 and words[1] == "=":
+            multi |= dict(_TERM.findall(line))
+        elif columns and len(words) == len(columns) and line.endswith("\n") and _number(words[0]) is not None:
+            _add(rows, dict(zip(columns, words, strict=True)))
+        else:
+            if _ATOMS.match(line):
+                _add(rows, multi)
+                columns, multi = [], {}
+            yield line
+    _add(rows, multi)
+
+
+def _add(rows: list[tuple[int, float, list[float]]], found: Mapping[str, str]) -> None:
+    """Add what a step has, if it has a potential energy; a warning between the lines has none."""
+    terms = next((names for names in (["PotEng"], ["E_pair", "E_mol"]) if set(names) <= set(found)), None)
+    if terms is None or not found.get("Step", "").isdecimal():
+        return
+    values = [_number(found[name]) for name in terms]
+    pressure = [_number(found.get(name, "")) for name in _PRESSURE]
+    energies = [value for value in values if value is not None]
+    if len(energies) == len(terms):
+        rows.append((int(found["Step"]), sum(energies), [np.nan if p is None else p for p in pressure]))
 
 
 def _number(text: str) -> float | None:

@@ -1,5 +1,6 @@
 """Blocks of lines of a text file, and the numbers in them, with errors that name the file and the frame."""
 
+import io
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -7,30 +8,31 @@ from typing import TextIO
 
 import numpy as np
 
+from spk_dt.trajectories.readers.compressed import DamagedArchiveError, open_binary
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 
 __all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text"]
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file to read; bytes that are no text become a sign that no number has."""
-    return path.open(encoding="utf-8", errors="replace")
+    """A text file to read, packed or not; bytes that are no text become a sign that no number has."""
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8", errors="replace")
 
 
 def beginning(path: Path, n: int = 2) -> list[str]:
     """The first lines of a file, at most 10,000 characters of each; none if it cannot be read or is binary."""
     try:
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             lines = [file.readline(10_000) for _ in range(n)]
-    except OSError:
+    except (OSError, DamagedArchiveError):
         return []
     return [] if any(b"\0" in line for line in lines) else [line.decode(errors="replace") for line in lines]
 
 
 def count_lines(path: Path) -> int:
     """Number of line feeds in a file."""
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    with open_binary(path) as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 16), b""))
 
 
 def following_lines(file: TextIO, n: int, path: Path, index: int) -> list[str]:
@@ -55,20 +57,29 @@ def following_lines(file: TextIO, n: int, path: Path, index: int) -> list[str]:
     return lines
 
 
-def floats(rows: Sequence[Sequence[str]], path: Path, index: int) -> np.ndarray:
+def floats(rows: Sequence[Sequence[str]], path: Path, index: int, what: str = "") -> np.ndarray:
     """Numbers of a table.
 
     Args:
         rows: words of each line.
         path: name of the file, for the error message.
         index: frame that the lines belong to.
+        what: what they are, for the error message.
 
     Returns:
         [n_rows, n_columns]
 
     Raises:
-        ValueError: if a word is no number, or not finite, or the rows differ in length.
+        ValueError: if a word is no number, or not finite, or the rows differ in length; if it is a row of asterisks, which
+            Fortran prints where a number does not fit its field.
     """
+    starred = next((row for row in rows if any("**" in word for word in row)), None)
+    if starred is not None:
+        raise ValueError(
+            f"'{path}', frame {index}: '{' '.join(starred)}'{f' of {what}' if what else ''} has asterisks, which are "
+            "printed for a number that is too large for its field. The simulation broke down there; keep the frames "
+            "before it, or convert another file of the run that has the number."
+        )
     try:
         table = np.array([[float(word) for word in row] for row in rows], dtype=np.float64)
     except ValueError as error:

@@ -12,6 +12,8 @@ import ase.io
 import numpy as np
 
 from spk_dt.trajectories.fixed_atoms import mobile_of, movable_components
+from spk_dt.trajectories.readers.compressed import plain_or_packed
+from spk_dt.trajectories.readers.text import open_text
 
 __all__ = ["of_poscar", "of_structure", "structures_beside"]
 
@@ -41,7 +43,8 @@ def of_structure(element: ET.Element, path: Path) -> np.ndarray | None:
 
 def structures_beside(outcar: Path) -> list[Path]:
     """The POSCAR and CONTCAR in the folder of an OUTCAR, as far as they are there."""
-    return [path for path in (outcar.with_name("POSCAR"), outcar.with_name("CONTCAR")) if path.is_file()]
+    candidates = (plain_or_packed(outcar.with_name(name)) for name in ("POSCAR", "CONTCAR"))
+    return [path for path in candidates if path.is_file()]
 
 
 def of_poscar(outcar: Path, numbers: np.ndarray) -> np.ndarray | None:
@@ -59,7 +62,8 @@ def of_poscar(outcar: Path, numbers: np.ndarray) -> np.ndarray | None:
     """
     for path in structures_beside(outcar):
         try:
-            (atoms,) = ase.io.iread(path, format="vasp")
+            with open_text(path) as file:
+                (atoms,) = ase.io.iread(file, format="vasp")
         except Exception as error:  # whatever a damaged file leads to
             log.warning("'%s' cannot be read (%s); whether it fixes atoms is not known", path, error)
             continue

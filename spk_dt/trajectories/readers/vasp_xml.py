@@ -2,7 +2,10 @@
 
 Positions and forces have 8 decimals there, against 5 and 6 in the OUTCAR. There are no velocities. The energy is the free
 energy, which the forces are the gradient of (``e_fr_energy``, without the term P V of a target pressure), the masses are
-those of the simulation (``POMASS``).
+those of the simulation (``POMASS``). ``stress`` is minus the stress, in kbar, as in the OUTCAR.
+
+Ab initio frames are elements ``calculation``; the parts of those of the machine-learned force field stand on their
+own beside them, see `spk_dt.trajectories.readers.vasp_learned`.
 """
 
 import xml.etree.ElementTree as ET
@@ -12,17 +15,23 @@ from functools import partial
 from pathlib import Path
 from xml.parsers.expat import errors
 
-import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt.trajectories.readers.base import RawTrajectory
+from spk_dt.trajectories.readers.compressed import open_binary, plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats
+from spk_dt.trajectories.readers.vasp_learned import VaspFrame, of_one_kind
+from spk_dt.trajectories.readers.vasp_outcar import KBAR, interval_and_steps
 from spk_dt.trajectories.readers.vasp_selective import of_structure
 
-__all__ = ["read", "recognises"]
+__all__ = ["OPTIONS", "read", "recognises"]
+
+#: keywords of `read`
+OPTIONS = ("vasp_mlff",)
 
 #: what the parser says where the file ends too early
 _ENDS = {
@@ -57,14 +66,18 @@ def recognises(path: Path) -> bool:
     return len(lines) == 2 and lines[0].startswith("<?xml") and "<modeling" in lines[1]
 
 
-def read(path: Path) -> list[RawTrajectory]:
-    """The trajectory in a file.
+def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
+    """The trajectory in a file, or each row of ab initio steps without a gap if a machine-learned force field was used.
+
+    Args:
+        path: the file.
+        vasp_mlff: whether the frames of the machine-learned force field are taken, not those ab initio.
 
     Raises:
-        ValueError: if the run is not molecular dynamics, or has no frame.
+        ValueError: if the run is not molecular dynamics, or has no frame of the kind asked for.
     """
     try:
-        header, _ = next(_calculations(path))
+        header, _, _ = next(_elements(path))
     except IncompleteFrameError as error:
         raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
     except StopIteration:
@@ -74,34 +87,53 @@ def read(path: Path) -> list[RawTrajectory]:
             f"'{path}' is not of a molecular dynamics run: IBRION is {header.values.get('IBRION', 'not there')}, not "
             "0. Frames of a relaxation have no time step."
         )
-    steps = header.number("NSW")
-    return [
-        RawTrajectory(
-            name=path.stem,
-            files=(path,),
-            frames=partial(_frames, path),
-            timestep_fs=header.number("POTIM"),
-            n_frames=int(steps) if steps is not None and 0 < steps < 1e9 else None,
-            inner_steps=1,
-            mobile=None if header.structure is None else partial(of_structure, header.structure, path),
-        )
-    ]
+    values = {name: number for name in header.values if (number := header.number(name)) is not None}
+    interval_fs, inner_steps = interval_and_steps(values, bool(vasp_mlff))
+    steps = values.get("NSW", 0.0)
+    whole = RawTrajectory(
+        name=plain_name(path).stem,
+        files=(path,),
+        frames=partial(_ab_initio, path),
+        timestep_fs=interval_fs,
+        n_frames=int(steps) if 0 < steps < 1e9 else None,
+        inner_steps=inner_steps,
+        mobile=None if header.structure is None else partial(of_structure, header.structure, path),
+    )
+    learned = header.values.get("ML_LMLFF", "F").upper().strip(".").startswith("T")
+    return of_one_kind(whole, partial(_frames, path), bool(vasp_mlff)) if learned or vasp_mlff else [whole]
 
 
-def _frames(path: Path) -> Iterator[Atoms]:
-    """Frames of a file."""
-    for index, (header, element) in enumerate(_calculations(path)):
-        yield _frame(header, element, path, index)
+def _ab_initio(path: Path) -> Iterator[Atoms]:
+    """Frames of a file that does not say that it has others."""
+    return (frame.atoms for frame in _frames(path))
 
 
-def _calculations(path: Path) -> Iterator[tuple[_Header, ET.Element]]:
-    """Elements ``calculation`` of a file, one in memory at a time, with what precedes the first."""
-    header, root, index = _Header(), None, 0
+def _frames(path: Path) -> Iterator[VaspFrame]:
+    """All frames of a file, ab initio or of the machine-learned force field."""
+    step, before = 0, None
+    for index, (header, element, learned) in enumerate(_elements(path)):
+        if learned and not header.values.get("ML_LMLFF"):
+            raise ValueError(
+                f"'{path}', frame {index}: it stands outside of a calculation, as those of VASP's machine-learned "
+                "force field, but the file does not say ML_LMLFF at its top; it is damaged."
+            )
+        atoms = _frame(header, element, path, index)
+        if before is None or learned or not np.array_equal(before, atoms.positions):
+            step += 1  # not where the force field was evaluated at the same step, too
+        before = atoms.positions if learned else None
+        yield VaspFrame(step, learned, atoms)
+
+
+def _elements(path: Path) -> Iterator[tuple[_Header, ET.Element, bool]]:
+    """The element of each frame, one in memory at a time, what precedes the first, and whether it is machine-learned."""
+    header, root, index, depth = _Header(), None, 0, 0
+    own: ET.Element | None = None  # the parts of a frame of the force field
     try:
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             for event, element in ET.iterparse(file, events=("start", "end")):
                 if root is None:
                     root = element
+                depth += 1 if event == "start" else -1
                 if event == "start":
                     continue
                 if element.tag in ("incar", "parameters"):
@@ -114,10 +146,19 @@ def _calculations(path: Path) -> Iterator[tuple[_Header, ET.Element]]:
                     header.symbols, header.masses = _atoms(element, path)
                 elif element.tag == "structure" and element.get("name") == "initialpos":
                     header.structure = element
-                elif element.tag == "calculation":
-                    yield header, element
+                if depth > 1:
+                    continue
+                if own is not None and element.tag in ("structure", "calculation", root.tag):
+                    yield header, own, True
+                    own, index = None, index + 1
+                if element.tag == "calculation":
+                    yield header, element, False
                     index += 1
-                    root.clear()
+                elif element.tag == "structure" and element.get("name") is None:
+                    own = ET.Element("calculation")
+                if own is not None:
+                    own.append(element)
+                root.clear()
     except ET.ParseError as error:
         if error.code in _ENDS:
             raise IncompleteFrameError(path, index, f"the XML breaks off ({error})") from None
@@ -153,7 +194,7 @@ def _frame(header: _Header, element: ET.Element, path: Path, index: int) -> Atom
                 f"{where.split('=')[1].strip(chr(39) + ']')}, "
                 f"there are {len(rows)} lines."
             )
-        return floats(rows, path, index)
+        return floats(rows, path, index, where)
 
     cell = table("structure/crystal/varray[@name='basis']", 3)
     positions = table("structure/varray[@name='positions']", n_atoms) @ cell
@@ -164,8 +205,11 @@ def _frame(header: _Header, element: ET.Element, path: Path, index: int) -> Atom
     text = element.findtext("energy/i[@name='e_fr_energy']")
     if text is None:
         raise ValueError(f"'{path}', frame {index}: it has no energy e_fr_energy.")
-    pressure = (header.number("PSTRESS") or 0.0) * 0.1 * ase.units.GPa  # from kbar
+    pressure = (header.number("PSTRESS") or 0.0) * KBAR
     energy = floats([[text.strip()]], path, index)[0, 0] - pressure * abs(np.linalg.det(cell))
     forces = table("varray[@name='forces']", n_atoms)
-    atoms.calc = SinglePointCalculator(atoms, free_energy=energy, forces=forces)
+    results = {"free_energy": energy, "forces": forces}
+    if element.find("varray[@name='stress']") is not None and header.number("ISIF") != 1.0:
+        results["stress"] = -KBAR * full_3x3_to_voigt_6_stress(table("varray[@name='stress']", 3))
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

@@ -1,0 +1,87 @@
+"""The reference method of an evaluation: compared with the data, before anything is simulated or relabelled.
+
+What was found is kept in ``reference_check.json`` of the evaluation.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ase.db import connect
+
+from spk_dt.data.continuation import trajectory_database
+from spk_dt.evaluation.results import Results
+from spk_dt.labels.reference_check import ReferenceCheck, check_reference, frames_to_choose_from
+from spk_dt.trajectories.database import read_trajectories
+
+__all__ = ["check_of_evaluation", "compare_reference", "write_check"]
+
+_FILE = "reference_check.json"
+
+
+def compare_reference(
+    database: Path, trajectories: Iterable[str], reference: str, another: bool, source: str
+) -> ReferenceCheck:
+    """Compare a reference method with frames of trajectories, see `spk_dt.labels.reference_check.check_reference`.
+
+    Args:
+        database: trajectory database.
+        trajectories: names of the trajectories from which simulations start.
+        reference: the reference method.
+        another: whether another method than that of the data is taken on purpose.
+        source: name of the data, for messages.
+
+    Raises:
+        ValueError: if the method is not that of the data, or fails there; or a trajectory is not in the database.
+    """
+    known = {one.name: one for one in read_trajectories(connect(database).metadata, source)}
+    names = list(dict.fromkeys(trajectories))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"'{source}' has no trajectory '{missing[0]}'; it has {', '.join(known)}.")
+    frames = frames_to_choose_from(database, [(known[name], range(known[name].length)) for name in names])
+    return check_reference(frames, reference, source, another=another)
+
+
+def write_check(directory: Path, check: ReferenceCheck) -> None:
+    """Keep what was found in the folder of an evaluation."""
+    content = {"reference": check.reference, **check.as_dict()}
+    (directory / _FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_of_evaluation(results: Results, reference: str, another: bool) -> dict[str, Any]:
+    """What is known of a reference method and the data of an evaluation; compared if that has not been done.
+
+    If the data are gone, or others stand in their place, the start frames of the evaluation take it.
+
+    Returns:
+        see `ReferenceCheck.as_dict`.
+
+    Raises:
+        ValueError: if the method is not that of the data, and `another` is not set.
+    """
+    file = results.directory / _FILE
+    if file.is_file():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.pop("reference", None) == reference and (another or found["verdict"] != "another method"):
+            return dict(found)
+    check = _check(results, reference, another)
+    write_check(results.directory, check)
+    return check.as_dict()
+
+
+def _check(results: Results, reference: str, another: bool) -> ReferenceCheck:
+    """Of the data, or else of the start frames."""
+    source, names = str(results.settings.get("data")), [start.trajectory for start in results.starts]
+    try:
+        with trajectory_database(source) as database:
+            known = {one.name for one in read_trajectories(connect(database).metadata, source)}
+            if known.issuperset(names):
+                return compare_reference(database, names, reference, another, source)
+    except FileNotFoundError:
+        pass
+    frames = [one.start for one in results.continuations]
+    for atoms, start in zip(frames, results.starts, strict=True):
+        atoms.info |= {"trajectory": start.trajectory, "frame": start.frame}
+    return check_reference(frames, reference, str(results.directory / "start.traj"), another=another)
