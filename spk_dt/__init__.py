@@ -18,6 +18,7 @@ _PUBLIC = {
     "VelocityVerlet": "spk_dt.dynamics",
     "VerletList": "spk_dt.dynamics",
     "rollout": "spk_dt.dynamics",
+    "write_extxyz": "spk_dt.trajectories.from_arrays",
 }
 
 __all__ = sorted(_PUBLIC)

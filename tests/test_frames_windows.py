@@ -122,7 +122,7 @@ def test_mapped_frames_equal_frames_in_memory_and_are_kept(tmp_path, mixed_datab
         np.testing.assert_array_equal(mapped.values[key], values)
     np.testing.assert_array_equal(mapped.cell, in_memory.cell)
     names = sorted(file.name for file in path.with_suffix(".frames").iterdir())
-    assert [name for name in names if not name.endswith(".npy")] == ["complete.json", "lock"]
+    assert [name for name in names if not name.endswith(".npy")] == ["complete.json"]
 
 
 def test_mapped_frames_stay_when_others_cannot_be_read(tmp_path, mixed_database):

@@ -16,11 +16,12 @@ PACKAGE = Path(spk_dt.__file__).parent
 
 #: from the ground up; packages on one floor do not know each other
 FLOORS = (
-    ("properties", "units", "foreign_warnings"),
+    ("properties", "units", "foreign_warnings", "folders", "imports"),
     ("representation", "dynamics", "trajectories"),
     ("data",),
     ("labels",),
     ("md",),
+    ("certificate",),
     ("training", "evaluation"),
     ("cli",),
 )

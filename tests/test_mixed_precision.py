@@ -254,5 +254,5 @@ def test_a_plugin_that_scales_in_a_way_of_its_own_is_refused(database, tmp_path)
     class Own(pl.plugins.precision.Precision):
         precision = "16-mixed"
 
-    with pytest.raises(ValueError, match=r"16-mixed with Own: .* trainer.strategy=ddp, or trainer.precision=32"):
+    with pytest.raises(ValueError, match=r"16-mixed with Own: .* \+trainer.strategy=ddp, or trainer.precision=32"):
         short_trainer(tmp_path, plugins=[Own()]).fit(short_task(), short_data(database))

@@ -151,7 +151,7 @@ GOOD = '1\nenergy=1.0 Properties=species:S:1:pos:R:3:forces:R:3 pbc="F F F"\nH 0
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1\nplain comment\nH 0 0 0\n", ("no forces", "species, pos")),
+        ("1\nplain comment\nH 0 0 0\n", ("no forces", "plain XYZ")),
         (GOOD.replace("H", "Qq"), ("frame 0", "Qq", "not an element")),
         (GOOD.replace("energy=1.0", "energy=abc"), ("frame 0", "not a number")),
         (GOOD.replace("energy=1.0", "energy=nan"), ("energy", "not finite")),
@@ -411,10 +411,10 @@ def test_lammps_refusals(tmp_path, frames):
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("md.trr", "MDAnalysis"),
+        ("md.trr", "gmx traj"),
         ("XDATCAR", "vasprun.xml"),
         ("md.dcd", "dump 1 all custom"),
-        ("a.cif", "ase convert a.cif a.traj"),
+        ("a.cif", "no forces"),
     ],
 )
 def test_unknown_formats_name_the_remedy(tmp_path, name, word):

@@ -53,6 +53,7 @@ def test_contents(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"spk_dt/configs/experiment/dt_egnn.yaml", "spk_dt/configs/md/config.yaml"} <= set(names)
     assert {"spk_dt/data/h2_pd6_graphene.npz", "spk_dt/evaluation/report.html.jinja"} <= set(names)
+    assert "hydra_plugins/spk_dt/spktrain/hydra/env/default.yaml" in names
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
         *("spk_dt", "hydra_plugins", "spk_dt_programs.pth")
     }

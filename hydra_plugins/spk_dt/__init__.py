@@ -16,6 +16,9 @@ from omegaconf import OmegaConf
 #: Where a SchNetPack program looks for its own configs -> our folder below ``configs/`` with the same groups.
 _CONFIGS_OF = {"schnetpack.configs": ".", "schnetpack.md.md_configs": "md"}
 
+#: The same -> folder with files of Hydra's own groups, which the program's configs do not name, beside this file.
+_BEFORE_HYDRA = {"schnetpack.configs": "spktrain"}
+
 
 def _config_dir() -> Path:
     """Folder of our configs: ``spk_dt/configs`` in a wheel, ``configs`` beside the package in a checkout."""
@@ -48,10 +51,14 @@ class SpkDtSearchPathPlugin(SearchPathPlugin):
         package = main.removeprefix("pkg://").replace("/", ".")
         if package in _CONFIGS_OF:
             from spk_dt.foreign_warnings import silence_in_programs
+            from spk_dt.imports import look_into_current_folder
 
             silence_in_programs()
+            look_into_current_folder()  # a `_target_` of the user's own
             OmegaConf.register_new_resolver("spk_dt.pretrained", _pretrained, replace=True)
             folder = (_config_dir() / _CONFIGS_OF[package]).resolve()
-            search_path.append(
-                provider="spk_dt", path=f"file://{folder.as_posix()}"
-            )  # not as_uri(): Hydra does not unquote
+            # not as_uri(): Hydra does not unquote
+            search_path.append(provider="spk_dt", path=f"file://{folder.as_posix()}")
+            if package in _BEFORE_HYDRA:
+                folder = Path(__file__).resolve().parent / _BEFORE_HYDRA[package]
+                search_path.prepend(provider="spk_dt.hydra", path=f"file://{folder.as_posix()}")

@@ -77,9 +77,10 @@ def convert(
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
-    Reads extended XYZ, .traj of ASE, vasprun.xml and OUTCAR of VASP, text dumps of LAMMPS, CP2K, MD17, HDF5 of SchNetPack's
-    MD, and dtegnn; text files also packed with gzip, bzip2 or xz. Positions are unwrapped; velocities that are missing are
-    recovered from the positions. If it is interrupted, the same command continues.
+    Reads extended XYZ, .traj of ASE, VASP, CP2K, text dumps of LAMMPS, MD17, HDF5 of SchNetPack's MD, dtegnn, and output of
+    ABACUS, CASTEP, FHI-aims, Gaussian, OpenMX, pw.x, PWmat, Qbox and SIESTA; text files also packed with gzip, bzip2 or xz.
+    Positions are unwrapped; velocities that are missing are recovered from the positions. If it is interrupted, the same
+    command continues.
     """
     from spk_dt.trajectories.convert import convert as run
 
@@ -202,13 +203,12 @@ def frames(
     """
     if out.suffix not in (".extxyz", ".xyz", ".traj"):
         raise ValueError(f"'{out}': write .extxyz or .traj; other formats may not keep velocities.")
-    if out.exists():
-        raise FileExistsError(f"'{out}' exists. Remove it or choose another name.")
     import ase.io
 
     from spk_dt.data.embedded import unpack
     from spk_dt.data.partition import SPLIT_FILE
     from spk_dt.data.start_frames import start_frames
+    from spk_dt.folders.hold import hold
 
     split_files = [] if run is None else [run / SPLIT_FILE]
     for file in split_files:
@@ -216,12 +216,14 @@ def frames(
             raise FileNotFoundError(
                 f"there is no '{file}'; it is in the folder of a run of spktrain with trajectory data."
             )
-    with TemporaryDirectory() as folder:
+    busy = f"writes '{out}'; wait for it, or choose another name."
+    with hold(out.with_name(f".{out.name}.lock"), busy), TemporaryDirectory() as folder:
+        if out.exists():
+            raise FileExistsError(f"'{out}' exists. Remove it or choose another name.")
         if data is None:
             data = Path(folder) / "h2_pd6_graphene.db"
             unpack(data)
         found = start_frames(data, split, number, frame, split_files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    ase.io.write(out, found, format="traj" if out.suffix == ".traj" else "extxyz")
+        ase.io.write(out, found, format="traj" if out.suffix == ".traj" else "extxyz")
     named = ", ".join(f"{atoms.info['trajectory']} ({atoms.info['frame']})" for atoms in found)
     typer.echo(f"{out}: of trajectory (frame) {named}")

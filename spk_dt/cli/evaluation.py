@@ -147,8 +147,10 @@ def relabel(
 
     from spk_dt.evaluation.tables import format_number
     from spk_dt.evaluation.true_error import true_errors
+    from spk_dt.folders.hold import LOCK, hold
 
-    with Bars(console=Console(stderr=True)) as bars:
+    busy = f"is at work in '{directory}'; wait for it."
+    with hold(directory / LOCK, busy), Bars(console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def show(model: str, done: int, total: int) -> None:

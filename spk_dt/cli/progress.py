@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from spk_dt.labels.generate import Progress
 
-__all__ = ["frame_bars", "progress_bar", "trajectory_bars"]
+__all__ = ["frame_bars", "progress_bar", "task_bars", "trajectory_bars"]
 
 
 @contextmanager
@@ -82,3 +84,20 @@ def trajectory_bars(total: int) -> "Iterator[Progress]":
     finally:
         if bars.live.is_started:
             bars.stop()
+
+
+@contextmanager
+def task_bars() -> "Iterator[Callable[[str, int, int], None]]":
+    """A progress bar with the remaining time for each thing that is done, by name; called with what is done of how much."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+
+        yield show

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import fasteners
 import numpy as np
 import torch
 from hydra.utils import to_absolute_path
@@ -20,6 +19,7 @@ from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
+from spk_dt.folders.hold import hold
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["TrajectoryDataModule"]
@@ -258,7 +258,7 @@ class TrajectoryDataModule(AtomsDataModule):
             self._check_partitions(partitions, type(self.splitting).__name__)
         else:
             path = Path(self.split_file)
-            with fasteners.InterProcessLock(path.with_suffix(".lock")):
+            with hold(path.with_suffix(".lock"), wait=True):
                 partitions = self._partitions_of_file(path)
         self.train_idx, self.val_idx, self.test_idx = partitions
 

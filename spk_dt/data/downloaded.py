@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-import fasteners
-
 from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.folders.hold import hold
 
 __all__ = ["DownloadedTrajectories"]
 
@@ -34,7 +33,7 @@ class DownloadedTrajectories(TrajectoryDataModule, ABC):
         """Download the files and write the database, if it is not there."""
         path = Path(self.datapath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fasteners.InterProcessLock(path.with_suffix(".lock")):
+        with hold(path.with_suffix(".lock"), wait=True):
             if not path.exists():
                 folder = path.with_name(f".{path.stem}.download")
                 finished = folder / path.name

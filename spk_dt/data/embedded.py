@@ -10,12 +10,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import ase.units
-import fasteners
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.folders.hold import hold
 from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["SPLITS", "H2Pd6Graphene", "pack", "unpack"]
@@ -41,7 +41,7 @@ class H2Pd6Graphene(TrajectoryDataModule):
         """Write the database if it is not there."""
         path = Path(self.datapath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fasteners.InterProcessLock(path.with_suffix(".lock")):
+        with hold(path.with_suffix(".lock"), wait=True):
             if not path.exists():
                 unpack(path)
 

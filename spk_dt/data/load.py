@@ -9,13 +9,13 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-import fasteners
 import numpy as np
 from ase.db.row import AtomsRow
 from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties, units
+from spk_dt.folders.hold import LOCK, hold
 from spk_dt.trajectories.database import Trajectory, read_trajectories
 from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.trajectories.frames import Frames
@@ -177,7 +177,7 @@ def _mapped(
     names = {key: folder / f"{key.strip('_')}.npy" for key in shapes}
     stat = source.stat()
     stamp = json.dumps({"size": stat.st_size, "modified": stat.st_mtime_ns, "units": unit_of, "shapes": shapes})
-    with fasteners.InterProcessLock(folder / "lock"):
+    with hold(folder / LOCK, wait=True):
         if not (marker.exists() and marker.read_text() == stamp):
             parts = {key: name.with_suffix(".part") for key, name in names.items()}
             arrays = {

@@ -26,6 +26,7 @@ import ase.io
 import numpy as np
 
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
+from spk_dt.data.isolated import refuse_isolated
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
@@ -36,9 +37,12 @@ from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
-from spk_dt.labels.unit_check import Unit, check_units, parse_unit
+from spk_dt.folders.hold import LOCK, hold
+from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
+from spk_dt.md.neighborlist import model_cutoff
 from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
+from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
 
@@ -142,11 +146,11 @@ def evaluate(
         FileExistsError: if the folder is not empty.
         FileNotFoundError: if data or a model are not there.
         ValueError: if a model does not agree with the reference at frames of the data, most likely because of its units, or
-            an option does not fit the data, or the reference method is not that of the data.
+            an option does not fit the data, or the reference method is not that of the data; if another process
+            evaluates to this folder.
     """
     out, protocol = Path(out), protocol or Protocol()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
+    _refuse_full(out)
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
     thermostat = protocol.temperature is not None
     with trajectory_database(data) as database:
@@ -166,28 +170,36 @@ def evaluate(
     for name, file in models.items():
         _check_model(name, file, checked, units, protocol.device)
 
-    out.mkdir(parents=True, exist_ok=True)
-    done = settings(data, models, starts, groups) | {
-        "split": partition.name,
-        **{key: value for key, value in asdict(protocol).items() if key != "progress"},
-        "energy_unit": energy_unit,
-        "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
-        "max_displacement_Ang": MAX_DISPLACEMENT,
-        "bond_tolerance_Ang": tolerance,
-        "command": list(command),
-    }
-    (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
-    if check is not None:
-        write_check(out, check)
-    ase.io.write(out / "start.traj", [one.start for one in starts])
-    found = [
-        _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance) for name, file in models.items()
-    ]
-    write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
-    metrics = {one.name: all_metrics(one) for one in found}
-    (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
-    (out / "distributions.json").write_text(json.dumps(_distributions(found)) + "\n")
-    return metrics
+    with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
+        _refuse_full(out)
+        done = settings(data, models, starts, groups) | {
+            "split": partition.name,
+            **{key: value for key, value in asdict(protocol).items() if key != "progress"},
+            "energy_unit": energy_unit,
+            "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
+            "max_displacement_Ang": MAX_DISPLACEMENT,
+            "bond_tolerance_Ang": tolerance,
+            "command": list(command),
+        }
+        (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
+        if check is not None:
+            write_check(out, check)
+        ase.io.write(out / "start.traj", [one.start for one in starts])
+        found = [
+            _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance)
+            for name, file in models.items()
+        ]
+        write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
+        metrics = {one.name: all_metrics(one) for one in found}
+        (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
+        (out / "distributions.json").write_text(json.dumps(_distributions(found)) + "\n")
+        return metrics
+
+
+def _refuse_full(out: Path) -> None:
+    """Refuse a folder with anything in it."""
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
+        raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
 
 
 def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -235,6 +247,8 @@ def _check_model(
     counted = np.concatenate([forces_held(one.forces, mobile_of(one.start)) for one in frames])
     reference = np.where(counted, np.concatenate([one.forces[0] for one in frames]), 0.0)
     groups = group_starts(frames)
+    longest = max(conversion(unit, "Ang", "positions") for unit in (units[1], *POSITION_UNITS.values()))
+    refuse_isolated((one.start for one in frames), model_cutoff(str(file)) * longest, f"the frames for '{name}'")
 
     def forces_for(position_unit: Unit) -> np.ndarray:
         forces = forces_at_start(file, position_unit, frames, groups, device)

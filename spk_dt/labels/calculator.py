@@ -1,11 +1,12 @@
 """Reference methods by name: what computes the energies and forces that a model is trained on or compared with."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 from ase.calculators.calculator import Calculator
+
+from spk_dt.imports import import_named
 
 __all__ = ["TBLITE_SETTINGS", "reference_calculator"]
 
@@ -41,12 +42,7 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
         )
     if package == "tblite":
         return _tblite(spec, name, **kwargs)
-    try:
-        module = import_module(package)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"reference '{spec}': there is no module '{error.name}'. Install its package, or correct the import path."
-        ) from error
+    module = import_named(package, f"reference '{spec}'")
     make = getattr(module, name, None)
     if not callable(make):
         raise ValueError(f"reference '{spec}': module '{package}' has no calculator '{name}'.")

@@ -22,7 +22,6 @@ from typing import Any
 
 import ase.io
 import ase.units
-import fasteners
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
@@ -33,6 +32,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
+from spk_dt.folders.hold import hold
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.reference_check import check_reference
 from spk_dt.trajectories.database import TrajectoryWriter
@@ -127,10 +127,7 @@ def generate(
     reference_calculator(reference)  # a wrong name shall not wait for the folder
     folder = writer.path.with_name(f"{writer.path.stem}.generate")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = fasteners.InterProcessLock(folder / "lock")
-    if not lock.acquire(blocking=False):
-        raise ValueError(f"another process makes trajectories in '{folder}'; wait for it, or choose another name.")
-    try:
+    with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
         _check_settings(folder, {**asdict(recipe), "seed": seed, "reference": reference})
         _check_method(folder, names, reference)
         pieces = _Pieces(folder, recipe, seed, reference, progress or _silent)
@@ -141,8 +138,6 @@ def generate(
         with writer:
             for name in names:
                 writer.add(name, ase.io.iread(pieces.file(name), ":"), recipe.timestep_fs)
-    finally:
-        lock.release()
     return folder
 
 

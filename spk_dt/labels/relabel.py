@@ -14,11 +14,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import fasteners
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from spk_dt.folders.hold import hold
 from spk_dt.labels.calculator import TBLITE_SETTINGS, reference_calculator
 from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
 
@@ -98,10 +98,7 @@ def relabel(
     make()  # a wrong name shall not wait for the file
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = fasteners.InterProcessLock(path.with_name(f"{path.name}.lock"))
-    if not lock.acquire(blocking=False):
-        raise ValueError(f"another process is at work on '{path}'; wait for it, or choose another name.")
-    try:
+    with hold(path.with_name(f"{path.name}.lock"), f"is at work on '{path}'; wait for it, or choose another name."):
         known = open_labels(path, header)
         n_known = len(known)
         names: dict[str, int] = {}  # number of atoms of each geometry, in order
@@ -125,8 +122,6 @@ def relabel(
                 stream.flush()
                 advance()
         return _labels(names, known, len(known) - n_known)
-    finally:
-        lock.release()
 
 
 def _missing(

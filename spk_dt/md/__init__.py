@@ -1,5 +1,5 @@
 from spk_dt.md.barostats import AnisotropicBarostat, CentroidBarostat
-from spk_dt.md.calculator import ModelCalculator
+from spk_dt.md.calculator import EnsembleCalculator, ModelCalculator
 from spk_dt.md.fixed_check import FixedAtoms
 from spk_dt.md.fixed_system import FixedSystem, hold_fixed
 from spk_dt.md.freezing import MAX_DISPLACEMENT, FreezingVerlet
@@ -9,13 +9,14 @@ from spk_dt.md.neighborlist import VerletNeighborList
 from spk_dt.md.output_folder import OutputFolder
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
 from spk_dt.md.restart import Checkpoint, FileLogger
-from spk_dt.md.streams import MoleculeStream
+from spk_dt.md.streams import MoleculeStream, PropertyStream
 
 __all__ = [
     "MAX_DISPLACEMENT",
     "AnisotropicBarostat",
     "CentroidBarostat",
     "Checkpoint",
+    "EnsembleCalculator",
     "ExplodedError",
     "FileLogger",
     "FixedAtoms",
@@ -26,6 +27,7 @@ __all__ = [
     "ModelCalculator",
     "MoleculeStream",
     "OutputFolder",
+    "PropertyStream",
     "ReferenceComparison",
     "StopExploded",
     "UniformInit",

@@ -1,19 +1,23 @@
-"""A stored model as the calculator of SchNetPack's molecular dynamics."""
+"""Stored models as calculators of SchNetPack's molecular dynamics."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from schnetpack import properties
 from schnetpack.atomistic import Forces
 from schnetpack.md import System
-from schnetpack.md.calculators import SchNetPackCalculator
+from schnetpack.md.calculators import SchNetPackCalculator, SchNetPackEnsembleCalculator
 from schnetpack.utils import load_model
 
 from spk_dt.dynamics import CompiledPotential
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md.neighborlist import VerletNeighborList
 
-__all__ = ["ModelCalculator"]
+__all__ = ["EnsembleCalculator", "ModelCalculator"]
+
+_VARIANCE = "_var"
 
 
 class ModelCalculator(SchNetPackCalculator):
@@ -46,6 +50,39 @@ class ModelCalculator(SchNetPackCalculator):
         super()._update_system(system)
         system.properties[properties.energy] = system.properties[self.energy_key]
         system.properties[properties.forces] = system.properties[self.force_key]
+
+
+class EnsembleCalculator(SchNetPackEnsembleCalculator):
+    """SchNetPack's ensemble, whose variances may be asked for by their names.
+
+    The mean over the models drives the dynamics. The variance over them, s² = sum (x - mean)² / (n_models - 1), of an
+    output ``x`` is in ``system.properties["x_var"]``, for energy, forces and what is required beside them, in the square of
+    its unit.
+
+    Args:
+        model_files: at least two stored SchNetPack models.
+        required_properties: outputs of the models, or ``<output>_var``; either brings the other along.
+        kwargs: arguments of `schnetpack.md.calculators.SchNetPackEnsembleCalculator`.
+
+    Raises:
+        ValueError: if there are fewer than two models, which have no variance.
+    """
+
+    def __init__(self, model_files: Sequence[str], required_properties: Sequence[str] = (), **kwargs: Any) -> None:
+        if isinstance(model_files, str) or len(model_files) < 2:
+            raise ValueError(
+                f"calculator.model_files={model_files}: an ensemble has two models at least. For one model take "
+                "calculator=spk with calculator.model_file."
+            )
+        outputs = [name.removesuffix(_VARIANCE) for name in required_properties]
+        super().__init__(list(model_files), required_properties=outputs, **kwargs)
+
+    def _update_required_properties(self) -> None:
+        """Add the variances, in the square of the unit; SchNetPack's converts them as it does the output."""
+        super()._update_required_properties()
+        for name in self.required_properties:
+            if name.endswith(_VARIANCE):
+                self.property_conversion[name] = self.property_conversion[name.removesuffix(_VARIANCE)] ** 2
 
 
 def _output_keys(model: torch.nn.Module) -> tuple[str, str]:

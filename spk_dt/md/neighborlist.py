@@ -1,5 +1,6 @@
 """Neighbour list for SchNetPack's molecular dynamics."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from spk_dt.dynamics import VerletList
 from spk_dt.representation.cutoff import cutoff_of
 
 __all__ = ["VerletNeighborList"]
+
+log = logging.getLogger(__name__)
 
 
 class VerletNeighborList:
@@ -57,6 +60,10 @@ class VerletNeighborList:
         self._list: VerletList | None = None
         self._n_atoms = torch.empty(0)
 
+    def forget(self) -> None:
+        """Make the lists anew next time, so that what follows depends on the present positions alone."""
+        self._list = None
+
     def get_neighbors(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pairs of all systems, the interface of SchNetPack's calculators.
 
@@ -70,6 +77,14 @@ class VerletNeighborList:
         if self._list is None or not torch.equal(n_atoms, self._n_atoms):
             self._list = VerletList(self.cutoff, self.cutoff_shell, self._base)
             self._n_atoms = n_atoms.clone()
+            pairs = self._list.pairs(inputs)
+            if len(pairs[properties.idx_i]) == 0:
+                log.warning(
+                    "no pair of atoms is within the cutoff %g of the model (in its unit of length): all forces are zero. Is "
+                    "the cutoff, or the unit of the positions (calculator.position_unit), what it should be?",
+                    self.cutoff,
+                )
+            return pairs
         return self._list.pairs(inputs)
 
 

@@ -3,150 +3,116 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-import fasteners
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig, OmegaConf
+
+from spk_dt.folders.hold import LOCK, hold
+from spk_dt.folders.run_folder import RunFolder, given_overrides, resolving
 
 __all__ = ["OutputFolder"]
 
-_LOCK = Path(".hydra", "lock")
 
-
-class OutputFolder(Callback):
+class OutputFolder(RunFolder):
     """Hydra callback that refuses a simulation folder with a run in it, unless it is continued or to be replaced.
 
     With ``restart=...`` from a checkpoint in the folder it is left as it is; with ``overwrite=true`` it is moved aside to
     ``<folder>.old.<n>``. Both count in the file of ``load_config``, too, as they do for SchNetPack; otherwise that is a new
-    run like any other. SchNetPack itself would replace settings and checkpoints before it notices. With ``-m`` all jobs are
-    looked at before the first one starts (those of Hydra's own sweeper; others choose their jobs on the way).
+    run like any other. SchNetPack itself would replace settings and checkpoints before it notices.
+
+    Hydra would write its record of the settings, ``.hydra``, before a callback can hold the folder. So it is told not to,
+    and they are written here.
 
     Raises:
-        SystemExit: if a folder holds a run, if two jobs share a folder, if the file of ``load_config`` is about to be
-            written over, or if none of this can be found out. Hydra turns other exceptions of a callback into warnings.
+        SystemExit: if a folder holds a run, finished or going on, if two jobs share a folder, if the file of ``load_config``
+            is about to be written over, or if none of this can be found out.
     """
 
-    def __init__(self) -> None:
-        self._lock: fasteners.InterProcessLock | None = None
+    program = "spkmd"
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look at the folder before anything is written."""
-        try:
-            _make_room([config])
-        except Exception as error:
-            raise SystemExit(f"spkmd: {error}") from error
+    def concerns(self, config: DictConfig) -> bool:
+        """Always."""
+        return True
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look at the folders of all jobs before anything is written."""
-        try:
-            _make_room(_jobs(config))
-        except Exception as error:
-            raise SystemExit(f"spkmd: {error}") from error
+    def folder(self, config: DictConfig) -> Path:
+        """Where a job is going to run."""
+        return Path(config.simulation_dir)
 
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Keep others off the folder; it is there by now, and with ``-m`` this is the job's own."""
-        folder = config.hydra.runtime.output_dir
-        self._lock = fasteners.InterProcessLock(Path(folder, _LOCK))
-        if not self._lock.acquire(blocking=False):
-            raise SystemExit(f"spkmd: {_still_alive(folder)}")
+    def busy(self, folder: Path) -> str:
+        """What another process does in a folder, and what to do about it."""
+        return f"has a run still going on in simulation_dir='{folder}'. Wait for it, end it, or choose another folder."
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Leave the folder to others."""
-        assert self._lock is not None
-        self._lock.release()
-
-
-def _jobs(config: DictConfig) -> list[DictConfig]:
-    """The configs of a sweep, one for each job, as Hydra is going to compose them; none if its sweeper is another one."""
-    sweeper, loader = get_class(config.hydra.sweeper._target_), GlobalHydra.instance().config_loader()
-    if not hasattr(sweeper, "split_arguments"):
-        return []
-    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create(loader).parse_overrides([*arguments, *_overrides(config)])
-    (jobs,) = sweeper.split_arguments(overrides, max_batch_size=None)
-    configs = [loader.load_sweep_config(config, job) for job in jobs]
-    for number, job in enumerate(configs):
-        with open_dict(job):
-            job.hydra.job.id = job.hydra.job.num = number
-    return configs
-
-
-def _make_room(configs: Sequence[DictConfig]) -> None:
-    """Move old runs out of the way of new ones, all or none.
-
-    Raises:
-        ValueError: if a folder may not be written to, or a run is going on in it.
-    """
-    taken, in_the_way = set(), []
-    for config in configs:
-        folder, restart, overwrite = _settings(config)
-        if folder.resolve() in taken:
-            raise ValueError(
-                f"two jobs would write to simulation_dir='{folder}'. Name it after what they differ in, as in "
-                "'simulation_dir=out_${seed}'."
-            )
-        taken.add(folder.resolve())
-        if _is_alive(folder):
-            raise ValueError(_still_alive(folder))
-        continued = restart is not None and Path(restart).resolve().parent == folder.resolve()
-        if continued or not any((folder / name).exists() for name in (".hydra", "simulation.hdf5")):
-            continue
-        if not overwrite:
-            checkpoint = folder / "checkpoint.chk"
-            remedy = f"continue with restart={checkpoint}, " if checkpoint.exists() else ""
-            raise ValueError(
-                f"simulation_dir='{folder}' holds a run already. Choose another folder, {remedy}or move the old run aside "
-                "with overwrite=true."
-            )
-        in_the_way.append(folder)
-    for folder in in_the_way:
-        n = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old.{n}").exists())
-        shutil.move(folder, folder.with_name(f"{folder.name}.old.{n}"))
-
-
-def _is_alive(folder: Path) -> bool:
-    """Whether a run in a folder is going on."""
-    if not (folder / _LOCK).exists():
-        return False
-    lock = fasteners.InterProcessLock(folder / _LOCK)
-    if free := lock.acquire(blocking=False):
-        lock.release()
-    return not free
-
-
-def _still_alive(folder: str | Path) -> str:
-    return f"a run is still going on in simulation_dir='{folder}'. Wait for it, end it, or choose another folder."
-
-
-def _settings(config: DictConfig) -> tuple[Path, str | None, bool]:
-    """Folder, checkpoint to continue from, and whether to overwrite.
-
-    Raises:
-        ValueError: if the file of ``load_config`` is the one that Hydra is about to write.
-    """
-    hydra, before = HydraConfig.instance(), HydraConfig.instance().cfg
-    hydra.set_config(config)  # for ${hydra:...} in the name
-    folder, file = Path(config.simulation_dir), config.load_config
-    hydra.cfg = before
-    loaded = None if file is None else OmegaConf.load(file)
-    if file is not None and Path(file).resolve().parent == (folder / ".hydra").resolve():
-        raise ValueError(
-            f"load_config='{file}' would be written over by this run before it is read. Load a copy from another folder."
+    def shared(self, folder: Path) -> str:
+        """What is wrong if two jobs have one folder, and what to do about it."""
+        return (
+            f"two jobs would write to simulation_dir='{folder}'. Name it after what they differ in, as in "
+            "'simulation_dir=out_${seed}'."
         )
-    given = {override.partition("=")[0] for override in _overrides(config)}
-    restart, overwrite = (
-        loaded[key] if isinstance(loaded, DictConfig) and key in loaded and key not in given else config[key]
-        for key in ("restart", "overwrite")
+
+    def look(self, configs: Sequence[DictConfig]) -> None:
+        """Look at the folders of all jobs, then move old runs out of the way of new ones, all or none."""
+        super().look(configs)
+        in_the_way = []
+        for config in configs:
+            folder, restart, overwrite = self._settings(config)
+            if _in_the_way(folder, restart):
+                if not overwrite:
+                    raise ValueError(_holds_a_run(folder))
+                in_the_way.append(folder)
+        for folder in in_the_way:
+            n = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old.{n}").exists())
+            aside = folder.with_name(f"{folder.name}.old.{n}")
+            with hold(folder / LOCK, self.busy(folder)):
+                shutil.move(folder, aside)
+                (aside / LOCK).unlink()
+
+    def enter(self, config: DictConfig, folder: Path) -> None:
+        """Hold the folder, see whether another run was made in it since the first look, and record the settings."""
+        super().enter(config, folder)
+        if _in_the_way(folder, self._settings(config)[1]):
+            raise ValueError(_holds_a_run(folder))
+        record = folder / ".hydra"
+        record.mkdir(exist_ok=True)
+        settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        parts = {"config": settings, "hydra": HydraConfig.instance().cfg, "overrides": config.hydra.overrides.task}
+        for name, part in parts.items():
+            (record / f"{name}.yaml").write_text(OmegaConf.to_yaml(part), encoding="utf-8")
+
+    def _settings(self, config: DictConfig) -> tuple[Path, str | None, bool]:
+        """Folder, checkpoint to continue from, and whether to overwrite.
+
+        Raises:
+            ValueError: if the file of ``load_config`` is the one that is about to be written.
+        """
+        with resolving(config):
+            folder, file = self.folder(config), config.load_config
+            path = None if file is None else Path(to_absolute_path(file))
+            record = Path(to_absolute_path(str(folder / ".hydra")))
+        loaded = None if path is None else OmegaConf.load(path)
+        if path is not None and path.resolve().parent == record.resolve():
+            raise ValueError(
+                f"load_config='{file}' would be written over by this run before it is read. Load a copy from another "
+                "folder."
+            )
+        given = {override.partition("=")[0] for override in given_overrides(config)}
+        restart, overwrite = (
+            loaded[key] if isinstance(loaded, DictConfig) and key in loaded and key not in given else config[key]
+            for key in ("restart", "overwrite")
+        )
+        return folder, restart, overwrite
+
+
+def _in_the_way(folder: Path, restart: str | None) -> bool:
+    """Whether a folder holds a run, and is not continued from a checkpoint in it."""
+    continued = restart is not None and Path(to_absolute_path(restart)).resolve().parent == folder.resolve()
+    return not continued and any((folder / name).exists() for name in (".hydra", "simulation.hdf5"))
+
+
+def _holds_a_run(folder: Path) -> str:
+    checkpoint = folder / "checkpoint.chk"
+    remedy = f"continue with restart={checkpoint}, " if checkpoint.exists() else ""
+    return (
+        f"simulation_dir='{folder}' holds a run already. Choose another folder, {remedy}or move the old run aside with "
+        "overwrite=true."
     )
-    return folder, restart, overwrite
-
-
-def _overrides(config: DictConfig) -> list[str]:
-    """What the command line sets, with ``${...}`` as they are."""
-    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))

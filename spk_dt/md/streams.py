@@ -1,9 +1,11 @@
 """Data streams of the HDF5 file of a simulation."""
 
+from collections.abc import Sequence
+
 from schnetpack.md import Simulator
 from schnetpack.md.simulation_hooks import callback_hooks
 
-__all__ = ["MoleculeStream"]
+__all__ = ["MoleculeStream", "PropertyStream"]
 
 
 class MoleculeStream(callback_hooks.MoleculeStream):
@@ -23,3 +25,15 @@ class MoleculeStream(callback_hooks.MoleculeStream):
         """Store the current step at a position of the buffer."""
         simulator.system.stress = simulator.system.stress.contiguous()
         super().update_buffer(buffer_position, simulator)
+
+
+class PropertyStream(callback_hooks.PropertyStream):
+    """`schnetpack.md.simulation_hooks.PropertyStream` that also stores what the calculator is asked for.
+
+    Args:
+        target_properties: names of outputs of the calculator.
+        required_properties: further ones, those of ``calculator.required_properties``.
+    """
+
+    def __init__(self, target_properties: Sequence[str], required_properties: Sequence[str] = ()) -> None:
+        super().__init__(list(dict.fromkeys([*target_properties, *required_properties])))

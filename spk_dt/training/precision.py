@@ -32,6 +32,6 @@ def loss_scaler(plugin: Precision) -> torch.amp.GradScaler | None:
     if "mixed" in plugin.precision and not isinstance(plugin, MixedPrecision):
         raise ValueError(
             f"trainer.precision={plugin.precision} with {type(plugin).__name__}: how it scales the parts of the loss of a "
-            "rollout is not known. Set trainer.strategy=ddp, or trainer.precision=32."
+            "rollout is not known. Set +trainer.strategy=ddp, or trainer.precision=32."
         )
     return getattr(plugin, "scaler", None)

@@ -9,6 +9,7 @@ from schnetpack import properties as spk_properties
 from schnetpack.task import ModelOutput, UnsupervisedModelOutput
 
 from spk_dt import properties
+from spk_dt.data.isolated import first_frames, refuse_isolated
 from spk_dt.dynamics import (
     CompiledPotential,
     Detached,
@@ -128,6 +129,8 @@ class DynamicTrainingTask(AtomisticTask):
         self.val_loss.reset()
         self.test_loss.reset()
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
+        if (frames := getattr(self.trainer.datamodule, "frames", None)) is not None:
+            refuse_isolated(first_frames(frames), self.cutoff, f"'{frames.source}'", frames.distance_unit)
         available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
         if stage == "fit" and self.rollout_length > available:
             raise ValueError(

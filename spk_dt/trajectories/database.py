@@ -126,7 +126,7 @@ class TrajectoryWriter:
 
     Raises:
         FileExistsError: if `path` exists, also on entry and exit; nothing is overwritten.
-        ValueError: if `path` does not end in ``.db``; on entry with `resume`, if another process is writing it.
+        ValueError: if `path` does not end in ``.db``; on entry, if another process is writing it.
     """
 
     def __init__(

@@ -16,11 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fasteners
 import numpy as np
 from ase import Atoms
 from ase.db import connect
 from ase.db.sqlite import SQLite3Database, all_tables
+
+from spk_dt.folders.hold import hold
 
 __all__ = ["COMMIT_EVERY", "PartFile", "Row", "fingerprint"]
 
@@ -61,7 +62,7 @@ class PartFile:
         self._units = dict(units)
         self._begun: list[tuple[int, str]] = []
         self._found: list[tuple[frozenset[str], frozenset[str]]] = []
-        self._lock = fasteners.InterProcessLock(self.path.with_suffix(".lock")) if resume else None
+        self._lock = contextlib.ExitStack()
 
     @property
     def n_rows(self) -> int:
@@ -90,12 +91,13 @@ class PartFile:
             ValueError: if another process is writing it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._lock is not None and not self._lock.acquire(blocking=False):
-            raise ValueError(f"another process writes '{self.target}'; wait for it, or choose another name.")
+        self._lock.enter_context(
+            hold(self.path.with_suffix(".lock"), f"writes '{self.target}'; wait for it, or choose another name.")
+        )
         try:
             self.check_target()
         except FileExistsError:
-            self._unlock()
+            self._lock.close()
             raise
         self._begun, self._found = self._read_begun() if self._resume else ([], [])
         if not self._begun:
@@ -200,12 +202,7 @@ class PartFile:
         """Let go of the file; it is left only where it may be continued and has rows."""
         if not (self._resume and self.path.exists() and self.n_rows > 0):
             self.remove()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock is not None and self._lock.acquired:
-            self.path.with_suffix(".lock").unlink(missing_ok=True)
-            self._lock.release()
+        self._lock.close()
 
     def remove(self) -> None:
         """Remove the file; its journal last, since without it an interrupted database would look complete."""

@@ -14,6 +14,7 @@ from spk_dt.trajectories.readers import (
     extxyz,
     lammps,
     md17_npz,
+    program_output,
     schnetpack_hdf5,
     vasp_outcar,
     vasp_xml,
@@ -21,6 +22,7 @@ from spk_dt.trajectories.readers import (
 from spk_dt.trajectories.readers.base import RawTrajectory, Reader
 from spk_dt.trajectories.readers.compressed import SUFFIXES, open_binary
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.ways_out import not_recognised
 
 __all__ = ["READERS", "IncompleteFrameError", "RawTrajectory", "Reader", "find_reader", "options_of"]
 
@@ -34,6 +36,7 @@ READERS: tuple[ModuleType, ...] = (
     vasp_xml,
     vasp_outcar,
     lammps,
+    program_output,
     extxyz,
 )
 
@@ -60,7 +63,7 @@ def find_reader(path: Path) -> ModuleType:
     for reader in READERS:
         if reader.recognises(path):
             return reader
-    raise ase_formats.not_recognised(path)
+    raise not_recognised(path)
 
 
 def options_of(reader: ModuleType) -> tuple[str, ...]:

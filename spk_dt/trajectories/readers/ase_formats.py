@@ -1,4 +1,4 @@
-"""Trajectory files of ASE, ``.traj``; and what to do with the other formats that ASE reads.
+"""Trajectory files of ASE, ``.traj``.
 
 ASE writes the forces of the calculator to a ``.traj``, without the effect of constraints. Its dynamics also leave their time
 step there, if the file was opened by them (``VelocityVerlet(..., trajectory="md.traj")``), but not how often they wrote.
@@ -13,9 +13,8 @@ from ase import Atoms
 from ase.io.trajectory import TrajectoryReader
 
 from spk_dt.trajectories.readers.base import RawTrajectory
-from spk_dt.trajectories.readers.text import beginning
 
-__all__ = ["OPTIONS", "not_recognised", "read", "recognises"]
+__all__ = ["OPTIONS", "read", "recognises"]
 
 #: keywords of `read`
 OPTIONS = ("save_every",)
@@ -84,26 +83,3 @@ def _frames(path: Path, n_frames: int) -> Iterator[Atoms]:
                     f"convert -n :{index} {path.name} NEW.traj"
                 ) from None
             yield atoms
-
-
-def not_recognised(path: Path) -> ValueError:
-    """Why a file is refused, and what to do instead."""
-    suffix, lines = path.suffix.lower(), beginning(path, 1)
-    if suffix in (".trr", ".xtc", ".tpr", ".gro", ".edr"):
-        reason = (
-            "GROMACS keeps forces (.trr) and energies (.edr) apart, and ASE reads neither. Write them as extended "
-            "XYZ, for example with MDAnalysis, in eV and eV/Å, and convert that."
-        )
-    elif path.name.upper().startswith("XDATCAR"):
-        reason = "an XDATCAR has no energies and forces. Convert the vasprun.xml, or the OUTCAR, of the same run."
-    elif suffix in (".dcd", ".h5md") or (suffix in (".dump", ".lammpstrj", ".bin") and not lines):
-        reason = (
-            "of LAMMPS, dumps in text form are read: dump 1 all custom 1 md.dump id element x y z vx vy vz fx fy fz"
-        )
-    else:
-        reason = (
-            "known are extended XYZ, .traj of ASE, vasprun.xml, OUTCAR, text dumps of LAMMPS, and the formats of "
-            "`spkdt convert --help`. If ASE reads its energies and forces, convert it first: "
-            f"ase convert {path.name} {path.stem}.traj"
-        )
-    return ValueError(f"the format of '{path}' is not known: {reason}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["SUFFIXES", "DamagedArchiveError", "largest_size", "open_binary", "plain_name", "plain_or_packed"]
+__all__ = ["SUFFIXES", "DamagedArchiveError", "damage", "largest_size", "open_binary", "plain_name", "plain_or_packed"]
 
 _OPENERS: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -77,6 +77,20 @@ def _opener(path: Path) -> Callable[[Path], io.BufferedIOBase] | None:
 def largest_size(path: Path) -> int:
     """A number of bytes that the content of a file does not exceed; a number of atoms beyond is damage."""
     return path.stat().st_size * (1 if _opener(path) is None else _LARGEST_RATIO)
+
+
+def damage(path: Path) -> DamagedArchiveError | None:
+    """What is wrong with the beginning of a file that is packed, going by its name; None if nothing is."""
+    try:
+        with open_binary(path) as file:
+            file.read(1 << 16)
+    except DamagedArchiveError as error:
+        return error
+    if path.suffix.lower() in SUFFIXES and _opener(path) is None:
+        return DamagedArchiveError(
+            f"'{path}' is a packed file that is cut off or damaged (it does not begin like one); copy it again."
+        )
+    return None
 
 
 def plain_name(path: Path) -> Path:

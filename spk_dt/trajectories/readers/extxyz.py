@@ -16,25 +16,31 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict
 
 from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
+from spk_dt.trajectories.readers.extxyz_keys import (
+    MOMENTA,
+    Table,
+    contents,
+    energies,
+    forces_key,
+    parse_comment,
+    usual_names,
+    velocities_key,
+)
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
-from spk_dt.trajectories.readers.pressure import nine_components, stress_or_virial
+from spk_dt.trajectories.readers.pressure import stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
+from spk_dt.trajectories.readers.ways_out import plain_xyz
 
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
 
 #: keywords of `read`
 OPTIONS = ("energy_key", "forces_key", "velocities_key", "velocity_unit", "recover_velocities")
 
-_MOMENTA = ("momenta", "momentum")
 _INPUTS = ("total_charge", "charge", "spin_multiplicity", "spin")
-_VELOCITIES = ("velocities", "velocity", "velo", "vel")
-
-_Table = dict[str, tuple[int, int]]  # first column and number of columns of each property
 
 #: units of a column of velocities, in that of ASE
 VELOCITY_UNITS = {
@@ -63,7 +69,7 @@ def recognises(path: Path) -> bool:
     lines = beginning(path)
     if len(lines) < 2 or not lines[0].strip().isdigit():
         return False
-    return plain_name(path).suffix.lower() in (".xyz", ".extxyz") or "Properties=" in lines[1]
+    return plain_name(path).suffix.lower() in (".xyz", ".extxyz") or "properties=" in lines[1].lower()
 
 
 def read(path: Path, **options: Any) -> list[RawTrajectory]:
@@ -81,6 +87,9 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
     columns = _Columns(**options)
     if columns.velocity_unit is not None and columns.velocity_unit not in VELOCITY_UNITS:
         raise ValueError(f"velocity unit '{columns.velocity_unit}' is not one of {', '.join(VELOCITY_UNITS)}.")
+    comment = beginning(path)[1]
+    if "properties=" not in comment.lower() and comment.endswith("\n"):
+        raise plain_xyz(path)
     times: list[float] = []
     try:
         for atoms in _frames(path, columns):
@@ -102,8 +111,24 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
             frames=partial(_frames, path, columns, interval_fs),
             timestep_fs=interval_fs,
             n_frames=count_lines(path) // (len(atoms) + 2),
+            notes=_renamed(path, columns),
         )
     ]
+
+
+def _renamed(path: Path, columns: _Columns) -> tuple[str, ...]:
+    """Which energy and forces are taken under other names than the usual ones."""
+    info = parse_comment(beginning(path)[1])
+    usual_values = usual_names(info, columns=False)
+    info |= {usual: info[name] for name, usual in usual_values.items()}
+    table, _ = _layout(str(info["Properties"]))
+    found = usual_names(table, columns=True) if columns.forces_key is None else {}
+    found |= usual_values if columns.energy_key is None else {}
+    return tuple(
+        f"{usual} of '{path}' are '{name}'" if usual == "forces" else f"{usual} of '{path}' is '{name}'"
+        for name, usual in found.items()
+        if usual in ("forces", "energy", "free_energy")
+    )
 
 
 def _frames(path: Path, columns: _Columns, interval_fs: float | None = None) -> Iterator[Atoms]:
@@ -165,8 +190,10 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     """A frame from its comment and the lines of its atoms."""
     where = f"'{path}', frame {index}"
     try:
-        info = key_val_str_to_dict(nine_components(lines[0]))
+        info = parse_comment(lines[0])
+        info |= {usual: info[name] for name, usual in usual_names(info, columns=False).items()}
         table, width = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")))
+        table |= {usual: table[name] for name, usual in usual_names(table, columns=True).items()}
     except Exception as error:  # whatever a damaged line leads to
         raise ValueError(f"{where}: its comment line cannot be understood ({error}).") from None
     rows = [line.split() for line in lines[1:]]
@@ -182,24 +209,26 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
 
     cell, pbc = _cell(info, where)
     if "pos" not in table:
-        raise ValueError(f"{where}: there are no positions, a column 'pos'; {_contents(info, table)}")
+        raise ValueError(f"{where}: there are no positions, a column 'pos'; {contents(info, table)}")
     atoms = Atoms(numbers=_numbers(table, rows, where), positions=column("pos", 3), cell=cell, pbc=pbc)
     for name in ("masses", "mass"):
         if name in table:
             atoms.set_masses(column(name, 1)[:, 0])
-    results: dict[str, Any] = {"forces": column(_forces_key(columns, info, table, where), 3)}
-    results |= _energies(columns, info, table, where)
+    results: dict[str, Any] = {"forces": column(forces_key(columns.forces_key, info, table, where), 3)}
+    results |= energies(columns.energy_key, info, table, where)
     results |= {name: np.asarray(info[name]) for name in ("dipole",) if name in info}
     results |= stress_or_virial(info, atoms, where)
     for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"
         if name in table:
             values = column(name, table[name][1])
             results[result] = values[:, 0] if values.shape[1] == 1 else values
-    velocities = _velocities_key(columns, info, table, where)
-    if velocities in _MOMENTA:
+    velocities = None
+    if not columns.recover_velocities:
+        velocities = velocities_key(columns.velocities_key, columns.velocity_unit, info, table, where)
+    if velocities in MOMENTA:
         atoms.set_momenta(column(velocities, 3))
     elif velocities is not None:
-        assert columns.velocity_unit is not None  # `_velocities_key` would have refused
+        assert columns.velocity_unit is not None  # `velocities_key` would have refused
         atoms.set_velocities(column(velocities, 3) * VELOCITY_UNITS[columns.velocity_unit])
     if isinstance(info.get("time_fs"), int | float | np.number):
         atoms.info["time_fs"] = float(info["time_fs"])
@@ -210,7 +239,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     return atoms
 
 
-def _move_mask(table: _Table, rows: list[list[str]], where: str) -> np.ndarray:
+def _move_mask(table: Table, rows: list[list[str]], where: str) -> np.ndarray:
     """[n_atoms, 3] true where an atom, or a component of its position, may move."""
     start, n = table["move_mask"]
     words = np.array([row[start : start + n] for row in rows])
@@ -223,12 +252,12 @@ def _move_mask(table: _Table, rows: list[list[str]], where: str) -> np.ndarray:
     return np.broadcast_to(true, (len(rows), 3))
 
 
-def _layout(properties: str) -> tuple[_Table, int]:
+def _layout(properties: str) -> tuple[Table, int]:
     """First column and number of columns of each property, and the number of all columns."""
     words = properties.split(":")
     if len(words) % 3:
         raise ValueError(f"Properties={properties} are not triples name:type:columns")
-    table: _Table = {}
+    table: Table = {}
     width = 0
     for name, n in zip(words[::3], map(int, words[2::3]), strict=True):
         if n < 1 or name in table:
@@ -252,7 +281,7 @@ def _cell(info: dict[str, Any], where: str) -> tuple[np.ndarray | None, Any]:
     return None if cell is None else cell.T.astype(float), pbc
 
 
-def _numbers(table: _Table, rows: list[list[str]], where: str) -> list[int]:
+def _numbers(table: Table, rows: list[list[str]], where: str) -> list[int]:
     """Atomic numbers."""
     name = next((name for name in ("Z", "species") if name in table), None)
     if name is None:
@@ -268,49 +297,3 @@ def _numbers(table: _Table, rows: list[list[str]], where: str) -> list[int]:
     if not all(0 < number < 119 for number in numbers):
         raise ValueError(f"{where}: an atomic number is not between 1 and 118.")
     return numbers
-
-
-def _forces_key(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> str:
-    key = columns.forces_key or "forces"
-    if key not in table:
-        raise ValueError(f"{where}: there are no forces '{key}'; name them with --forces-key. {_contents(info, table)}")
-    return key
-
-
-def _energies(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> dict[str, float]:
-    """Energy, and free energy if there is one and no name was given."""
-    key = columns.energy_key or ("energy" if "energy" in info else "free_energy")
-    wanted = {"energy": key}
-    if columns.energy_key is None and "free_energy" in info:
-        wanted["free_energy"] = "free_energy"
-    if key not in info:
-        raise ValueError(
-            f"{where}: there is no energy '{columns.energy_key or 'energy'}'; name it with --energy-key. "
-            f"{_contents(info, table)}"
-        )
-    for name in wanted.values():
-        if isinstance(info[name], bool) or not isinstance(info[name], int | float | np.number):
-            raise ValueError(f"{where}: {name}={info[name]} is not a number.")
-    return {kind: float(info[name]) for kind, name in wanted.items()}
-
-
-def _velocities_key(columns: _Columns, info: dict[str, Any], table: _Table, where: str) -> str | None:
-    """Name of the column of momenta or velocities, if there is one."""
-    key = columns.velocities_key
-    if columns.recover_velocities:
-        return None
-    if key is not None and key not in table:
-        raise ValueError(f"{where}: there are no velocities '{key}'. {_contents(info, table)}")
-    key = key or next((name for name in (*_MOMENTA, *_VELOCITIES) if name in table), None)
-    if key is not None and key not in _MOMENTA and columns.velocity_unit is None:
-        raise ValueError(
-            f"{where}: the unit of the velocities '{key}' is not in the file. Give it with --velocity-unit, one of "
-            f"{', '.join(VELOCITY_UNITS)}; or take the velocities from the positions with --recover-velocities."
-        )
-    return key
-
-
-def _contents(info: dict[str, Any], table: _Table) -> str:
-    """What a frame has, for error messages."""
-    values = ", ".join(key for key in info if key not in ("Lattice", "pbc")) or "no values"
-    return f"The comment line has {values}; the columns are {', '.join(table)}."

@@ -44,9 +44,7 @@ _BLOCK = 2**24  # bytes that are read at a time
 #: SchNetPack's units of length and time, nm and ps
 _ANG, _FS = conversion("nm", "Ang", "length"), time_unit_in_fs("kJ / mol", "nm")
 
-_STORE_FORCES = (
-    "add - ${calculator.force_key} to target_properties of PropertyStream (callbacks hdf5), and simulate again"
-)
+_STORE_FORCES = "simulate again with calculator.required_properties=[forces] (calculator.force_key), which stores them"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Blocks of lines of a text file, and the numbers in them, with errors that name the file and the frame."""
 
+import codecs
 import io
 from collections.abc import Sequence
 from itertools import islice
@@ -11,12 +12,12 @@ import numpy as np
 from spk_dt.trajectories.readers.compressed import DamagedArchiveError, open_binary
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 
-__all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text"]
+__all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text", "wide_encoding"]
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file to read, packed or not; bytes that are no text become a sign that no number has."""
-    return io.TextIOWrapper(open_binary(path), encoding="utf-8", errors="replace")
+    """A text file to read, packed or not, without byte order mark; bytes that are no text become a sign no number has."""
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="replace")
 
 
 def beginning(path: Path, n: int = 2) -> list[str]:
@@ -26,7 +27,23 @@ def beginning(path: Path, n: int = 2) -> list[str]:
             lines = [file.readline(10_000) for _ in range(n)]
     except (OSError, DamagedArchiveError):
         return []
-    return [] if any(b"\0" in line for line in lines) else [line.decode(errors="replace") for line in lines]
+    if any(b"\0" in line for line in lines):
+        return []
+    lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+    return [line.decode(errors="replace") for line in lines]
+
+
+def wide_encoding(path: Path) -> str | None:
+    """Name of the encoding of a file in which letters are of two bytes or four, None for all others."""
+    with open_binary(path) as file:
+        start = file.read(4)
+    for encoding, marks in (
+        ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    ):
+        if start.startswith(marks):
+            return encoding
+    return None
 
 
 def count_lines(path: Path) -> int:

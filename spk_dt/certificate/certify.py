@@ -1,0 +1,300 @@
+"""A certificate of a potential: simulations from starts it has not seen, judged by the reference method.
+
+The folder that is written:
+
+    settings.json              what was done; the same command goes on where it was interrupted, another one is refused
+    certificate.json           for each model: statement, survival, bounds, outcome of each simulation, labels used
+    survival.png, .pdf, .svg   share of the simulations that have not failed against time
+    <model>/batch_<b>/         the simulations (`spk_dt.certificate.simulations`)
+    <model>/labels.jsonl       energies and forces of the reference method (`spk_dt.labels.relabel`)
+    <model>/first_wrong.traj   first wrong state of each simulation that failed, forces of model and reference
+"""
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from spk_dt.certificate.conditions import Conditions
+from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
+from spk_dt.certificate.simulations import Batch, batches, read_states, run_simulations
+from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
+from spk_dt.certificate.verdict import Label, Outcome, judged
+from spk_dt.data.continuation import spread_continuations, trajectory_database
+from spk_dt.data.partition import SPLIT_FILE, read_partition
+from spk_dt.folders.hold import LOCK, hold
+from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.relabel import relabel
+from spk_dt.labels.unit_check import Unit, check_units, parse_unit
+from spk_dt.units import conversion
+
+__all__ = ["ASE_PREFIX", "Computing", "certify"]
+
+#: a model that is an ASE calculator is named with this before its import path
+ASE_PREFIX = "ase:"
+
+#: verdicts are repeated with limits multiplied by these
+_FACTORS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a certificate is computed; its results hardly depend on it.
+
+    Args:
+        n_processes: processes that simulate, and then run the reference method.
+        batch_size: simulations side by side in a process.
+        precision: bits of the floating-point numbers in simulations; states are evaluated with 64.
+        compile: compile the models.
+        device: where models are evaluated.
+    """
+
+    n_processes: int = 1
+    batch_size: int = 10
+    precision: int = 32
+    compile: bool = True
+    device: str = "cpu"
+
+
+def certify(
+    models: Mapping[str, str | Path],
+    data: str | Path,
+    out: str | Path,
+    reference: str,
+    number: int = 20,
+    conditions: Conditions | None = None,
+    criteria: Criteria | None = None,
+    computing: Computing | None = None,
+    split: str | None = None,
+    energy_unit: str = "eV",
+    position_unit: str = "Angstrom",
+    another_reference: bool = False,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Simulate with each model from unseen frames, and find with few reference calculations when simulations go wrong.
+
+    Args:
+        models: name and file of each model; ``ase:package.module:Class`` is an ASE calculator in place of a model.
+        data: trajectory database, or the word ``embedded``.
+        out: folder to write, or to go on with.
+        reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`.
+        number: simulations of each model, from frames evenly spaced over the trajectories of the partition.
+        conditions: of the simulations.
+        criteria: when a state is wrong.
+        computing: how it is computed.
+        split: partition that the start frames are taken from, see `spk_dt.evaluation.evaluate.evaluate`.
+        energy_unit: unit of the energies of the models.
+        position_unit: unit of length of the models.
+        another_reference: whether the reference method may be another one than that of the data.
+        progress: called with what is done, how much of it, and how much there is.
+
+    Returns:
+        for each model what stands in ``certificate.json``.
+
+    Raises:
+        ValueError: if the folder is of another certificate or another process is at work in it, there are fewer frames than
+            simulations, the reference method is not that of the data, or a model does not fit the data, most likely because
+            of its units.
+        FileNotFoundError: if data or a model are not there.
+    """
+    conditions, criteria, computing = conditions or Conditions(), criteria or Criteria(), computing or Computing()
+    units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
+    out = Path(out)
+    files = [Path(file) for file in models.values() if not str(file).startswith(ASE_PREFIX)]
+    with trajectory_database(data) as database:
+        partition = read_partition(database, split, [file.parent / SPLIT_FILE for file in files])
+        n_parts = len(partition.parts)
+        spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
+        starts = [spread[i * len(spread) // number] for i in range(number)]
+    frames = [one.start for one in starts]
+    timesteps = [conditions.time_step or one.timestep_fs for one in starts]
+    scales = scales_of(frames)
+    settings = {
+        "data": str(data),
+        "split": partition.name,
+        "models": {name: str(file) for name, file in models.items()},
+        "reference": reference,
+        "number": number,
+        "conditions": asdict(conditions),
+        "batch_size": computing.batch_size,
+        "precision": computing.precision,
+        "energy_unit": energy_unit,
+        "position_unit": position_unit,
+    }
+    for name, file in models.items():
+        if not str(file).startswith(ASE_PREFIX):
+            _check_units(name, file, frames, *units)
+    check = check_reference(frames, reference, str(data), another=another_reference)
+    with hold(out / LOCK, f"certifies in '{out}'; wait for it, or choose another folder."):
+        _same_settings(out / "settings.json", settings)
+        found = {}
+        for name, file in models.items():
+            make_engine = _engine(file, *units, computing)
+            all_batches = batches(out / name, timesteps, computing.batch_size)
+            run_simulations(
+                all_batches,
+                make_engine,
+                frames,
+                conditions,
+                computing.n_processes,
+                partial(progress, f"simulating {name}"),
+            )
+            outcomes, n_labels, wrong = _judge(
+                out / name, all_batches, conditions, criteria, scales, reference, computing
+            )
+            if wrong:
+                ase.io.write(out / name / "first_wrong.traj", wrong)
+            found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
+        packages = ("spk_dt", "schnetpack", "torch", "ase")
+        versions = {one: version(one) for one in packages} | {"python": platform.python_version()}
+        text = json.dumps(
+            {"settings": settings, "versions": versions, "reference_check": check.as_dict(), "models": found}, indent=2
+        )
+        (out / "certificate.json").write_text(text + "\n")
+        return found
+
+
+def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_unit: Unit, position_unit: Unit) -> None:
+    """Refuse a model whose forces are not those of the data, most likely because of its units."""
+    reference = np.concatenate([atoms.get_forces(apply_constraint=False) for atoms in frames])
+
+    def forces_for(unit: Unit) -> np.ndarray:
+        """Forces in the unit of the model."""
+        found = ModelEngine(file, "eV", unit, compile=False).evaluated(frames)
+        return np.concatenate([atoms.get_forces(apply_constraint=False) for atoms in found]) * conversion(
+            unit, "Ang", "length"
+        )
+
+    check_units(name, reference, forces_for, energy_unit, position_unit)
+
+
+def _engine(file: str | Path, energy_unit: Unit, position_unit: Unit, computing: Computing) -> Callable[[], Engine]:
+    """What makes the potential, in any process."""
+    if str(file).startswith(ASE_PREFIX):
+        return partial(AseEngine, str(file).removeprefix(ASE_PREFIX))
+    return partial(
+        ModelEngine, file, energy_unit, position_unit, computing.precision, computing.compile, computing.device
+    )
+
+
+def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings, or refuse other ones than are there."""
+    if file.exists():
+        before = json.loads(file.read_text())
+        others = [key for key in settings if json.loads(json.dumps(settings[key])) != before.get(key)]
+        if others:
+            told = "; ".join(f"{key}: {before.get(key)} there, {settings[key]} now" for key in others)
+            raise ValueError(
+                f"'{file}' is of another certificate ({told}). Choose another folder, or the settings of this one."
+            )
+    file.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _judge(
+    folder: Path,
+    all_batches: Sequence[Batch],
+    conditions: Conditions,
+    criteria: Criteria,
+    scales: Scales,
+    reference: str,
+    computing: Computing,
+) -> tuple[dict[int, Outcome], int, list[Atoms]]:
+    """Outcome of each simulation, number of labels, and the first wrong states."""
+    states = dict(read_states(all_batches))
+    temperatures = [conditions.thermostat(max(0, k - 1)) for k in range(conditions.n_states + 1)]
+    judges = {i: judged(one, temperatures, criteria, scales) for i, one in states.items()}
+    wanted = {i: next(judge) for i, judge in judges.items()}
+    outcomes: dict[int, Outcome] = {}
+    labels: dict[int, dict[int, Label]] = {i: {} for i in states}
+    while wanted:
+        pairs = [(i, k) for i, numbers in wanted.items() for k in sorted(numbers)]
+        ids = [f"{i}:{k}" for i, k in pairs]
+        found = relabel(
+            [states[i][k] for i, k in pairs],
+            reference,
+            folder / "labels.jsonl",
+            computing.n_processes,
+            ids,
+            sound={f"{i}:0" for i in states},
+        )
+        for (i, k), energy, forces in zip(pairs, found.energy, found.forces, strict=True):
+            labels[i][k] = (float(energy), forces)
+        going = {}
+        for i in wanted:
+            try:
+                going[i] = judges[i].send(labels[i])
+            except StopIteration as stop:
+                outcomes[i] = stop.value
+        wanted = going
+    wrong = []
+    for i, outcome in sorted(outcomes.items()):
+        if outcome.state is not None:
+            atoms = states[i][outcome.state].copy()
+            atoms.calc = states[i][outcome.state].calc
+            atoms.info |= {"reason": outcome.reason}
+            if outcome.state in labels[i]:
+                energy, forces = labels[i][outcome.state]
+                atoms.info["reference_energy"] = energy
+                atoms.set_array("reference_forces", forces)
+            wrong.append(atoms)
+    return outcomes, sum(map(len, labels.values())), wrong
+
+
+def _certificate(
+    conditions: Conditions, criteria: Criteria, scales: Scales, outcomes: Mapping[int, Outcome], n_labels: int
+) -> dict[str, Any]:
+    """All that is said of a model."""
+    ordered = [outcomes[i] for i in sorted(outcomes)]
+    failed_ps, simulated_ps = [one.failed_ps for one in ordered], [one.simulated_ps for one in ordered]
+    failures = [time for time in failed_ps if time is not None]
+    total = sum(length if time is None else time for time, length in zip(failed_ps, simulated_ps, strict=True))
+    share = failure_share_bound(len(failures), len(ordered))
+    return {
+        "statement": _statement(conditions, ordered, share),
+        "simulations": len(ordered),
+        "failures": len(failures),
+        "first_failure_ps": min(failures, default=None),
+        "share_failing_at_most": share,
+        "failures_per_ns_at_most": failure_rate_bound(len(failures), total),
+        "confidence": 0.95,
+        "limits": {
+            "energy_ev": scales.energy(1, conditions.temperature) * criteria.energy,
+            "energy": "times the square root of the number of atoms",
+            "force_ev_per_ang": {int(z): criteria.force * value for z, value in scales.force.items()},
+            "temperature_of_data_k": scales.temperature,
+            **asdict(criteria),
+        },
+        "failures_with_other_limits": {
+            f"{factor:g}": sum(_fails(one, factor) for one in ordered) for factor in _FACTORS
+        },
+        "labels": n_labels,
+        "survival": survival(failed_ps, simulated_ps).as_dict(),
+        "outcomes": [one.as_dict() for one in ordered],
+    }
+
+
+def _fails(outcome: Outcome, factor: float) -> bool:
+    """Whether a simulation fails with limits that are multiplied, of the states that the reference method has computed."""
+    by_sign = outcome.state is not None and outcome.state not in outcome.deviations
+    return by_sign or any(not max(one) <= factor for one in outcome.deviations.values())
+
+
+def _statement(conditions: Conditions, outcomes: Sequence[Outcome], share: float) -> str:
+    """In one sentence."""
+    failures = [one for one in outcomes if one.failed_ps is not None]
+    where = f"over {conditions.time_ps:g} ps {conditions.described}"
+    seen = f"{len(failures)} of {len(outcomes)} simulations fail {where}"
+    bound = f"with 95 % confidence at most {share:.1%} do"
+    if not failures:
+        return f"safe: {seen}; {bound}"
+    first = min(failures, key=lambda one: one.failed_ps or 0.0)
+    return f"{seen}, the first at {first.failed_ps:.3g} ps ({first.reason}); {bound}"

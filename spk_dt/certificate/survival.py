@@ -1,0 +1,85 @@
+"""Survival of simulations: Kaplan-Meier estimate with its confidence band, and exact bounds for rates and shares.
+
+E. L. Kaplan, P. Meier, J. Am. Stat. Assoc. 53 (1958) 457: the estimate; its band is that of the log-log transform with
+Greenwood's variance (`scipy.stats.ecdf`). C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404: exact bounds of a share.
+F. Garwood, Biometrika 28 (1936) 437: exact bounds of the rate of a Poisson process.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["Survival", "failure_rate_bound", "failure_share_bound", "survival"]
+
+
+class Survival(NamedTuple):
+    """A survival curve, constant between its times.
+
+    Args:
+        time_ps: [n] ps; the first is 0.
+        share: [n] share of the simulations that have not failed.
+        low: [n] lower edge of its confidence band; NaN where the band is not defined, which is before the first failure.
+        high: [n] upper edge.
+    """
+
+    time_ps: np.ndarray
+    share: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, None where it is not known."""
+        return {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self._asdict().items()}
+
+
+def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], confidence: float = 0.95) -> Survival:
+    """Kaplan-Meier estimate.
+
+    Args:
+        failed_ps: time of failure of each simulation, ps; None if it has not failed.
+        simulated_ps: length of each simulation, ps; one that has not failed is censored there.
+        confidence: of the band.
+    """
+    failures = [time for time in failed_ps if time is not None]
+    censored = [length for time, length in zip(failed_ps, simulated_ps, strict=True) if time is None]
+    curve = stats.ecdf(stats.CensoredData(uncensored=failures, right=censored)).sf
+    low, high = (np.full(len(curve.quantiles), np.nan),) * 2
+    if failures:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where nothing has failed yet, or everything has
+            band = curve.confidence_interval(confidence, method="log-log")
+        low, high = band.low.probabilities, band.high.probabilities
+    return Survival(
+        np.concatenate([[0.0], curve.quantiles]),
+        np.concatenate([[1.0], curve.probabilities]),
+        np.concatenate([[np.nan], low]),
+        np.concatenate([[np.nan], high]),
+    )
+
+
+def failure_share_bound(failures: int, simulations: int, confidence: float = 0.95) -> float:
+    r"""Largest probability that a simulation fails which is compatible with what was seen, one-sided and exact.
+
+    For 0 of n it is :math:`1 - (1 - \gamma)^{1/n}` with the confidence γ.
+
+    Args:
+        failures: number of simulations that have failed.
+        simulations: number of all of them.
+        confidence: γ.
+    """
+    test = stats.binomtest(failures, simulations, alternative="less")
+    return float(test.proportion_ci(confidence, "exact").high)
+
+
+def failure_rate_bound(failures: int, total_ps: float, confidence: float = 0.95) -> float:
+    r"""Largest rate of failures per ns compatible with what was seen, one-sided and exact for a constant rate.
+
+    Args:
+        failures: number of failures.
+        total_ps: simulated time until failures, of all simulations together, ps.
+        confidence: of the bound. For no failures it is :math:`-\ln(1 - \gamma)` over the time.
+    """
+    return float(stats.chi2.ppf(confidence, 2 * (failures + 1)) / 2.0 / (1e-3 * total_ps))

@@ -1,0 +1,142 @@
+"""When simulations of a model go wrong, found with few calculations of the reference method.
+
+Of each simulation the end is computed first: as long as a model is right there, it is most likely right on the way. In
+addition two states are looked at in which something is most likely wrong, that with the closest contact and that with the
+largest force, and some that are evenly spaced, since a model without a barrier may be right on both sides of it. From a
+wrong state the last right one is searched for by bisection, down to the distance of two states. Signs that need no
+reference count as well: an explosion, total energy that is not conserved at constant energy, and with a thermostat a
+temperature far from its own.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import natural_cutoffs, neighbor_list
+
+from spk_dt.certificate.criteria import Criteria, Deviation, Scales
+
+__all__ = ["Label", "Outcome", "closest_contact", "judged"]
+
+#: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
+Label = tuple[float, np.ndarray]
+
+#: standard deviations of the kinetic energy of a canonical ensemble beyond which a temperature is wrong
+_TEMPERATURE_DEVIATIONS = 6.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a simulation.
+
+    Args:
+        simulated_ps: time of its last state, ps.
+        failed_ps: time of the first state that is known to be wrong, or of the explosion, ps; None if there is none.
+        right_ps: time of the last state before that is known to be right, ps.
+        reason: ``exploded``, ``energy``, ``force``, ``energy and force``, ``no label`` (the reference method failed),
+            ``energy not conserved`` or ``temperature``.
+        state: number of the first wrong state; of an explosion the last state before.
+        deviations: of the states that the reference method has computed, by their number.
+    """
+
+    simulated_ps: float
+    failed_ps: float | None
+    right_ps: float
+    reason: str | None
+    state: int | None
+    deviations: Mapping[int, Deviation]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        deviations = {
+            str(k): [float(x) if np.isfinite(x) else None for x in self.deviations[k]] for k in sorted(self.deviations)
+        }
+        return {**{k: v for k, v in vars(self).items() if k != "deviations"}, "deviations": deviations}
+
+
+def judged(
+    states: Sequence[Atoms],
+    temperatures: Sequence[float | None],
+    criteria: Criteria,
+    scales: Scales,
+) -> Generator[set[int], Mapping[int, Label], Outcome]:
+    """Judge a simulation: yields the numbers of states that are to be computed, is sent their labels, returns the outcome.
+
+    Args:
+        states: in order of time from the start on, with energy and forces of the model, ``time_ps`` and perhaps
+            ``exploded_ps``.
+        temperatures: of the thermostat, K, at each state; None without one.
+        criteria: what is wrong.
+        scales: what errors are measured by.
+    """
+    sign = _first_sign(states, temperatures, criteria, scales)
+    first_wrong = len(states) if sign is None else sign[0]
+    spaced = [first_wrong * (n + 1) // (criteria.n_checks + 1) for n in range(criteria.n_checks)]
+    wanted = {0, max(0, first_wrong - 1), *_suspicious(states[:first_wrong]), *spaced}
+    deviations: dict[int, Deviation] = {}
+    while wanted:
+        labels = yield wanted
+        at_start = labels[0][0]
+        for k in wanted:
+            deviations[k] = criteria.deviation(states[k], states[0], labels[k], at_start, scales, temperatures[k])
+        first_wrong = min([first_wrong, *(k for k, one in deviations.items() if one.wrong)])
+        right = max((k for k, one in deviations.items() if k < first_wrong and not one.wrong), default=0)
+        known_wrong = first_wrong in deviations
+        wanted = {(right + first_wrong) // 2} if known_wrong and first_wrong - right > 1 else set()
+    return _outcome(states, first_wrong, sign, deviations)
+
+
+def closest_contact(atoms: Atoms) -> float:
+    """Smallest distance of two atoms over the sum of their covalent radii; infinite if no two are within twice this sum."""
+    i, j, distance = neighbor_list("ijd", atoms, natural_cutoffs(atoms, mult=2.0))
+    sums = covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]
+    return float((distance / sums).min(initial=np.inf))
+
+
+def _suspicious(states: Sequence[Atoms]) -> list[int]:
+    """States in which an error is most likely: closest contact and largest force."""
+    contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
+    force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))
+    return sorted({contact, force} - {0}, reverse=True)
+
+
+def _first_sign(
+    states: Sequence[Atoms], temperatures: Sequence[float | None], criteria: Criteria, scales: Scales
+) -> tuple[int, str] | None:
+    """First state that is wrong without asking the reference method, and why."""
+    total = states[0].get_total_energy()
+    for k, atoms in enumerate(states):
+        bath = temperatures[k]
+        if "exploded_ps" in atoms.info:
+            return k, "exploded"
+        if not np.isfinite(atoms.get_total_energy()):
+            return k, "exploded"
+        if bath is None:
+            if abs(atoms.get_total_energy() - total) > criteria.energy * scales.energy(len(atoms), None):
+                return k, "energy not conserved"
+        elif k > 0 and atoms.get_temperature() > bath * (
+            1.0 + _TEMPERATURE_DEVIATIONS * sqrt(2.0 / (3.0 * len(atoms)))
+        ):
+            return k, "temperature"
+    return None
+
+
+def _outcome(
+    states: Sequence[Atoms], first_wrong: int, sign: tuple[int, str] | None, deviations: Mapping[int, Deviation]
+) -> Outcome:
+    """Put together what was found; `first_wrong` is the number of states if none is wrong."""
+    times = [float(atoms.info["time_ps"]) for atoms in states]
+    right = max((k for k, one in deviations.items() if k < first_wrong and not one.wrong), default=0)
+    if first_wrong == len(states):
+        return Outcome(times[-1], None, times[right], None, None, deviations)
+    if first_wrong in deviations:
+        deviation = deviations[first_wrong]
+        reason = "no label" if np.isnan(deviation.energy) else deviation.reason
+    else:
+        reason = None if sign is None else sign[1]
+    failed = float(states[first_wrong].info.get("exploded_ps", times[first_wrong]))
+    return Outcome(times[-1], failed, times[right], reason, first_wrong, deviations)

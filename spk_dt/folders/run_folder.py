@@ -1,0 +1,150 @@
+"""Keeps a second run of a program with Hydra out of a folder in which one is going on."""
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from spk_dt.folders.hold import LOCK, hold
+
+__all__ = ["RunFolder", "given_overrides", "resolving"]
+
+#: by which the launchers that PyTorch Lightning knows tell a process its place among those of one training
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+class RunFolder(Callback):
+    """Hydra callback that refuses to train in a folder while another training runs in it, before anything there is changed.
+
+    A training that has ended, or was killed, is no obstacle: the next one continues it. The processes of one training share
+    its folder, and the first of them holds it. With ``-m`` all folders are looked at before the first job starts (those of
+    Hydra's own sweeper; others choose their jobs on the way).
+
+    Raises:
+        SystemExit: if a training is going on in the folder, or two jobs share one. Hydra turns other exceptions of a
+            callback into warnings.
+    """
+
+    program = "spktrain"
+    #: of the job in this process; there is one at a time, and one that was interrupted has not let go
+    _held: ClassVar[ExitStack] = ExitStack()
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Look at the folder before anything is written."""
+        self._held.close()
+        with self._errors_to_user():
+            self.look([config])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Look at the folders of all jobs before anything is written."""
+        self._held.close()
+        with self._errors_to_user():
+            self.look(_jobs(config))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep others off the folder. It is there by now, and nothing but an empty log has been added to it."""
+        if self.concerns(config):
+            with self._errors_to_user():
+                self.enter(config, Path(config.hydra.runtime.output_dir))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Leave the folder to others."""
+        self._held.close()
+
+    def concerns(self, config: DictConfig) -> bool:
+        """Whether this is a training, and its first process; ``spkpredict`` shares the configs of ``spktrain``."""
+        return "task" in config and all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+    def folder(self, config: DictConfig) -> Path:
+        """Where a job is going to run."""
+        sweep = config.hydra.sweep
+        return (
+            Path(config.hydra.run.dir)
+            if OmegaConf.is_missing(config.hydra.job, "num")
+            else Path(sweep.dir, sweep.subdir)
+        )
+
+    def busy(self, folder: Path) -> str:
+        """What another process does in a folder, and what to do about it."""
+        return f"is still training in the run folder '{folder}'. Wait for it, end it, or choose another run.id."
+
+    def shared(self, folder: Path) -> str:
+        """What is wrong if two jobs have one folder, and what to do about it."""
+        return (
+            f"two jobs would train in the run folder '{folder}'. Name it after what they differ in, as in "
+            "'hydra.sweep.subdir=${hydra:job.num}'."
+        )
+
+    def look(self, configs: Sequence[DictConfig]) -> None:
+        """Look at the folders of all jobs.
+
+        Raises:
+            ValueError: if one may not be written to, or two jobs would share one.
+        """
+        taken = set()
+        for config in filter(self.concerns, configs):
+            with resolving(config):
+                folder = self.folder(config)
+            if folder.resolve() in taken:
+                raise ValueError(self.shared(folder))
+            taken.add(folder.resolve())
+            if (folder / LOCK).exists():
+                with hold(folder / LOCK, self.busy(folder)):
+                    pass
+
+    def enter(self, config: DictConfig, folder: Path) -> None:
+        """Hold the folder of a job until it ends.
+
+        Raises:
+            ValueError: if somebody else does.
+        """
+        atexit.register(self._held.close)
+        self._held.enter_context(hold(folder / LOCK, self.busy(folder)))
+
+    @contextmanager
+    def _errors_to_user(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise SystemExit(f"{self.program}: {error}") from error
+
+
+@contextmanager
+def resolving(config: DictConfig) -> Iterator[None]:
+    """``${hydra:...}`` is what it says in this config."""
+    hydra, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    hydra.set_config(config)
+    try:
+        yield
+    finally:
+        hydra.cfg = before
+
+
+def _jobs(config: DictConfig) -> list[DictConfig]:
+    """The configs of a sweep, one for each job, as Hydra is going to compose them; none if its sweeper is another one."""
+    sweeper, loader = get_class(config.hydra.sweeper._target_), GlobalHydra.instance().config_loader()
+    if not hasattr(sweeper, "split_arguments"):
+        return []
+    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create(loader).parse_overrides([*arguments, *given_overrides(config)])
+    (jobs,) = sweeper.split_arguments(overrides, max_batch_size=None)
+    configs = [loader.load_sweep_config(config, job) for job in jobs]
+    for number, job in enumerate(configs):
+        with open_dict(job):
+            job.hydra.job.id = job.hydra.job.num = number
+    return configs
+
+
+def given_overrides(config: DictConfig) -> list[str]:
+    """What the command line sets, with ``${...}`` as they are."""
+    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
