@@ -5,6 +5,7 @@ The config is composed with what the model file tells (`spk_dt.training.pretrain
 compares it with the data before training.
 """
 
+import copy
 import hashlib
 import logging
 import os
@@ -20,11 +21,20 @@ from pytorch_lightning.callbacks import Callback
 from schnetpack import properties
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
-from schnetpack.transform import AddOffsets, CastTo32, CastTo64, Transform
+from schnetpack.transform import CastTo32, CastTo64, Transform
 
 from spk_dt.labels.unit_check import Unit
-from spk_dt.training.fits_data import check_elements, check_forces
+from spk_dt.training.energy_zero import (
+    EnergyZero,
+    added_by,
+    check_energy_zero,
+    offsets_of,
+    set_data_offsets,
+    use_energy_zero,
+)
+from spk_dt.training.fits_data import check_elements, check_forces, compare_energies, frames_to_compare, report_energies
 from spk_dt.training.freeze import freeze as freeze_parts
+from spk_dt.training.on_policy import OnPolicyLabels
 from spk_dt.training.pretrained import Pretrained, describe, read_model
 from spk_dt.units import conversion
 
@@ -42,8 +52,8 @@ def pretrained_model(
 ) -> AtomisticModel:
     """A trained model, ready to be trained further.
 
-    Its offsets stay what they are, so that its energies keep their zero. All its parameters are trained but those of the
-    frozen parts, also if they were frozen before.
+    Its offsets stay what they are (`FineTuning` may add one for the zero of the data). All its parameters are trained but
+    those of the frozen parts, also if they were frozen before.
 
     Args:
         file: file of the model, or the folder of its run; a relative path counts from where `spktrain` was started.
@@ -106,6 +116,8 @@ def _refuse_contradictions(known: Pretrained, cutoff: float, energy_unit: Unit, 
 class RemoveModelOffsets(Transform):
     """Takes from reference energies what a model adds to its own after training: mean, atomic references, or nothing.
 
+    And, when training has begun, the offsets from the zero of the model to that of the data.
+
     Args:
         model_file: file of the model.
         property: name of the energies of the data.
@@ -117,22 +129,16 @@ class RemoveModelOffsets(Transform):
         super().__init__()
         self._property = property
         self._key = describe(model_file).energy_key
-        model = read_model(model_file)
-        offsets = [m for m in model.postprocessors if isinstance(m, AddOffsets) and m._property == self._key]
-        self.offsets = torch.nn.ModuleList(offsets)
+        self.offsets = torch.nn.ModuleList(offsets_of(read_model(model_file), self._key))
+
+    def take(self, model: AtomisticModel) -> None:
+        """Take the offsets from a model, with those of the zero of the data, whether its energies have them or not."""
+        model = use_energy_zero(copy.deepcopy(model).cpu(), "data")
+        self.offsets = torch.nn.ModuleList(offsets_of(model, self._key))
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Shift the energies of a system, [1, ...]."""
-        numbers = inputs[properties.Z]
-        shift = {
-            self._key: torch.zeros(1, dtype=torch.float64),
-            properties.Z: numbers,
-            properties.n_atoms: inputs[properties.n_atoms],
-            properties.idx_m: torch.zeros_like(numbers),
-        }
-        for module in self.offsets:
-            shift = module(shift)
-        inputs[self._property] = inputs[self._property] - shift[self._key]
+        inputs[self._property] = inputs[self._property] - added_by(self.offsets, inputs)
         return inputs
 
 
@@ -145,20 +151,26 @@ class FineTuning(Callback):
     """Compares the model with the data before training, and completes the record of the run.
 
     Elements that the model has no weights for are refused, and so are units in which its forces do not agree with the data
-    while they do in others. What was read from the model (cutoff, names, units) replaces references to it in the
-    ``config.yaml`` of the run, which so is complete without the model.
+    while they do in others. Energies of the data that have another zero are trained on in the zero of the model; the offset
+    per element is kept in the model (`spk_dt.training.energy_zero`). Energies that differ by more than offsets are refused
+    if they are in the loss (`spk_dt.training.energy_offsets`). What was read from the model (cutoff, names, units) replaces
+    references to it in the ``config.yaml`` of the run, which so is complete without the model.
 
     Args:
         model_file: file of the model that training starts from.
         frames: number of frames to compare forces at.
+        energy_zero: zero in which the stored model gives its energies: ``"model"``, as before, or ``"data"``.
 
     Raises:
-        ValueError: at the start of the fit, if model and data do not fit, or a run is resumed that began with another model.
+        ValueError: if there is no such zero; at the start of the fit, if model and data do not fit, or a run is resumed that
+            began with another model.
     """
 
-    def __init__(self, model_file: str, frames: int = 8) -> None:
+    def __init__(self, model_file: str, frames: int = 8, energy_zero: EnergyZero = "model") -> None:
+        check_energy_zero(energy_zero)
         self.known = describe(model_file)
         self.frames = frames
+        self.energy_zero = energy_zero
         self._digest = hashlib.sha256(self.known.file.read_bytes()).hexdigest()
         self._began_with: dict[str, str] = {}
 
@@ -173,12 +185,30 @@ class FineTuning(Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
         frames = getattr(datamodule, "frames", None)
         if frames is not None and trainer.ckpt_path is None:
-            check_elements(pl_module.model, self.known, frames)
-            chosen = np.asarray(datamodule.train_idx)
-            chosen = chosen[np.linspace(0, len(chosen) - 1, self.frames).round().astype(int)]
-            check_forces(pl_module.model, self.known, frames, np.unique(chosen))
+            model = pl_module.model
+            check_elements(model, self.known, frames)
+            members = np.asarray(datamodule.train_idx)
+            chosen = members[np.linspace(0, len(members) - 1, self.frames).round().astype(int)]
+            check_forces(model, self.known, frames, np.unique(chosen))
+            energies = compare_energies(model, self.known, frames, frames_to_compare(frames, members))
+            report_energies(energies, self.known, frames, pl_module.outputs, self._in_loss(trainer, pl_module))
+            if energies.offsets is not None:
+                set_data_offsets(model, self.known.energy_key, energies.offsets)
+        if self.energy_zero == "data":
+            use_energy_zero(pl_module.model, "data")
+        for transform in (*datamodule.train_transforms, *datamodule.val_transforms, *datamodule.test_transforms):
+            if isinstance(transform, RemoveModelOffsets):
+                transform.take(pl_module.model)
         if trainer.is_global_zero and Path("config.yaml").exists():
             _record(self.known, datamodule)
+
+    def _in_loss(self, trainer: pl.Trainer, task: Any) -> bool:
+        """Whether energies are trained on: in rollouts, or at S = 1, or of states that are labelled meanwhile."""
+        output = next((o for o in task.outputs if o.name == self.known.energy_key), None)
+        if output is None or output.loss_fn is None or output.loss_weight == 0:
+            return False
+        single = task.rollout_length == 1 or any(isinstance(c, OnPolicyLabels) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        return single or output in task.rollout_outputs
 
     def state_dict(self) -> dict[str, str]:
         """The model that training began with."""

@@ -346,7 +346,10 @@ class DynamicTrainingTask(AtomisticTask):
         checkpoint["rollout_length"] = self.rollout_length
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up S."""
+        """Take up S, and the offsets that the model had, of which fine-tuning may have added one."""
+        stored = checkpoint.get("hyper_parameters", {}).get("model")
+        if stored is not None:
+            self.model.postprocessors = stored.postprocessors.to(self.device)
         self.rollout_length = checkpoint.get("rollout_length", self.rollout_length)
 
 

@@ -15,6 +15,7 @@ from ase.constraints import FixAtoms, FixCartesian, FixConstraint, FixedLine, Fi
 
 __all__ = [
     "FixedSelection",
+    "degrees_of_freedom",
     "fixes_positions",
     "forces_held",
     "index_ranges",
@@ -48,6 +49,11 @@ def mobile_of(atoms: Atoms) -> np.ndarray:
         elif isinstance(constraint, FixedLine):
             mobile[constraint.index] &= movable_components(constraint.dir[None])
     return mobile
+
+
+def degrees_of_freedom(atoms: Atoms) -> int:
+    """Components of positions that are not held fixed, at least one."""
+    return max(int(mobile_of(atoms).sum()), 1)
 
 
 def fixes_positions(constraint: FixConstraint) -> bool:

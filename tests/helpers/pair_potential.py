@@ -87,3 +87,46 @@ class Reference(LennardJones):
 
     def __init__(self):
         super().__init__(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)
+
+
+class Trainable(PairEnergies):
+    """The potential with parameters: its depth, and an energy of each atom by element."""
+
+    def __init__(self, depth):
+        super().__init__()
+        del self.depth
+        self.depth = torch.nn.Parameter(torch.tensor(depth, dtype=torch.float64))
+        self.bias = torch.nn.Parameter(torch.zeros(100, dtype=torch.float64))
+
+    def forward(self, inputs):
+        inputs = super().forward(inputs)
+        inputs["atomic"] = inputs["atomic"] + self.bias[inputs[properties.Z]]
+        return inputs
+
+
+def trainable(path, depth=0.9):
+    """Store the potential as a model that can be trained, and whose depth is wrong."""
+    model = torch.load(pair_model(path), weights_only=False)
+    model.representation = Trainable(depth)
+    torch.save(model, path)
+    return path
+
+
+#: eV an atom, of another code
+ZERO = {1: -13.25, 46: 431.5}
+
+
+def of_another_zero(frames, offsets=ZERO, factor=1.0):
+    """Frames whose energies have another zero, and a factor before that."""
+    for atoms in frames:
+        energy = factor * atoms.get_potential_energy() + sum(offsets[z] for z in atoms.numbers)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=atoms.get_forces())
+    return frames
+
+
+class ReferenceOfAnotherZero(Reference):
+    """The potential with the zero of another code."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["energy"] += sum(ZERO[z] for z in self.atoms.numbers)
