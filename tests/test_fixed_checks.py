@@ -17,6 +17,8 @@ from helpers.programs import spkdt
 from helpers.slab import LAYER, MOBILE, slab
 from schnetpack.md.data import HDF5Loader
 
+from spk_dt.certificate.criteria import scales_of
+from spk_dt.certificate.engines import AseEngine, ModelEngine, Motion
 from spk_dt.data import TrajectoryWriter
 from spk_dt.evaluation.conservation import energy_conservation
 from spk_dt.evaluation.evaluate import evaluate
@@ -216,3 +218,27 @@ def test_frames_of_ase_tell_what_is_fixed():
         forces = atoms.get_forces(apply_constraint=False)
         frames[-1].calc = SinglePointCalculator(frames[-1], energy=atoms.get_potential_energy(), forces=forces)
     np.testing.assert_array_equal(SimulatedTrajectory.from_frames(frames, 1.0).mobile, MOBILE)
+
+
+@pytest.mark.parametrize("engine", ["model", "ase"])
+@pytest.mark.parametrize("kelvin", [None, 300.0])
+def test_simulations_of_certificates(engine, kelvin, tmp_path):
+    """Fixed atoms stay; limits and temperature are those of what moves."""
+    atoms = tetrahedron()
+    atoms.set_constraint(FixAtoms([0]))
+    frames = pair_trajectory(atoms, 10, 0.5)
+    run = (
+        AseEngine("helpers.pair_potential:Reference")
+        if engine == "ase"
+        else ModelEngine(pair_model(tmp_path / "m"), compile=False)
+    )
+    states, exploded = run.moved(frames[:2], Motion(20, 0.5, kelvin, 0.1, 0))
+    assert exploded == [-1, -1]
+    for state, start in zip(states, frames, strict=False):
+        np.testing.assert_allclose(state.positions[0], start.positions[0], rtol=1e-6)  # single precision
+        assert (np.abs(state.positions - start.positions)[1:] > 1e-4).any(axis=1).all()
+    scales = scales_of(frames)
+    kinetic = np.mean([frame.get_kinetic_energy() for frame in frames])
+    assert scales.temperature == pytest.approx(2.0 * kinetic / (9 * ase.units.kB))
+    palladium = [frame.get_forces(apply_constraint=False)[1] for frame in frames]  # of atom 0 it is masked
+    assert scales.force[46] == pytest.approx(np.sqrt(np.mean(np.sum(np.square(palladium), axis=1))))
