@@ -2,10 +2,10 @@
 
     python -m benchmarks.labels_side_by_side --out FOLDER --number 10000
 
-The program is `tests/helpers/reference_programs.py`: it writes its input, waits, reads it, writes its output, waits, reads that.
-Two commands in one folder, each with its own processes, compute half of the geometries each; the second one is killed (kill -9)
-when a third of its labels are there, and started again. Then one process computes all. Exit code 1 if a number differs, or a
-process or a scratch folder is left.
+The program is `tests/helpers/reference_programs.py`: it writes its input, waits, reads it, writes its output and waits.
+Two commands in one folder, each with its own processes, compute half of the geometries each; the second one is killed
+(kill -9) when a third of its labels are there, and started again. Then one process computes all. Exit code 1 if a number
+differs, or a process or a scratch folder is left.
 """
 
 import json

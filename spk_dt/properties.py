@@ -45,6 +45,12 @@ time_step: Final[str] = "time_step"
 #: [n_systems] steps of the simulation between two frames
 inner_steps: Final[str] = "inner_steps"
 
+#: [n_atoms, 3] false for components of positions that are held fixed
+mobile: Final[str] = "_mobile"
+
+#: [n_atoms, 3] false for components of forces that do not count in losses, see `spk_dt.data.fixed_forces`
+counted_forces: Final[str] = "_counted_forces"
+
 #: [n_atoms, S - 1, 3] what a thermostat added to the positions from each frame of a window to the next, in length unit
 position_kicks: Final[str] = "position_kicks"
 
@@ -69,13 +75,14 @@ STRUCTURE: Final[tuple[str, ...]] = (
     velocities,
     time_step,
     inner_steps,
+    mobile,
 )
 
 #: pairs of the first frame; rollouts and simulations find them anew
 PAIRS: Final[tuple[str, ...]] = ("_idx_i", "_idx_j", "_offsets", "_idx_i_local", "_idx_j_local")
 
 #: what belongs to a window beside its targets
-OF_WINDOW: Final[tuple[str, ...]] = (position_kicks, velocity_kicks, window_motion, pair_skin)
+OF_WINDOW: Final[tuple[str, ...]] = (position_kicks, velocity_kicks, window_motion, pair_skin, counted_forces)
 
 #: what else depends on the positions of the first frame
 _OF_ONE_FRAME: Final[tuple[str, ...]] = (
@@ -94,6 +101,11 @@ RESULTS: Final[frozenset[str]] = frozenset(
 
 #: suffix of a target along a window: "energy_window" is [n_systems, S], "forces_window" [n_atoms, S, 3]
 window_suffix: Final[str] = "_window"
+
+
+def elements_of(key: str) -> str:
+    """Key of the atomic numbers [n_entries] of the entries of the target `key`, where some of its entries do not count."""
+    return f"{key}_elements"
 
 
 def window(key: str) -> str:

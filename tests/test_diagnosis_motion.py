@@ -242,7 +242,8 @@ def test_frozen_atoms():
     (finding,) = check(path).findings
     assert (finding.key, finding.severity) == ("frozen_atoms", "refused")
     assert list(finding.values["atoms"]) == [0, 1, 2, 3]
-    assert check(path, replay_kicks=True).verdict == "ok"
+    assert "--fixed 0-3" in finding.remedy
+    assert check(path, replay_kicks=True).verdict == "refused"  # kicks do not hold atoms that a model pushes
     assert keys(check(replace(path, h=2.0 * path.h))) == ["time_step"]
 
 

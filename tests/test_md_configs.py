@@ -137,7 +137,7 @@ def test_defaults():
     assert (config.device, config.precision, config.seed) == ("cpu", 64, None)
     assert config.calculator.energy_unit == "eV"
     assert config.calculator.neighbor_list._target_ == "spk_dt.md.VerletNeighborList"
-    assert config.system.initializer._target_ == "schnetpack.md.UniformInit"
+    assert config.system.initializer._target_ == "spk_dt.md.UniformInit"
     assert config.dynamics.thermostat is config.dynamics.barostat is None
     assert list(config.callbacks) == ["checkpoint", "hdf5", "tensorboard"]
     assert config.overwrite is False

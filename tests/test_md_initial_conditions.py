@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLengths
 from schnetpack import units as spk_units
 from schnetpack.md import System, UniformInit
 
@@ -176,10 +176,11 @@ def test_other_molecules_than_the_system(write, others):
         FramesInit(path).initialize_system(load([molecule("OH2")]))
 
 
-def test_constraints_are_reported(write, caplog):
+def test_constraints_that_fix_no_positions_are_reported(write, caplog):
     atoms = molecule()
-    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_constraint([FixAtoms([0]), FixBondLengths([(1, 2)])])
     path = write(atoms)
     with caplog.at_level(logging.WARNING, logger="spk_dt"):
         FramesInit(path).initialize_system(load([atoms]))
-    assert "these atoms will move" in caplog.text
+    assert "FixBondLengths" in caplog.text
+    assert "FixAtoms" not in caplog.text

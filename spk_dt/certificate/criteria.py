@@ -34,6 +34,8 @@ import ase.units
 import numpy as np
 from ase import Atoms
 
+from spk_dt.trajectories.fixed_atoms import degrees_of_freedom, forces_held, mobile_of
+
 __all__ = ["Criteria", "Deviation", "Scales", "scales_of"]
 
 
@@ -72,11 +74,11 @@ class Scales:
     temperature: float
     force: Mapping[int, float]
 
-    def energy(self, n_atoms: int, temperature: float | None) -> float:
+    def energy(self, n_atoms: float, temperature: float | None) -> float:
         """Thermal fluctuation of the potential energy, eV.
 
         Args:
-            n_atoms: number of atoms that move; each has three degrees of freedom.
+            n_atoms: number of atoms that move; each has three degrees of freedom (a third of these).
             temperature: of the simulation, K; None takes that of the data.
         """
         return ase.units.kB * (temperature or self.temperature) * sqrt(1.5 * n_atoms)
@@ -134,7 +136,7 @@ class Criteria:
         errors = np.linalg.norm(state.get_forces(apply_constraint=False) - forces, axis=1)
         limits = self.force * scales.forces(state.numbers, temperature)
         return Deviation(
-            energy=float(abs(change) / (self.energy * scales.energy(len(state), temperature))),
+            energy=float(abs(change) / (self.energy * scales.energy(degrees_of_freedom(state) / 3.0, temperature))),
             force=float((errors / limits).max()),
         )
 
@@ -149,10 +151,14 @@ def scales_of(frames: Sequence[Atoms]) -> Scales:
         ValueError: if they are at rest, or the forces on an element are zero in all of them.
     """
     kinetic = sum(atoms.get_kinetic_energy() for atoms in frames)
-    temperature = 2.0 * kinetic / (3.0 * ase.units.kB * sum(map(len, frames)))
+    temperature = 2.0 * kinetic / (ase.units.kB * sum(map(degrees_of_freedom, frames)))
     numbers = np.concatenate([atoms.numbers for atoms in frames])
-    squares = np.concatenate([(atoms.get_forces(apply_constraint=False) ** 2).sum(axis=1) for atoms in frames])
-    force = {int(z): float(np.sqrt(squares[numbers == z].mean())) for z in np.unique(numbers)}
+    forces = [atoms.get_forces(apply_constraint=False) for atoms in frames]
+    squares = np.concatenate([(one**2).sum(axis=1) for one in forces])
+    held = [forces_held(one[None], mobile_of(atoms)).any(axis=1) for one, atoms in zip(forces, frames, strict=True)]
+    known = np.concatenate(held)  # and of an element that is fixed, without forces, those of all
+    of = {int(z): squares[known & (numbers == z)] for z in np.unique(numbers)}
+    force = {z: float(np.sqrt((own if len(own) else squares[known]).mean())) for z, own in of.items()}
     if not temperature > 0.0 or min(force.values()) == 0.0:
         raise ValueError(
             f"the frames of the data have a temperature of {temperature:.3g} K and mean forces of "

@@ -19,6 +19,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
+from spk_dt.trajectories.fixed_atoms import degrees_of_freedom
 
 __all__ = ["Label", "Outcome", "closest_contact", "judged"]
 
@@ -116,10 +117,12 @@ def _first_sign(
         if not np.isfinite(atoms.get_total_energy()):
             return k, "exploded"
         if bath is None:
-            if abs(atoms.get_total_energy() - total) > criteria.energy * scales.energy(len(atoms), None):
+            if abs(atoms.get_total_energy() - total) > criteria.energy * scales.energy(
+                degrees_of_freedom(atoms) / 3.0, None
+            ):
                 return k, "energy not conserved"
         elif k > 0 and atoms.get_temperature() > bath * (
-            1.0 + _TEMPERATURE_DEVIATIONS * sqrt(2.0 / (3.0 * len(atoms)))
+            1.0 + _TEMPERATURE_DEVIATIONS * sqrt(2.0 / degrees_of_freedom(atoms))
         ):
             return k, "temperature"
     return None

@@ -65,6 +65,14 @@ def convert(
     lammps_elements: Annotated[
         str | None, typer.Option(metavar="El,El...", help="LAMMPS: elements of the types 1, 2, ..., as Si,O.")
     ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ATOMS",
+            help="Atoms that the simulation held fixed, where the files do not say so: 0-35,40 (counted from 0), 0-35:z, "
+            "'z<3.5' (Å, first frame), or none.",
+        ),
+    ] = None,
     vasp_mlff: Annotated[
         bool, typer.Option("--vasp-mlff", help="VASP: frames of its machine-learned force field, not those ab initio.")
     ] = False,
@@ -133,6 +141,7 @@ def convert(
                 lammps_units=lammps_units,
                 lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
                 lammps_logs=lammps_log or [],
+                fixed=fixed,
                 vasp_mlff=vasp_mlff,
                 units=None if units is None else parse_units(units),
                 masses=None if masses is None else parse_masses(masses),

@@ -14,6 +14,7 @@ from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader, Splittin
 
 from spk_dt import units
 from spk_dt.data.checks import check_frames
+from spk_dt.data.fixed_forces import counted_forces
 from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.splitting import TrajectorySplit
@@ -96,6 +97,8 @@ class TrajectoryDataModule(AtomsDataModule):
         check_data: refuse frames that cannot be the reference of a rollout (`spk_dt.data.checks`).
         replay_kicks: for trajectories with a thermostat, of which every step was saved: replay in rollouts what it did at
             each step, so that with perfect forces they follow the reference.
+        fixed_forces: whether forces on fixed atoms count in losses, where the data hold them
+            (`spk_dt.data.fixed_forces`).
         kwargs: arguments of `schnetpack.data.AtomsDataModule`.
 
     Raises:
@@ -133,6 +136,7 @@ class TrajectoryDataModule(AtomsDataModule):
         max_memory_gb: float = 4.0,
         check_data: bool = True,
         replay_kicks: bool = False,
+        fixed_forces: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -153,6 +157,7 @@ class TrajectoryDataModule(AtomsDataModule):
         self.max_memory_gb = max_memory_gb
         self.check_data = check_data
         self.replay_kicks = replay_kicks
+        self.fixed_forces = fixed_forces
 
     @property
     def window(self) -> dict[str, int]:
@@ -178,10 +183,13 @@ class TrajectoryDataModule(AtomsDataModule):
         if self.check_data:
             check_frames(self.frames, self.replay_kicks)
         self._load_partitions()
+        counted = counted_forces(self.frames, self.fixed_forces)
         parts = []
         for name, members in zip(_PARTITIONS, (self.train_idx, self.val_idx, self.test_idx), strict=True):
             starts, length = self.windows[name].starts(self.frames, members), self.window[name]
-            parts.append(TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks))
+            parts.append(
+                TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks, counted)
+            )
         self._train_dataset, self._val_dataset, self._test_dataset = parts
         self._setup_transforms()
         log.info(
@@ -224,7 +232,11 @@ class TrajectoryDataModule(AtomsDataModule):
             number of frames added.
         """
         frames = load_frames(self._open(str(datapath)), self.max_memory_gb)
-        windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, self._train_dataset.atomrefs)
+        atomrefs, counted = (
+            self._train_dataset.atomrefs,
+            None if self.fixed_forces else frames.mobile,
+        )  # nothing is masked
+        windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, atomrefs, counted_forces=counted)
         windows.transforms = self._train_dataset.transforms
         self._growing.append(windows)
         return len(frames)

@@ -17,6 +17,7 @@ from schnetpack.data import ASEAtomsData
 from spk_dt import properties, units
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.trajectories.database import Trajectory, read_trajectories
+from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["load_frames"]
@@ -81,6 +82,7 @@ def load_frames(
         atomwise=atomwise,
         units=unit_of,
         distance_unit=dataset.distance_unit,
+        mobile=tuple(mobile_of(row.toatoms()) for row in first_rows),
     )
 
 

@@ -53,9 +53,9 @@ class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
     """Windows of `length` consecutive frames.
 
     A sample is a SchNetPack sample of the first frame (positions, neighbours, energy, forces ...), plus its velocities,
-    masses, time step and how far atoms will move, plus each target along the window under `properties.window(key)`: [1, S]
-    for a property of the system, [n_atoms, S, ...] for one of atoms. Transforms see targets of all frames at once, so an
-    offset is removed from all of them.
+    masses, what is held fixed, time step and how far atoms will move, plus each target along the window under
+    `properties.window(key)`: [1, S] for a property of the system, [n_atoms, S, ...] for one of atoms. Transforms see targets
+    of all frames at once, so an offset is removed from all of them.
 
     Args:
         frames: the frames.
@@ -64,6 +64,8 @@ class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
         atomrefs: single-atom reference values of the database, for SchNetPack's transforms.
         kicks: add what a thermostat did from frame to frame, for trajectories of which every step was saved; zero for
             others.
+        counted_forces: per trajectory, [n_atoms, 3] false for components of forces that do not count in losses; None if
+            all do.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
         length: int,
         atomrefs: dict[str, torch.Tensor] | None = None,
         kicks: bool = False,
+        counted_forces: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.frames = frames
         self.starts = starts
         self.length = length
         self.atomrefs = atomrefs or {}
         self.kicks = kicks
+        self.counted_forces = counted_forces
         self.transforms: list[Transform] = []
 
     def __len__(self) -> int:
@@ -90,6 +94,8 @@ class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
         targets = [key for key in self.frames.values if key not in properties.STRUCTURE]
         sample = self._structure(frame, trajectory)
         sample[properties.window_motion] = self._motion(frame, trajectory)
+        if self.counted_forces is not None:
+            sample[properties.counted_forces] = torch.tensor(self.counted_forces[trajectory])
         if self.kicks:
             sample.update(self._kicks(frame, trajectory))
         for key in targets:
@@ -117,6 +123,7 @@ class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
             properties.velocities: torch.tensor(frames.window(properties.velocities, frame, 1, trajectory)[0]),
             properties.time_step: torch.tensor([frames.time_step[trajectory]], dtype=torch.float64),
             properties.inner_steps: torch.tensor([frames.trajectories[trajectory].inner_steps]),
+            properties.mobile: torch.tensor(frames.mobile[trajectory]),
         }
 
     def _motion(self, frame: int, trajectory: int) -> torch.Tensor:

@@ -116,7 +116,7 @@ def _advance(
     """One step of the integrator, and the outputs of the force function at its end."""
     move, carried = integrator.displacement(state)
     move = state.of_mobile(move if kick is None else move + kick[0])
-    positions = state.positions + (move if guard is None else guard(move))
+    positions = state.moved(move if guard is None else guard(move))
     forces, outputs = _evaluate(force_fn, positions, gradient)
     velocities = integrator.velocities(state, carried, forces)
     velocities = state.of_mobile(velocities if kick is None else velocities + kick[1])

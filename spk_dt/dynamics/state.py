@@ -33,6 +33,11 @@ class State:
         """Displacements or velocities, [n_atoms, 3], zero for what is fixed."""
         return values if self.mobile is None else torch.where(self.mobile, values, torch.zeros_like(values))
 
+    def moved(self, displacement: torch.Tensor) -> torch.Tensor:
+        """Positions after a displacement, [n_atoms, 3]; of what is fixed they are the same to the last bit."""
+        positions = self.positions + displacement
+        return positions if self.mobile is None else torch.where(self.mobile, positions, self.positions)
+
     def detach(self) -> "State":
         """The same state, from which no gradient flows back."""
         return replace(

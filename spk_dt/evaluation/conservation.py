@@ -2,7 +2,7 @@ r"""Is energy conserved? Drift and fluctuation of the total energy along a traje
 
 .. math:: E(t) = U(t) + \sum_i \tfrac12 m_i v_i^2(t), \qquad E(t) / N \approx a + b\,t, \qquad
           \mathrm{RMS}^2 = \langle (E(t)/N - a - b\,t)^2 \rangle, \qquad
-          T = \Bigl\langle \frac{2 E_\mathrm{kin}}{3 N k_B} \Bigr\rangle
+          T = \Bigl\langle \frac{2 E_\mathrm{kin}}{N_f k_B} \Bigr\rangle
 
 ====================  ====================================  =========================
 symbol                variable                              unit
@@ -16,6 +16,9 @@ symbol                variable                              unit
 
 The slope is that of the least-squares line. Energy oscillates about it with the fastest vibrations (velocity Verlet
 conserves a neighbouring energy), so over a few periods a slope is found where there is no drift: give it 100 fs at least.
+
+:math:`N_f` are the degrees of freedom, 3 for each atom unless some are held fixed, and :math:`N = N_f / 3`: energies are per
+atom that moves, so that fixed atoms do not hide a drift.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +37,7 @@ class Conservation:
     Args:
         drift_mev_per_atom_per_ps: slope of the total energy per atom.
         rms_fluctuation_mev_per_atom: RMS deviation of the total energy per atom from the line.
-        mean_temperature_k: mean over the frames, with 3 N degrees of freedom (the centre of mass counts).
+        mean_temperature_k: mean over the frames (the centre of mass counts).
         largest_force_ev_per_ang: largest force on an atom in any frame.
         n_frames: frames evaluated, those before the first whose energy is not finite.
         complete: whether these are all frames.
@@ -69,6 +72,7 @@ def energy_conservation(
     velocities: np.ndarray,
     masses: np.ndarray,
     forces: np.ndarray | None = None,
+    mobile: np.ndarray | None = None,
 ) -> Conservation:
     """Drift, fluctuation, temperature and largest force, up to the first frame whose energy is not finite.
 
@@ -78,8 +82,10 @@ def energy_conservation(
         velocities: [n_frames, n_atoms, 3] Å/fs.
         masses: [n_atoms] Dalton.
         forces: [n_frames, n_atoms, 3] eV/Å, optional.
+        mobile: [n_atoms, 3] false for what is held fixed; None if all atoms move.
     """
-    n_atoms = len(masses)
+    freedom = 3 * len(masses) if mobile is None else max(int(np.sum(mobile)), 1)
+    n_atoms = freedom / 3.0
     kinetic = kinetic_energy(np.asarray(velocities), np.asarray(masses))
     total = np.asarray(potential_energy) + kinetic
     finite = np.isfinite(total)
@@ -87,7 +93,7 @@ def energy_conservation(
 
     drift = rms = temperature = None
     if n_frames > 0:
-        temperature = float(2.0 * kinetic[:n_frames].mean() / (3.0 * n_atoms * ase.units.kB))
+        temperature = float(2.0 * kinetic[:n_frames].mean() / (freedom * ase.units.kB))
     if n_frames > 2:  # a line passes through two frames whatever they are
         energy = 1e3 * (total[:n_frames] - total[0]) / n_atoms  # meV per atom
         time = np.asarray(time_fs)[:n_frames] * 1e-3  # ps

@@ -41,6 +41,7 @@ from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
 from spk_dt.md.neighborlist import model_cutoff
+from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
 from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
@@ -244,15 +245,18 @@ def _check_model(
 ) -> None:
     """Refuse a model that does not agree with the reference at some frames.
 
-    Not at start frames alone: the first of a trajectory may be relaxed, with hardly any forces to agree with.
+    Not at start frames alone: the first of a trajectory may be relaxed, with hardly any forces to agree with. Forces of
+    fixed atoms that the data mask do not count.
     """
-    reference = np.concatenate([one.forces[0] for one in frames])
+    counted = np.concatenate([forces_held(one.forces, mobile_of(one.start)) for one in frames])
+    reference = np.where(counted, np.concatenate([one.forces[0] for one in frames]), 0.0)
     groups = group_starts(frames)
     longest = max(conversion(unit, "Ang", "positions") for unit in (units[1], *POSITION_UNITS.values()))
     refuse_isolated((one.start for one in frames), model_cutoff(str(file)) * longest, f"the frames for '{name}'")
 
     def forces_for(position_unit: Unit) -> np.ndarray:
-        return forces_at_start(file, position_unit, frames, groups, device)
+        forces = forces_at_start(file, position_unit, frames, groups, device)
+        return np.where(counted, forces, 0.0)
 
     check_units(name, reference, forces_for, *units)
 
@@ -291,6 +295,7 @@ def _curve(trajectory: SimulatedTrajectory, start: Continuation) -> ErrorCurve:
     """Force error of a simulation, step 0 included."""
     with_frame = (trajectory.step <= start.steps) & (trajectory.step % start.inner_steps == 0)
     steps, forces = trajectory.step[with_frame], start.forces[trajectory.step[with_frame] // start.inner_steps]
-    errors = force_error.element_errors(trajectory.forces[with_frame], forces, start.start.numbers)
+    counted = forces_held(start.forces, mobile_of(start.start))
+    errors = force_error.element_errors(trajectory.forces[with_frame], forces, start.start.numbers, counted)
     none = {element: np.zeros(len(steps)) for element in errors}
     return ErrorCurve(steps, steps * start.timestep_fs, errors, none)

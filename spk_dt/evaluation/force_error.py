@@ -36,16 +36,20 @@ class ErrorCurve(NamedTuple):
     std: dict[str, np.ndarray]
 
 
-def element_errors(predicted: np.ndarray, reference: np.ndarray, numbers: np.ndarray) -> dict[str, np.ndarray]:
+def element_errors(
+    predicted: np.ndarray, reference: np.ndarray, numbers: np.ndarray, counted: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Mean absolute error of a force component, for each element.
 
     Args:
         predicted: [n, n_atoms, 3].
         reference: [n, n_atoms, 3], in the same unit.
         numbers: [n_atoms] atomic numbers.
+        counted: [n_atoms, 3] which components count; None if all do.
 
     Returns:
-        symbol of the element, by atomic number, to [n]; NaN where a predicted component is.
+        symbol of the element, by atomic number, to [n]; NaN where a predicted component is. Elements of which no component
+        counts are left out.
 
     Raises:
         ValueError: if shapes do not match.
@@ -56,7 +60,9 @@ def element_errors(predicted: np.ndarray, reference: np.ndarray, numbers: np.nda
             "be [n, n_atoms, 3]."
         )
     errors = np.abs(predicted - reference)
-    return {chemical_symbols[z]: errors[:, numbers == z].mean(axis=(1, 2)) for z in np.unique(numbers)}
+    counted = np.ones((len(numbers), 3), dtype=bool) if counted is None else counted
+    own = {z: counted & (numbers == z)[:, None] for z in np.unique(numbers)}
+    return {chemical_symbols[z]: errors[:, which].mean(axis=1) for z, which in own.items() if which.any()}
 
 
 def average_curves(curves: Sequence[ErrorCurve]) -> ErrorCurve:

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt.evaluation.conservation import kinetic_energy
+from spk_dt.trajectories.fixed_atoms import mobile_of
 
 __all__ = ["SimulatedTrajectory"]
 
@@ -28,6 +29,7 @@ class SimulatedTrajectory:
         masses: [n_atoms] Dalton.
         cell: [3, 3] Å; zero where there is none.
         pbc: [3] periodic directions.
+        mobile: [n_atoms, 3] false for what is held fixed; None if all atoms move.
 
     Raises:
         ValueError: if the shapes do not fit each other, there is no frame, or time does not increase.
@@ -43,6 +45,7 @@ class SimulatedTrajectory:
     masses: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
+    mobile: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes."""
@@ -95,4 +98,5 @@ class SimulatedTrajectory:
             masses=frames[0].get_masses(),
             cell=frames[0].cell.array,
             pbc=frames[0].pbc,
+            mobile=mobile_of(frames[0]),
         )

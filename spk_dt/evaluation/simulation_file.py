@@ -25,6 +25,7 @@ from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import MoleculeStream
+from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.units import conversion
 
 __all__ = ["SimulationFile", "SimulationLogger", "Simulations"]
@@ -135,6 +136,7 @@ class SimulationFile:
             masses=start.start.get_masses(),
             cell=start.start.cell.array,
             pbc=start.start.pbc,
+            mobile=mobile_of(start.start),
         )
 
 

@@ -187,7 +187,12 @@ def stability_metrics(
         metrics |= _structure(trajectory, reference_positions, times, max_frames)
 
     conserved = energy_conservation(
-        trajectory.time_fs, trajectory.potential_energy, trajectory.velocities, trajectory.masses, trajectory.forces
+        trajectory.time_fs,
+        trajectory.potential_energy,
+        trajectory.velocities,
+        trajectory.masses,
+        trajectory.forces,
+        trajectory.mobile,
     )
     return metrics | {"conservation": conserved.as_dict()}
 

@@ -20,7 +20,9 @@ from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import SimulationHook
 
 from spk_dt.data.continuation import EMBEDDED, Continuation, continuation, trajectory_database
+from spk_dt.md.fixed_system import FixedSystem
 from spk_dt.md.restart import release
+from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
 
 __all__ = ["ExplodedError", "ReferenceComparison", "StopExploded"]
 
@@ -73,6 +75,7 @@ class ReferenceComparison(SimulationHook):
         frames = ase.io.read(self.molecule_file, index=":")
         with trajectory_database(data if data == EMBEDDED else to_absolute_path(str(data))) as database:
             self._references = [self._origin(database, i, atoms) for i, atoms in enumerate(frames)]
+        self._held = [forces_held(one.forces, mobile_of(one.start)) for one in self._references]
         self._last = max(one.steps for one in self._references)
         self._elements = sorted({int(number) for one in self._references for number in one.start.numbers})
         self._file: h5py.File | None = None
@@ -130,8 +133,9 @@ class ReferenceComparison(SimulationHook):
                 continue
             errors = np.abs(own.detach().cpu().numpy() - reference.forces[step // reference.inner_steps])
             for column, number in enumerate(self._elements):
-                if (reference.start.numbers == number).any():
-                    mae[molecule, column] = errors[reference.start.numbers == number].mean()
+                counted = self._held[molecule] & (reference.start.numbers == number)[:, None]
+                if counted.any():
+                    mae[molecule, column] = errors[counted].mean()
         assert self._file is not None  # open while the simulation runs
         n_entries = len(self._file["step"])
         for name, value in (("step", step), ("time_fs", time_fs), ("mae", mae)):
@@ -213,6 +217,8 @@ class StopExploded(SimulationHook):
         system, time_step = simulator.system, simulator.integrator.time_step
         self._look_at_forces(simulator)
         move = time_step * (system.momenta + 0.5 * time_step * system.forces) / system.masses
+        if isinstance(system, FixedSystem):
+            move = torch.where(system.mobile, move, torch.zeros_like(move))
         length = torch.linalg.vector_norm(move, dim=-1).amax(dim=0) / _NM_PER_ANG
         limit = torch.inf if self.max_displacement is None else self.max_displacement
         atom = int(length.argmax())  # torch takes what is not a number for the largest

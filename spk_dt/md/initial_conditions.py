@@ -15,6 +15,9 @@ from schnetpack import units as spk_units
 from schnetpack.md import System
 from schnetpack.md.initial_conditions import Initializer
 
+from spk_dt.md.fixed_system import hold_fixed
+from spk_dt.trajectories.fixed_atoms import fixes_positions
+
 __all__ = ["FramesInit"]
 
 log = logging.getLogger(__name__)
@@ -40,7 +43,8 @@ class FramesInit(Initializer):
     =============  =======================  =============================================
 
     Unlike with SchNetPack's own initializers nothing is moved or removed by default, so that the run is the continuation
-    of the trajectory that the frames come from.
+    of the trajectory that the frames come from. What constraints of ASE fix in the frames stays where it is
+    (`spk_dt.md.fixed_system`).
 
     Args:
         molecule_file: the file that the system was loaded from, in any format of ASE that keeps momenta, such as
@@ -83,11 +87,13 @@ class FramesInit(Initializer):
                 [n_replicas, n_molecules, 3, 3] and ``masses`` [1, total_n_atoms, 1].
 
         Raises:
-            ValueError: if a frame has no momenta, or if the frames are not the molecules of the system.
+            ValueError: if a frame has no momenta, the frames are not the molecules of the system, or a constraint fixes
+                other directions than x, y and z.
         """
         frames = list(ase.io.iread(self.molecule_file, index=":"))
         self._check(frames, system)
         self._set_frames(frames, system)
+        hold_fixed(system, frames)
         super().initialize_system(system)
 
     def _setup_momenta(self, system: System) -> None:
@@ -110,10 +116,11 @@ class FramesInit(Initializer):
                 f"'{self.molecule_file}' holds {in_file}, but the system was loaded with {in_system}. Give initializer and "
                 "system the same file: system.initializer.molecule_file=${system.molecule_file}."
             )
-        if any(atoms.constraints for atoms in frames):
+        others = {type(one).__name__ for atoms in frames for one in atoms.constraints if not fixes_positions(one)}
+        if others:
             log.warning(
-                f"Frames of '{self.molecule_file}' hold atoms fixed or constrained in ASE. SchNetPack's molecular dynamics "
-                "does not know constraints: these atoms will move."
+                f"Frames of '{self.molecule_file}' have constraints of ASE ({', '.join(sorted(others))}). SchNetPack's "
+                "molecular dynamics does not know them: these atoms will move freely."
             )
 
     def _set_frames(self, frames: list[Atoms], system: System) -> None:

@@ -14,8 +14,10 @@ from schnetpack.model import AtomisticModel
 from schnetpack.task import ModelOutput
 from schnetpack.transform import AddOffsets, MatScipyNeighborList
 
+from spk_dt.data.fixed_forces import held_forces
 from spk_dt.data.windows import TrajectoryWindows
 from spk_dt.labels.unit_check import ENERGY_UNITS, POSITION_UNITS, Agreement, Unit, agreement
+from spk_dt.properties import counted_forces
 from spk_dt.training.energy_offsets import Difference, energy_difference
 from spk_dt.training.energy_zero import added_by, data_offsets, offsets_of
 from spk_dt.training.pretrained import Pretrained
@@ -125,11 +127,13 @@ def check_forces(model: AtomisticModel, known: Pretrained, frames: Frames, chose
     """
     energy_unit, distance_unit = frames.units[properties.energy], frames.distance_unit
     in_eV, in_Ang = conversion(energy_unit, "eV", "energy"), conversion(distance_unit, "Ang", "distance")
-    windows = TrajectoryWindows(frames, chosen, 1)
+    windows = TrajectoryWindows(frames, chosen, 1, counted_forces=held_forces(frames))
     samples = [windows[i] for i in range(len(windows))]
+    counted = np.concatenate([sample[counted_forces].numpy() for sample in samples])
 
     def forces_for(unit: Unit) -> np.ndarray:
-        return _predict(model, known, samples, conversion(distance_unit, unit, "distance"))[1]
+        forces = _predict(model, known, samples, conversion(distance_unit, unit, "distance"))[1]
+        return np.where(counted, forces, 0.0)
 
     reference = np.concatenate([sample[properties.forces].numpy() for sample in samples]) * in_eV / in_Ang
     found = agreement(reference, forces_for, energy_unit, distance_unit)

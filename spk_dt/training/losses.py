@@ -10,7 +10,9 @@ import torch
 from schnetpack import properties
 from schnetpack.task import ModelOutput
 
-__all__ = ["ElementwiseOutput", "PerAtomOutput", "loss_by_class"]
+from spk_dt.properties import elements_of
+
+__all__ = ["ElementwiseOutput", "PerAtomOutput", "keep_counted", "loss_by_class"]
 
 
 class ElementwiseOutput(ModelOutput):
@@ -49,9 +51,11 @@ class ElementwiseOutput(ModelOutput):
             [n_elements] atomic numbers, [n_elements] losses, [n_elements] numbers of entries over which they are averaged.
         """
         predicted, expected = pred[self.name], target[self.target_property]
-        numbers = _needed(target, properties.Z, self)
-        if len(numbers) != len(predicted) and "considered_atoms" in target:
-            numbers = numbers[target["considered_atoms"].nonzero()[:, 0]]
+        numbers = target.get(elements_of(self.target_property))
+        if numbers is None:
+            numbers = _needed(target, properties.Z, self)
+            if len(numbers) != len(predicted) and "considered_atoms" in target:
+                numbers = numbers[target["considered_atoms"].nonzero()[:, 0]]
         elements, counts = torch.unique(numbers, return_counts=True)
         losses = [self.loss_fn(predicted[numbers == z], expected[numbers == z]) for z in elements]
         return elements, torch.stack(losses), counts * predicted[0].numel()
@@ -104,6 +108,32 @@ def loss_by_class(
         return elements, output.loss_weight * losses, counts
     loss = torch.as_tensor(output.calculate_loss(pred, target), device=predicted.device).reshape(1)
     return torch.zeros_like(loss, dtype=torch.long), loss, torch.full_like(loss, predicted.numel(), dtype=torch.long)
+
+
+def keep_counted(
+    counted: torch.Tensor,
+    name: str,
+    target_property: str,
+    pred: dict[str, torch.Tensor],
+    target: dict[str, torch.Tensor],
+) -> None:
+    """Leave the components that count of an output of atoms, so that a loss, whatever it is, is a mean over them.
+
+    Args:
+        counted: [n_atoms, 3] which do.
+        name: name of the output.
+        target_property: name of its target.
+        pred: predictions; [n_atoms, 3] of this output become [n].
+        target: targets, likewise, with atomic numbers [n_atoms]; those of the entries [n] are added.
+    """
+    if target_property not in target:  # not trained on
+        return
+    numbers = target[properties.Z]
+    if len(numbers) != len(pred[name]) and "considered_atoms" in target:
+        considered = target["considered_atoms"].nonzero()[:, 0]
+        numbers, counted = numbers[considered], counted[considered]
+    pred[name], target[target_property] = pred[name][counted], target[target_property][counted]
+    target[elements_of(target_property)] = numbers[counted.nonzero()[:, 0]]
 
 
 def _needed(target: Mapping[str, torch.Tensor], key: str, output: ModelOutput) -> torch.Tensor:

@@ -52,9 +52,9 @@ class StepwiseElementMAE(_StepwiseMeans):
         """Add forces of one step.
 
         Args:
-            predicted: [n_atoms, 3].
-            expected: [n_atoms, 3].
-            atomic_numbers: [n_atoms].
+            predicted: [n_atoms, 3], or [n, 1] if only some components count.
+            expected: likewise.
+            atomic_numbers: of each row.
             step: index of the step.
         """
         errors = (predicted - expected).abs().mean(dim=1)

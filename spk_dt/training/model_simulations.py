@@ -14,6 +14,7 @@ from spk_dt import properties, units
 from spk_dt.data.windows import TrajectoryWindows
 from spk_dt.dynamics import Integrator, Langevin, VelocityVerlet
 from spk_dt.training.task import DynamicTrainingTask
+from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.frames import Frames
 from spk_dt.trajectories.stored_properties import set_total_charge
 
@@ -155,6 +156,7 @@ class ModelSimulations:
         if spk_properties.total_charge in system:
             set_total_charge(atoms, float(system[spk_properties.total_charge]))
         atoms.set_masses(system[spk_properties.masses].double().numpy())
+        set_mobile(atoms, system[properties.mobile].numpy())
         atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
         return atoms
 
@@ -169,6 +171,8 @@ class ModelSimulations:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.systems, self.age = state_dict["systems"], list(state_dict["age"])
+        for system in self.systems:  # of a version that let all atoms move
+            system.setdefault(properties.mobile, torch.ones_like(system[spk_properties.R], dtype=torch.bool))
 
     def _integrator(self, frames: Frames) -> Integrator:
         """Of constant energy, or of a temperature; in the units of the data."""

@@ -24,7 +24,7 @@ from spk_dt.dynamics import (
 )
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accumulate import PartwiseLoss
-from spk_dt.training.losses import loss_by_class
+from spk_dt.training.losses import keep_counted, loss_by_class
 from spk_dt.training.metrics import RolloutLoss, StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
 from spk_dt.training.precision import loss_scaler
@@ -34,7 +34,7 @@ __all__ = ["DynamicTrainingTask"]
 #: a model may read whatever else a batch holds
 _NOT_FOR_THE_MODEL = {
     *(*properties.PAIRS, *properties.OF_WINDOW, *properties.RESULTS),
-    *(properties.velocities, properties.time_step, properties.inner_steps),
+    *(properties.velocities, properties.time_step, properties.inner_steps, properties.mobile),
 }
 
 
@@ -50,7 +50,8 @@ class DynamicTrainingTask(AtomisticTask):
     with the outputs named in `rollout_outputs`. The S in force is `rollout_length`; `spk_dt.training.Curriculum` raises it.
     Validation and test are free rollouts along the whole window, logged as ``val_loss``: the mean over the steps of the
     loss of `rollout_outputs`, the same quantity at every S. Its means are over all systems of the epoch, of all processes,
-    however they are put into batches (`spk_dt.training.losses.loss_by_class`).
+    however they are put into batches (`spk_dt.training.losses.loss_by_class`). What the data hold fixed stays where it is in
+    all rollouts; which of its forces count is up to the data module.
 
     Žugec, Hadži Veljković, Alducin, Juaristi: Dynamic Training Enhances Machine Learning Potentials for Long-Lasting
     Molecular Dynamics. J. Chem. Inf. Model. 2025, doi 10.1021/acs.jcim.5c01180, arXiv 2504.03521.
@@ -221,6 +222,8 @@ class DynamicTrainingTask(AtomisticTask):
         for visited in self.rollout(batch, n_steps, gradient, guard):
             targets = self._targets(batch, visited.step)
             predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
+            if properties.counted_forces in batch:
+                keep_counted(batch[properties.counted_forces], self.force_key, self._force_target, predicted, targets)
             yield visited, predicted, targets
 
     def rollout(
@@ -251,7 +254,7 @@ class DynamicTrainingTask(AtomisticTask):
             return rollout(force_fn, positions, zeros, torch.ones_like(positions[:, 0]), 1.0, 1, gradient)
         idx_m, inner_steps = batch[spk_properties.idx_m], batch[properties.inner_steps]
         time_step = batch[properties.time_step] / inner_steps
-        kicks = None
+        kicks, mobile = None, batch.get(properties.mobile)
         if properties.position_kicks in batch:
             kicks = Kicks(batch[properties.position_kicks], batch[properties.velocity_kicks])
         return rollout(
@@ -266,6 +269,7 @@ class DynamicTrainingTask(AtomisticTask):
             inner_steps[idx_m],
             kicks,
             integrator,
+            None if mobile is None or bool(mobile.all()) else mobile,
         )
 
     def _weight(self, step: int) -> float:
@@ -312,7 +316,10 @@ class DynamicTrainingTask(AtomisticTask):
         if subset not in self._force_errors:
             self._force_errors[subset] = StepwiseElementMAE().to(self.device)
         forces, expected = visited.state.forces.detach(), _at_step(batch, self._force_target, visited.step)
-        self._force_errors[subset].update(forces, expected, batch[spk_properties.Z], visited.step)
+        numbers, counted = batch[spk_properties.Z], batch.get(properties.counted_forces)
+        if counted is not None:  # a component is an entry of its own
+            numbers, forces, expected = numbers[counted.nonzero()[:, 0]], forces[counted, None], expected[counted, None]
+        self._force_errors[subset].update(forces, expected, numbers, visited.step)
 
     def on_train_epoch_end(self) -> None:
         """Log force errors by element and by step."""

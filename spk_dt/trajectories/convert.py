@@ -17,10 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
+from spk_dt.trajectories.fixed_atoms import FixedSelection
+from spk_dt.trajectories.held import Held
 from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
 from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.stated import Masses, restated
@@ -69,6 +70,7 @@ def convert(
     lammps_units: str | None = None,
     lammps_elements: Sequence[str] | None = None,
     lammps_logs: Sequence[str | Path] = (),
+    fixed: str | None = None,
     vasp_mlff: bool = False,
     units: Mapping[str, str] | None = None,
     masses: Masses | None = None,
@@ -99,6 +101,8 @@ def convert(
         lammps_units: style of units of a LAMMPS dump, ``metal`` or ``real``.
         lammps_elements: elements of the types 1, 2, ... of a LAMMPS dump.
         lammps_logs: log of each LAMMPS dump, in the order of the dumps.
+        fixed: atoms that the simulations held fixed, see `spk_dt.trajectories.fixed_atoms.FixedSelection`, whatever the
+            files say; None takes what they say.
         vasp_mlff: take the frames of VASP's machine-learned force field, not those ab initio.
         units: units that numbers are in, whatever the reader takes them for, by quantity (`spk_dt.trajectories.stated`).
         masses: masses of the simulation in Dalton, by element or by index of the atom.
@@ -146,8 +150,9 @@ def convert(
         raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
     if save_every is not None and save_every < 1:
         raise ValueError(f"--save-every {save_every}: there is at least one step between frames.")
+    selection = None if fixed is None else FixedSelection(fixed)
     writer = TrajectoryWriter(out, resume=True)
-    jobs = _jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs])
+    jobs = _jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs], selection)
     timings = [timing(job.raw, timestep_fs, save_every) for job in jobs]
     found = []
     try:
@@ -187,12 +192,19 @@ class _Job:
     name: str
     raw: RawTrajectory
     options: Mapping[str, Any]
+    fixed: FixedSelection | None
 
     def source(self) -> list[Any]:
         """All that its frames depend on."""
         stats = [(file.resolve(), file.stat()) for file in self.raw.files]
         files = [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-        return [version("spk_dt"), version("ase"), files, dict(self.options)]
+        return [
+            version("spk_dt"),
+            version("ase"),
+            files,
+            dict(self.options),
+            None if self.fixed is None else self.fixed.text,
+        ]
 
 
 def _stated(job: _Job, units: Mapping[str, str], masses: Masses, keep_momenta: bool | None) -> _Job:
@@ -206,7 +218,9 @@ def _stated(job: _Job, units: Mapping[str, str], masses: Masses, keep_momenta: b
     return replace(job, raw=replace(raw, frames=lambda: restated(frames(), units, masses, keep, source)))
 
 
-def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Path]) -> list[_Job]:
+def _jobs(
+    inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Path], fixed: FixedSelection | None
+) -> list[_Job]:
     """The trajectories of all inputs, with names of their own."""
     twice = [str(path) for path, n in Counter(path.resolve() for path in inputs).items() if n > 1]
     if twice:
@@ -229,7 +243,7 @@ def _jobs(inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Pat
             raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
         found += [(path, raw, own) for raw in raws]
     names = _unique_names([(path, raw.name) for path, raw, _ in found])
-    return [_Job(name, raw, own) for name, (_, raw, own) in zip(names, found, strict=True)]
+    return [_Job(name, raw, own, fixed) for name, (_, raw, own) in zip(names, found, strict=True)]
 
 
 def _refuse_unused(readers: Sequence[ModuleType], options: Mapping[str, Any], n_logs: int) -> None:
@@ -269,7 +283,6 @@ class _Seen:
     """What is learnt of a trajectory while its frames pass."""
 
     first: Atoms | None = None
-    moved: np.ndarray | None = None  # [n_atoms]
     frames: int = 0
     free_energy: bool = False
     notes: list[str] = field(default_factory=list)
@@ -288,7 +301,8 @@ def _write(
     raw = job.raw
     seen = _Seen(notes=list(raw.notes))
     source = f"'{raw.files[0]}'" + ("" if raw.name == plain_name(raw.files[0]).stem else f" ({raw.name})")
-    frames = checked_frames(_frames(raw, seen, drop_incomplete), source)
+    held = Held(raw, job.fixed, source)
+    frames = held.watched(checked_frames(_frames(raw, seen, drop_incomplete), source))
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{source} has no complete frame.")
@@ -302,9 +316,7 @@ def _write(
     progress(job.name, trajectory.length, trajectory.length)
     if seen.free_energy:
         seen.notes.append("the energy is the free energy, which the forces are the gradient of")
-    if seen.frames > 1 and seen.moved is not None and not seen.moved.all():
-        seen.notes.append(f"atoms that never move: {int((~seen.moved).sum())}; Dynamic Training moves all atoms")
-    return Converted(trajectory, first.get_chemical_formula(), len(first), tuple(seen.notes))
+    return Converted(trajectory, first.get_chemical_formula(), len(first), (*seen.notes, *held.notes()))
 
 
 def _frames(raw: RawTrajectory, seen: _Seen, drop_incomplete: bool) -> Iterator[Atoms]:
@@ -327,8 +339,7 @@ def _watched(
     """The frames, while progress is shown."""
     for frame in frames:
         if seen.first is None:
-            seen.first, seen.moved = frame, np.zeros(len(frame), dtype=bool)
-        seen.moved |= (frame.positions != seen.first.positions).any(axis=1)
+            seen.first = frame
         seen.frames += 1
         yield frame
         progress(name, seen.frames, n_frames)

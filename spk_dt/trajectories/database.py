@@ -8,6 +8,8 @@ as it is. Its properties are energy, forces and velocities, and what else all fr
     groups_ids     {"trajectory": [trajectory of each frame]}, what `schnetpack.data.GroupSplit` reads
     splits         optional, {"train": [[frames]], "val": ...}, what `schnetpack.data.SubsamplePartitions` reads
 
+Atoms, or components of their positions, that a trajectory holds fixed are in the constraints of its rows, as ASE keeps them.
+
 Frames of a trajectory are consecutive rows, `timestep_fs` apart, with `inner_steps` steps of the simulation from one to the
 next.
 """
@@ -25,6 +27,7 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt import properties
+from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.trajectories.part_file import PartFile, Row, fingerprint
 from spk_dt.trajectories.stored_properties import OPTIONAL_UNITS, stored_properties
 
@@ -197,7 +200,7 @@ class TrajectoryWriter:
 
         Raises:
             ValueError: if the name is taken, time step or number of inner steps is not positive, there is no frame, or a
-                frame lacks velocities, energy or forces, or is not of the composition of the first.
+                frame lacks velocities, energy or forces, is not of the composition of the first, or holds other atoms fixed.
         """
         if any(trajectory.name == name for trajectory in self._trajectories):
             raise ValueError(f"trajectory '{name}' is in '{self.path}' already; give each trajectory its own name.")
@@ -229,10 +232,18 @@ class TrajectoryWriter:
 
     def _rows(self, name: str, frames: Iterable[Atoms]) -> Iterator[Row]:
         """Rows of the database, one for each frame."""
-        numbers = None
+        numbers, mobile = None, None
         for index, atoms in enumerate(frames):
             numbers = atoms.numbers if numbers is None else numbers
-            yield self._row(name, index, atoms, numbers)
+            row = self._row(name, index, atoms, numbers)
+            own = mobile_of(atoms)
+            mobile = own if mobile is None else mobile
+            if not np.array_equal(own, mobile):
+                raise ValueError(
+                    f"frame {index} of trajectory '{name}' holds other atoms fixed than the first frame. Set the same "
+                    "constraints in all frames (Atoms.set_constraint), or write them as two trajectories."
+                )
+            yield row
 
     def _row(self, name: str, index: int, atoms: Atoms, numbers: np.ndarray) -> Row:
         """Structure, key-value pairs and data of one row of the database."""

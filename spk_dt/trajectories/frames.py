@@ -31,6 +31,7 @@ class Frames:
         atomwise: the properties with one row per atom and frame.
         units: unit of each property.
         distance_unit: unit of positions and cell.
+        mobile: per trajectory, [n_atoms, 3] false for components of positions that are held fixed; without it nothing is.
     """
 
     source: str
@@ -44,6 +45,13 @@ class Frames:
     atomwise: frozenset[str]
     units: dict[str, str]
     distance_unit: str
+    mobile: tuple[np.ndarray, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Let all atoms move if nothing is said."""
+        if not self.mobile:
+            everything = tuple(np.ones((len(numbers), 3), dtype=bool) for numbers in self.atomic_numbers)
+            object.__setattr__(self, "mobile", everything)
 
     def __len__(self) -> int:
         return len(self.cell)

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from spk_dt import properties
-from spk_dt.trajectories.diagnosis import rules_of_frames, rules_of_motion, rules_of_units
+from spk_dt.trajectories.diagnosis import rules_of_fixed, rules_of_frames, rules_of_motion, rules_of_units
 from spk_dt.trajectories.diagnosis.finding import Diagnosis, Finding
 from spk_dt.trajectories.diagnosis.geometry import cell_change, closest_pair
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
@@ -62,8 +62,10 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     if not series.step_size.any():
         text = "no atom ever moves: all frames are the same."
         return [Finding("no_motion", "refused", text, "Write the positions of each frame.")]
-    moving = np.sum(~series.frozen)
-    numbers["temperature_k"] = float(2.0 * series.kinetic.mean() / (3.0 * moving * ase.units.kB))
+    numbers["temperature_k"] = float(2.0 * series.kinetic.mean() / (series.degrees_of_freedom * ase.units.kB))
+    found = rules_of_fixed.of_strays(reader, series)
+    if found:
+        return found
     if not series.followed.any():
         return [*_overlap(reader), _too_sparse(reader, series)]
 
@@ -87,7 +89,8 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
         reader, series
     )
 
-    found = rules_of_motion.of_constraints(reader, series, replay_kicks)
+    found = rules_of_fixed.of_undeclared(reader, series)
+    found += rules_of_motion.of_constraints(reader, series, replay_kicks)
     atoms = np.flatnonzero(series.free & series.followed if reader.inner_steps > 1 else series.free)
     kicks = None
     if len(atoms):
@@ -101,7 +104,7 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     found += rules_of_motion.of_momentum(reader, series)
     if reader.inner_steps > 1 and series.coverage < 0.9:
         found.append(_too_sparse(reader, series))
-    return found + _wrapped(series)
+    return found + rules_of_fixed.of_masked_forces(reader) + _wrapped(series)
 
 
 def _not_finite(reader: PieceReader) -> list[Finding]:

@@ -24,8 +24,8 @@ class Piece:
 
     Args:
         positions: [n_frames, n_atoms, 3] Å.
-        velocities: [n_frames, n_atoms, 3] Å/fs.
-        accelerations: [n_frames, n_atoms, 3] Å/fs², force over mass.
+        velocities: [n_frames, n_atoms, 3] Å/fs, zero of what is held fixed.
+        accelerations: [n_frames, n_atoms, 3] Å/fs², force over mass, likewise.
         energy: [n_frames] eV.
         moved: [n_frames - 1, n_atoms, 3] Å from each frame to the next, without lattice vectors.
     """
@@ -51,6 +51,7 @@ class PieceReader:
         numbers: [n_atoms] atomic numbers.
         masses: [n_atoms] Dalton.
         pbc: [3].
+        mobile: [n_atoms, 3] false for what the database says is held fixed.
     """
 
     def __init__(self, frames: Frames, index: int) -> None:
@@ -61,6 +62,7 @@ class PieceReader:
         self.numbers = frames.atomic_numbers[index]
         self.masses = frames.masses[index]
         self.pbc = frames.pbc[index]
+        self.mobile = frames.mobile[index]
         energy_unit = frames.units[properties.energy]
         self._length = units.conversion(frames.distance_unit, "Ang", "distance")
         self._energy = units.conversion(energy_unit, "eV", "energy")
@@ -86,10 +88,10 @@ class PieceReader:
     def read(self, start: int, stop: int) -> Piece:
         """Frames `start` to `stop` (without it)."""
         positions = self.raw(properties.R, start, stop) * self._length
-        to_acceleration = self._energy / self._length * ase.units.fs**2 / self.masses[:, None]
+        to_acceleration = self._energy / self._length * ase.units.fs**2 / self.masses[:, None] * self.mobile
         return Piece(
             positions=positions,
-            velocities=self.raw(properties.velocities, start, stop) * (self._length / self._time),
+            velocities=self.raw(properties.velocities, start, stop) * (self._length / self._time * self.mobile),
             accelerations=self.raw(properties.forces, start, stop) * to_acceleration,
             energy=self.raw(properties.energy, start, stop).reshape(-1) * self._energy,
             moved=shortest(np.diff(positions, axis=0), self.cell, self.pbc),

@@ -158,7 +158,7 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
     count = np.array([np.sum(numbers == z) for z in elements])
     per_atom = max(motion / len(atoms), 1e-300)
     ratios = np.sqrt(off / count / per_atom)
-    kinetic = 2.0 * survey.kinetic.mean() / (3 * np.sum(~survey.frozen))  # k_B Theta, eV
+    kinetic = 2.0 * survey.kinetic.mean() / survey.degrees_of_freedom  # k_B Theta, eV
     growth = friction = None
     noise *= np.sum(~strange)
     along, squared = along - noise / (3 * len(atoms)), of_step.sum() - noise
@@ -167,7 +167,7 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
         many = max(sums / n_sums - noise / max(np.sum(~strange), 1), 0.0)
         growth = float(many / one)
         if kinetic > 0.0:
-            energy = many / ase.units.fs**2 / len(atoms)
+            energy = many / ase.units.fs**2 / (survey.mobile[atoms].sum() / 3.0)
             friction = float(1e3 * energy / (6.0 * kinetic * summed * reader.step_fs))
     n_values = 3 * len(atoms) * n_steps
     return Residual(
@@ -184,7 +184,7 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
         growth=growth,
         summed=summed,
         friction_per_ps=friction,
-        work_mev_per_atom_per_ps=float(1e6 * work / (n_steps * reader.step_fs * len(reader.numbers))),
+        work_mev_per_atom_per_ps=float(1e6 * work / (n_steps * reader.step_fs * survey.degrees_of_freedom / 3.0)),
         of_step=of_step,
         thermal=float(squares[4] / n_steps),
     )

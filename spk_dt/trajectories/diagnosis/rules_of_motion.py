@@ -38,14 +38,9 @@ _EVERY_STEP = "Save every step of the simulation, for data.replay_kicks=true to 
 
 
 def of_constraints(reader: PieceReader, survey: Survey, replay: bool) -> list[Finding]:
-    """Atoms that do not move although forces act, and distances that are held fixed."""
+    """Distances that are held fixed."""
     found = []
     severity, remedy = _replayed(reader, replay, "refused", "")
-    frozen = np.flatnonzero(survey.frozen)
-    if len(frozen):
-        kinds = ", ".join(chemical_symbols[z] for z in np.unique(reader.numbers[frozen]))
-        text = f"{len(frozen)} atoms ({kinds}) never move, although forces act on them: a model would let them go."
-        found.append(Finding("frozen_atoms", severity, text, remedy, values={"atoms": frozen.tolist()}))
     if len(survey.rigid):
         kinds = ", ".join(
             sorted({"-".join(sorted(chemical_symbols[z] for z in reader.numbers[p])) for p in survey.rigid})
@@ -285,10 +280,10 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
 
 
 def conservation(reader: PieceReader, survey: Survey) -> tuple[float, float]:
-    """Slope of the total energy, meV per atom and ps, and RMS about that line, meV per atom."""
+    """Slope of the total energy, meV per atom that moves and ps, and RMS about that line, meV per atom."""
     time = 1e-3 * reader.step_fs * np.arange(len(survey.energy))
     total = survey.energy + survey.kinetic
-    total = 1e3 * (total - total.mean()) / len(reader.numbers)
+    total = 1e3 * (total - total.mean()) / (survey.degrees_of_freedom / 3.0)
     time = time - time.mean()
     slope = float(time @ total / (time @ time))
     return slope, float(np.sqrt(np.mean((total - slope * time) ** 2)))
@@ -297,7 +292,7 @@ def conservation(reader: PieceReader, survey: Survey) -> tuple[float, float]:
 def of_momentum(reader: PieceReader, survey: Survey) -> list[Finding]:
     """A centre of mass that moves, or is pushed."""
     found: list[Finding] = []
-    if survey.frozen.any() or len(reader.numbers) == 1:
+    if not survey.mobile.all() or len(reader.numbers) == 1:
         return found
     speed = float(np.linalg.norm(survey.momentum.mean(axis=0)) / reader.masses.sum())  # Å/fs
     own = survey.kinetic.mean() - 0.5 * reader.masses.sum() * (speed / ase.units.fs) ** 2

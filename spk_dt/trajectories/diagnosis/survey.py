@@ -26,6 +26,8 @@ __all__ = ["Survey", "survey", "weighted_median"]
 _SMOOTH = 0.3
 #: places along the trajectory at which three neighbouring frames are looked at for what holds all along it
 _PLACES = 64
+#: Å from frame to frame; what moves by less is at rest, and what a force moves by more would be seen
+_AT_REST, _VISIBLE = 1e-10, 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Survey:
 
     Args:
         elements: [n_elements] atomic numbers that occur.
-        frozen: [n_atoms] never moves, although forces act.
+        frozen: [n_atoms] is held fixed, or never moves.
+        mobile: [n_atoms, 3] components that do move.
+        undeclared: [n_atoms, 3] held fixed though the database does not say so: an atom that never moves, or a component
+            that does not although forces act on it.
+        strays: [n_atoms] largest move from frame to frame of what is said to be fixed, Å.
         rigid: [n_pairs, 2] atoms whose distance is held fixed.
         followed: [n_atoms] moves freely, and its forces change little from frame to frame.
         coverage: part of the squared force (over mass) that acts on `followed` atoms.
@@ -55,6 +61,9 @@ class Survey:
 
     elements: np.ndarray
     frozen: np.ndarray
+    mobile: np.ndarray
+    undeclared: np.ndarray
+    strays: np.ndarray
     rigid: np.ndarray
     followed: np.ndarray
     coverage: float
@@ -74,16 +83,22 @@ class Survey:
     @property
     def free(self) -> np.ndarray:
         """[n_atoms] whether an atom may move as forces say."""
-        free = ~self.frozen
+        free = ~self.frozen & ~self.undeclared.any(axis=1)
         free[self.rigid.reshape(-1)] = False
         return free
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Components of all atoms that move, at least one."""
+        return max(int(self.mobile.sum()), 1)
 
 
 def survey(reader: PieceReader) -> Survey:
     """Look at all frames of a trajectory of at least three frames, whose numbers are finite."""
     n_frames, masses = len(reader), reader.masses
     elements, element_of = np.unique(reader.numbers, return_inverse=True)
-    frozen, rigid, followed, coverage = _atoms(reader)
+    frozen, undeclared, rigid, followed, coverage = _atoms(reader)
+    strays = np.zeros(len(masses))
     members = [np.flatnonzero((element_of == z) & ~frozen) for z in range(len(elements))]
 
     products = np.zeros((3, n_frames, len(elements)))  # cv, vv, cc
@@ -106,6 +121,7 @@ def survey(reader: PieceReader) -> Survey:
         squared_net_force += np.sum(force[own].sum(axis=1) ** 2)
 
         moved = piece.moved[steps]
+        strays = np.maximum(strays, np.abs(moved * ~reader.mobile).max(axis=(0, 2), initial=0.0))
         number = len(moved)
         step_size[first : first + number] = np.sqrt(np.einsum("i,kix,kix->k", masses, moved, moved))
         crossed = np.abs(np.diff(piece.positions, axis=0)[steps] - moved).max(axis=2) > 1e-6
@@ -136,6 +152,9 @@ def survey(reader: PieceReader) -> Survey:
     return Survey(
         elements=elements,
         frozen=frozen,
+        mobile=reader.mobile & ~undeclared & ~frozen[:, None],
+        undeclared=undeclared,
+        strays=strays,
         rigid=rigid,
         followed=followed,
         coverage=coverage,
@@ -165,13 +184,18 @@ def weighted_median(products: np.ndarray, weights: np.ndarray) -> float:
     return float(ratios[order][np.searchsorted(below, 0.5 * below[-1])])
 
 
-def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Which atoms are frozen, held together, and can be followed; the part of the squared force on the latter."""
+def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Which atoms are frozen, which components undeclared, which atoms held together, and which can be followed.
+
+    The last number is the part of the squared force on atoms that can be followed.
+    """
     places = np.unique(np.linspace(1, len(reader) - 2, _PLACES).astype(int))
     sample = [reader.read(place - 1, place + 2) for place in places]
-    still = np.all([np.abs(piece.moved).max(axis=(0, 2)) < 1e-10 for piece in sample], axis=0)
+    at_rest = np.all([np.abs(piece.moved).max(axis=0) < _AT_REST for piece in sample], axis=0)
+    still = at_rest.all(axis=1) & ~at_rest.all()
     accelerations = np.array([piece.accelerations for piece in sample])
-    pushed = np.abs(accelerations).max(axis=(0, 1, 3)) > 0.0
+    pushed = reader.step_fs**2 * np.abs(accelerations).max(axis=(0, 1)) > _VISIBLE
+    undeclared = reader.mobile & at_rest & (still[:, None] | pushed)
     size = np.median(np.sum(accelerations[:, 1] ** 2, axis=2), axis=0)
     change = accelerations[:, 2] - 2.0 * accelerations[:, 1] + accelerations[:, 0]
     smooth = np.median(np.sum(change**2, axis=2), axis=0) < _SMOOTH * size
@@ -179,7 +203,7 @@ def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, flo
     left = np.array([piece.moved[1] - piece.moved[0] for piece in sample]) - pushes
     odd = np.median(np.sum(left**2, axis=2), axis=0) > 0.04 * np.median(np.sum(pushes**2, axis=2), axis=0)
     rigid = rigid_pairs(reader, np.flatnonzero(odd & ~still))
-    free = ~still
+    free = ~still & ~undeclared.any(axis=1)
     free[rigid.reshape(-1)] = False
     if not free.any():
         free = ~still
@@ -188,4 +212,4 @@ def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, flo
         followed = free  # velocity Verlet leads from frame to frame however fast the forces change
     weights = reader.masses * size * free
     coverage = float(weights[followed].sum() / weights.sum()) if weights.sum() > 0.0 else 0.0
-    return still & pushed & ~still.all(), rigid, followed, coverage
+    return still, undeclared, rigid, followed, coverage

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from ase import Atoms
 
 __all__ = ["RawTrajectory", "Reader"]
@@ -28,6 +29,9 @@ class RawTrajectory:
         timestep_fs: time between two frames in fs, None if the files do not say.
         n_frames: number of frames, for a progress bar; None if that is known only at the end.
         inner_steps: steps of the simulation between two frames, None if the files do not say.
+        mobile: finds out what the simulation holds fixed, [n_atoms, 3] false or None, where this is said once for all
+            frames; it raises ValueError if that cannot be told. Frames that say it themselves have constraints of ASE
+            (`spk_dt.trajectories.fixed_atoms`).
         notes: what its user should know, such as what was left out.
         momenta: whether the files hold momenta rather than velocities: where other masses are stated, these stay.
         restatable: whether time step and inner steps are what a user has once stated, and may be stated anew.
@@ -39,6 +43,7 @@ class RawTrajectory:
     timestep_fs: float | None = None
     n_frames: int | None = None
     inner_steps: int | None = None
+    mobile: Callable[[], np.ndarray | None] | None = None
     notes: tuple[str, ...] = ()
     momenta: bool = False
     restatable: bool = False

@@ -31,6 +31,7 @@ from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import plain_name, plain_or_packed
 from spk_dt.trajectories.readers.cp2k_cell import cell_of
 from spk_dt.trajectories.readers.cp2k_files import NAME, find_forces_or_velocities, find_positions, printed_name
+from spk_dt.trajectories.readers.cp2k_fixed import fixed_atoms
 from spk_dt.trajectories.readers.cp2k_input import RunInput, find_input, unit_factor
 from spk_dt.trajectories.readers.cp2k_kinds import elements_and_masses
 from spk_dt.trajectories.readers.cp2k_stress import pressures
@@ -128,6 +129,7 @@ def _read(file: Path) -> RawTrajectory:
         timestep_fs=interval_fs,
         n_frames=len(step),
         inner_steps=int(step[1] - step[0]),
+        mobile=None if run_input is None else partial(fixed_atoms, run_input.file, indices[0].n_atoms),
         notes=notes,
     )
 

@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
+from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
 from spk_dt.trajectories.readers.extxyz_keys import (
@@ -249,8 +250,23 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     if isinstance(info.get("time_fs"), int | float | np.number):
         atoms.info["time_fs"] = float(info["time_fs"])
     atoms.info |= {name: info[name] for name in _INPUTS if name in info}
+    if "move_mask" in table:
+        set_mobile(atoms, _move_mask(table, rows, where))
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
+
+
+def _move_mask(table: Table, rows: list[list[str]], where: str) -> np.ndarray:
+    """[n_atoms, 3] true where an atom, or a component of its position, may move."""
+    start, n = table["move_mask"]
+    words = np.array([row[start : start + n] for row in rows])
+    true, false = np.isin(words, ("T", "True", "1")), np.isin(words, ("F", "False", "0"))
+    if n not in (1, 3) or not (true | false).all():
+        raise ValueError(
+            f"{where}: 'move_mask' is not one T or F for each atom, or three. Write it as ASE does, or remove the column "
+            "and name fixed atoms with --fixed."
+        )
+    return np.broadcast_to(true, (len(rows), 3))
 
 
 def _layout(properties: str) -> tuple[Table, int]:

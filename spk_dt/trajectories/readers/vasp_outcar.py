@@ -25,6 +25,7 @@ from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats, following_lines, open_text
 from spk_dt.trajectories.readers.vasp_header import OutcarHeader, read_header, split_fields
 from spk_dt.trajectories.readers.vasp_learned import VaspFrame, of_one_kind
+from spk_dt.trajectories.readers.vasp_selective import of_poscar, structures_beside
 
 __all__ = ["KBAR", "OPTIONS", "VARIABLE_CELL", "interval_and_steps", "read", "recognises"]
 
@@ -85,11 +86,12 @@ def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
     plain = plain_name(path)
     whole = RawTrajectory(
         name=plain.stem if plain.suffix.lower() in (".outcar", ".out", ".txt") else plain.name,
-        files=(path,),
+        files=(path, *structures_beside(path)),
         frames=partial(_ab_initio, path),
         timestep_fs=interval_fs,
         n_frames=int(steps) if 0 < steps < 1e9 else None,
         inner_steps=inner_steps,
+        mobile=partial(of_poscar, path, header.numbers),
     )
     return of_one_kind(whole, partial(_frames, path), bool(vasp_mlff)) if header.learned or vasp_mlff else [whole]
 

@@ -26,6 +26,7 @@ from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats
 from spk_dt.trajectories.readers.vasp_learned import VaspFrame, of_one_kind
 from spk_dt.trajectories.readers.vasp_outcar import KBAR, interval_and_steps
+from spk_dt.trajectories.readers.vasp_selective import of_structure
 
 __all__ = ["OPTIONS", "read", "recognises"]
 
@@ -49,6 +50,7 @@ class _Header:
     values: dict[str, str] = field(default_factory=dict)  # settings of the run
     symbols: list[str] = field(default_factory=list)
     masses: list[float] = field(default_factory=list)
+    structure: ET.Element | None = None  # the first, with the flags of selective dynamics
 
     def number(self, name: str) -> float | None:
         """A setting, None if it is not a number."""
@@ -95,6 +97,7 @@ def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
         timestep_fs=interval_fs,
         n_frames=int(steps) if 0 < steps < 1e9 else None,
         inner_steps=inner_steps,
+        mobile=None if header.structure is None else partial(of_structure, header.structure, path),
     )
     learned = header.values.get("ML_LMLFF", "F").upper().strip(".").startswith("T")
     return of_one_kind(whole, partial(_frames, path), bool(vasp_mlff)) if learned or vasp_mlff else [whole]
@@ -141,6 +144,8 @@ def _elements(path: Path) -> Iterator[tuple[_Header, ET.Element, bool]]:
                     }
                 elif element.tag == "atominfo":
                     header.symbols, header.masses = _atoms(element, path)
+                elif element.tag == "structure" and element.get("name") == "initialpos":
+                    header.structure = element
                 if depth > 1:
                     continue
                 if own is not None and element.tag in ("structure", "calculation", root.tag):
