@@ -1,6 +1,7 @@
 from spk_dt.training.average import ExponentialMovingAverage
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Scheduled, Stage
+from spk_dt.training.free_simulations import FreeSimulations
 from spk_dt.training.labelling import Labelling
 from spk_dt.training.losses import ElementwiseOutput, PerAtomOutput
 from spk_dt.training.metrics import StepwiseElementMAE
@@ -17,6 +18,7 @@ __all__ = [
     "Elapsed",
     "ElementwiseOutput",
     "ExponentialMovingAverage",
+    "FreeSimulations",
     "Labelling",
     "ModelSimulations",
     "OnPolicyLabels",
