@@ -38,7 +38,8 @@ class OtherZero(Reference):
 
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
-        self.results["energy"] += 7.0 * len(self.atoms)
+        for name in ("energy", "free_energy"):
+            self.results[name] += 7.0 * len(self.atoms)
 
 
 DEEPER, OTHER_ZERO = f"{__name__}:Deeper", f"{__name__}:OtherZero"
@@ -203,19 +204,14 @@ def test_generate_does_not_go_on_with_another_method(tmp_path, monkeypatch):
     """The name of the reference is the same, but what stands behind it is not."""
     recipe = Recipe(steps=3, relax_steps=3, equilibration_fs=1.0, start_interval_fs=1.0)
     path = tmp_path / "a.db"
-    generate(path, recipe, 1, reference=EMT_NAME)
+    reference = "helpers.reference_programs:Strong"
+    generate(path, recipe, 1, reference=reference)
     path.unlink()
-    original = EMT.calculate
-
-    def other(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-    monkeypatch.setattr(EMT, "calculate", other)
+    monkeypatch.setenv("STRENGTH", "1.05")
     with pytest.raises(ValueError, match=r"is not the method of the data: at frame \d of trajectory 'traj_01'"):
-        generate(path, recipe, 2, reference=EMT_NAME)
-    monkeypatch.setattr(EMT, "calculate", original)
-    generate(path, recipe, 2, reference=EMT_NAME)
+        generate(path, recipe, 2, reference=reference)
+    monkeypatch.delenv("STRENGTH")
+    generate(path, recipe, 2, reference=reference)
     assert len(connect(path)) == 8
 
 

@@ -129,4 +129,5 @@ class ReferenceOfAnotherZero(Reference):
 
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
-        self.results["energy"] += sum(ZERO[z] for z in self.atoms.numbers)
+        for name in ("energy", "free_energy"):
+            self.results[name] += sum(ZERO[z] for z in self.atoms.numbers)

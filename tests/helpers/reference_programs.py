@@ -175,6 +175,14 @@ class OtherZero(EMT):
             self.results[name] += 1.0
 
 
+class Strong(EMT):
+    """Forces that are STRENGTH times too strong."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["forces"] = float(os.environ.get("STRENGTH", "1")) * self.results["forces"]
+
+
 class Broken(EMT):
     """A program that is not there."""
 
