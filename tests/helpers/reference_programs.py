@@ -188,3 +188,10 @@ class Broken(EMT):
 
     def calculate(self, *args, **kwargs):
         raise FileNotFoundError("no executable 'code'")
+
+
+def notes_paths():
+    """EMT; where modules are searched goes to the file PATHS."""
+    with open(os.environ["PATHS"], "a") as file:
+        file.write(json.dumps(sys.path) + "\n")
+    return EMT()
