@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
-from helpers.pair_potential import Reference, pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
 from typer.testing import CliRunner
 
 import spk_dt.evaluation.evaluate as evaluation
@@ -22,27 +22,10 @@ from spk_dt.labels.generate import Recipe, generate
 from spk_dt.labels.reference_check import check_reference, choose_frames, frames_to_choose_from
 from spk_dt.trajectories.database import read_trajectories
 
-RIGHT, EMT_NAME = "helpers.pair_potential:Reference", "ase.calculators.emt:EMT"
+RIGHT, EMT_NAME = "helpers.pair_reference:Reference", "ase.calculators.emt:EMT"
 
 
-class Deeper(Reference):
-    """A neighbouring method: forces that are five per cent larger."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-
-class OtherZero(Reference):
-    """Energies with another zero."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        for name in ("energy", "free_energy"):
-            self.results[name] += 7.0 * len(self.atoms)
-
-
-DEEPER, OTHER_ZERO = f"{__name__}:Deeper", f"{__name__}:OtherZero"
+DEEPER, OTHER_ZERO = "helpers.pair_reference:Deeper", "helpers.pair_reference:OfAnotherCommonZero"
 
 
 def spkdt(*words):
@@ -225,12 +208,6 @@ def test_gfn1_is_that_of_the_embedded_data_and_gfn2_is_not(tmp_path):
         check_reference(frames, "tblite:GFN2-xTB", "embedded")
 
 
-def cation():
-    from tblite.ase import TBLite
-
-    return TBLite(method="GFN1-xTB", charge=1, accuracy=1.0, verbosity=0)
-
-
 def tight_cation():
     from tblite.ase import TBLite
 
@@ -242,6 +219,6 @@ def test_charge_of_a_molecule():
     pytest.importorskip("tblite.ase")
     hydronium = Atoms("OH3", positions=[[0, 0, 0.1], [0.95, -0.2, -0.1], [-0.3, 0.9, -0.25], [-0.6, -0.7, -0.1]])
     frames = [frame(hydronium, "run", 0, tight_cation)]
-    assert check_reference(frames, f"{__name__}:cation", "data").verdict == "same method"
+    assert check_reference(frames, "helpers.reference_programs:cation", "data").verdict == "same method"
     with pytest.raises(ValueError, match="H3O has an odd number of electrons if it is neutral"):
         check_reference(frames, "tblite:GFN1-xTB", "data")
