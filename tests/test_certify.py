@@ -19,7 +19,7 @@ from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound,
 from spk_dt.certificate.verdict import closest_contact, judged
 from spk_dt.data import TrajectoryWriter
 
-REFERENCE = "helpers.pair_potential:Reference"
+REFERENCE = "helpers.pair_reference:Reference"
 PLAIN = Computing(compile=False, precision=64, batch_size=3)
 SHORT = Conditions(time_ps=0.4, n_states=8)
 

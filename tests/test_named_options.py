@@ -42,6 +42,8 @@ COMPOSED = {
         ["calculator=orca", "system/initializer=maxwell_boltzmann"],
         ["calculator=lj", "+dynamics/barostat=nhc_iso", "+dynamics/thermostat=langevin"],
         ["+dynamics/thermostat=gle", "dynamics/integrator=rpmd"],
+        ["+dynamics/thermostat=nhc"],
+        ["+dynamics/thermostat=pi_nhc_local", "dynamics/integrator=rpmd"],
     ],
 }
 ROOTS = "callbacks|calculator|data|dynamics|globals|hydra|logger|model|run|system|task|trainer"
@@ -55,7 +57,7 @@ NO_KEYS = {
     "hydra.experimental", "hydra.utils",
 }  # fmt: skip
 #: options of programs that are not ours
-OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check"}
+OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check", "gfn", "grad"}
 
 
 def flat(node, prefix=""):

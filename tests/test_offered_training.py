@@ -35,6 +35,7 @@ TRAINED = {
         *(*BUDGET, *SCHEDULED), "callbacks.budget.final_lr=1e-5", "task.scheduler_cls=null",
     ],
     ("data/trajectory", "check_data", "false"): ["data.check_data=false", *GROWS],
+    ("data/trajectory", "fixed_forces", "false"): ["data.fixed_forces=false", *GROWS],
     ("data/trajectory", "replay_kicks", "true"): ["data.replay_kicks=true", *GROWS],
     ("model/representation/egnn", "coordinate_channel", "true"): ["model.representation.coordinate_channel=true", *GROWS],
     ("model/representation/egnn", "fast", "false"): ["model.representation.fast=false", *GROWS],
@@ -74,6 +75,11 @@ DEFAULTS = {
     ("callbacks/on_policy", "temperature"): (
         ["callbacks=[curriculum,on_policy]"],
         "callbacks.on_policy.simulations.temperature",
+    ),
+    ("callbacks/on_policy", "scratch"): (["callbacks=[curriculum,on_policy]"], "callbacks.on_policy.labels.scratch"),
+    ("callbacks/on_policy", "time_limit"): (
+        ["callbacks=[curriculum,on_policy]"],
+        "callbacks.on_policy.labels.time_limit",
     ),
     ("data/trajectory", "max_train_windows"): ([], "data.max_train_windows"),
     ("data/trajectory", "num_train"): ([], "data.num_train"),
