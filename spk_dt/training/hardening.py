@@ -87,7 +87,7 @@ class Hardening(JoiningLabels):
     these are models with averaged weights.
 
     ``<folder>/round_<n>/`` has the model of a round, ``trial_<m>/`` with its simulations and ``labels.jsonl``. A training
-    that was interrupted in a round goes on with the files, and with the random numbers of its checkpoint. If
+    that was interrupted in a round goes on with the files, and its batches come in the same order, as if it had not been. If
     `spk_dt.training.ComputeBudget` ends the training in the middle of a round, that round does not count.
 
     Args:
@@ -124,7 +124,7 @@ class Hardening(JoiningLabels):
                 f"{self.simulations.interval_ps}, the distance of two states: set one of them otherwise."
             )
         self._engine: ModelEngine | None = None
-        self._random: torch.Tensor | None = None
+        self._seed = int(torch.randint(2**31, ()))
         self._scales: Scales | None = None
         self._made_by: dict[str, Any] = {}
 
@@ -145,10 +145,8 @@ class Hardening(JoiningLabels):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make a round, if it is time."""
-        if self._random is not None:
-            torch.set_rng_state(self._random)
-            self._random = None
         epoch = trainer.current_epoch
+        data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
         if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
             try:
                 with torch.random.fork_rng():  # thermostats have their own seeds
@@ -189,14 +187,14 @@ class Hardening(JoiningLabels):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Rounds that are done, how far they came, and the random numbers of the training."""
-        return {**self.schedule.state_dict(), "goal": self.goal.state_dict(), "random": torch.get_rng_state()}
+        """Rounds that are done, how far they came, and the seed of the order of batches."""
+        return {**self.schedule.state_dict(), "goal": self.goal.state_dict(), "seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.schedule.load_state_dict(state_dict)
         self.goal.load_state_dict(state_dict["goal"])
-        self._random = state_dict["random"].cpu()
+        self._seed = state_dict["seed"]
 
     @property
     def _passed(self) -> Path:
