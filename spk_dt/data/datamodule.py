@@ -117,6 +117,7 @@ class TrajectoryDataModule(AtomsDataModule):
     _train_dataset: TrajectoryWindows
     # set by `mix_in`
     _growing: GrowingDataset
+    _mixed: MixedBatches
 
     def __init__(
         self,
