@@ -115,7 +115,12 @@ def test_a_run_that_goes_on_knows_the_last_simulation(tetrahedra, tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     first = trainer.callback_metrics["val_stable_time"]
     again, _ = fit(
-        tetrahedra, tmp_path, simulations(share=1e-6), breaks_beyond=2.65, ckpt_path=tmp_path / "last.ckpt", max_epochs=3
+        tetrahedra,
+        tmp_path,
+        simulations(share=1e-6),
+        breaks_beyond=2.65,
+        ckpt_path=tmp_path / "last.ckpt",
+        max_epochs=3,
     )
     assert again.callback_metrics["val_stable_time"] == first > 0.0
 

@@ -34,6 +34,7 @@ COMPOSED = {
         ["experiment=dt_finetune"],
         ["experiment=dt_egnn", "+callbacks.curriculum.rule.max_length=4", "+callbacks.curriculum.rule.epochs=4"],
         ["experiment=dt_on_policy"],
+        ["experiment=dt_last"],
         ["experiment=dt_field_schnet"],
     ],
     "schnetpack.md.md_configs": [
