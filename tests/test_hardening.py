@@ -36,7 +36,7 @@ from spk_dt.training import (
     TrialSimulations,
 )
 
-REFERENCE = "helpers.pair_potential:Reference"
+REFERENCE = "helpers.pair_reference:Reference"
 
 #: Å; no pair of the data is further apart
 BEYOND = 2.85
