@@ -7,7 +7,7 @@ Their error is uniform, :math:`\sigma = 10^{-d} / \sqrt{12}`. Left to themselves
 .. math:: \langle D^2 \rangle = 2 \sigma_x^2 + (W T \sigma_v)^2 + \tfrac13 W^3 T^4 \sigma_a^2
 
 in each direction; where velocities are central differences of the positions, :math:`\sigma_v = \sigma_x / (\sqrt2\,T)`, and
-in the first frame, where they are of one side only, :math:`\sigma_v = \sqrt2\,\sigma_x / T`.
+in a first frame without one before it :math:`\sigma_v = \sqrt2\,\sigma_x / T`.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def measure_rounding(reader: PieceReader, atoms: np.ndarray) -> Rounding:
     of_force = to_deviation * spacing(forces, list(UNITS["forces"].values()))
     if reader.recovered_velocities:
         of_velocity = np.full(len(masses), of_position / (np.sqrt(2.0) * reader.step_fs))
-        first = 2.0 * of_velocity
+        first = of_velocity * (2.0 if _of_one_side(reader) else 1.0)
     else:
         units = list(UNITS["velocities"].values())
         of_momentum = spacing(velocities * masses, units) / masses[:, 0]
@@ -81,6 +81,15 @@ def measure_rounding(reader: PieceReader, atoms: np.ndarray) -> Rounding:
         first = of_velocity
     of_acceleration = of_force * ase.units.fs**2 / masses[:, 0]
     return Rounding(of_position, of_velocity[atoms], of_acceleration[atoms], first[atoms])
+
+
+def _of_one_side(reader: PieceReader) -> bool:
+    """Whether the velocities of the first frame were made of the first two frames (`recover_velocities`)."""
+    piece, step = reader.read(0, 2), reader.step_fs
+    now, after = piece.accelerations
+    curvature = 0.5 * now + (1.0 - 1.0 / reader.inner_steps**2) / 6.0 * (after - now)
+    left = piece.moved[0] - step * piece.velocities[0] - step**2 * curvature
+    return bool(np.median(np.abs(left)) < 1e-9)
 
 
 def spacing(values: np.ndarray, units: list[float]) -> float:

@@ -6,7 +6,7 @@ import ase.units
 import numpy as np
 from ase.data import chemical_symbols
 
-from spk_dt.trajectories.diagnosis.finding import Finding
+from spk_dt.trajectories.diagnosis.finding import SEVERITIES, Finding
 from spk_dt.trajectories.diagnosis.masses import masses_finding, measured_masses
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.residual import Residual
@@ -99,8 +99,11 @@ def _unordered(
 ) -> list[Finding]:
     """Kicks that are not along the velocities: noise, random, or steady."""
     if kicks.growth is None:
-        text = f"more than the forces changes the velocities, in too few frames to say what: it displaces atoms {size}."
-        return [Finding("other_forces", severity, text, remedy, values=values)]
+        text = (
+            f"more than the forces changes the velocities: it displaces atoms {size}. {len(reader)} frames are too few to judge "
+            "what."
+        )
+        return [Finding("other_forces", min(severity, "warning", key=SEVERITIES.index), text, remedy, values=values)]
     noise = kicks.growth < _GROWS or kicks.shift_explains_more
     if noise and reader.inner_steps > 1:
         return []  # errors of the quadrature do not add up either
@@ -191,7 +194,7 @@ def _single_frames(
     of_step = kicks.of_step
     limit = max(100.0 * float(np.median(of_step)), 1e-6 * kicks.thermal)
     steps = np.flatnonzero(of_step > limit)
-    if not 0 < len(steps) <= max(2, 0.02 * len(of_step)) or of_step[steps].sum() < 0.9 * of_step.sum():
+    if not 0 < len(steps) <= min(max(2, 0.02 * len(of_step)), len(of_step) // 2 - 1) or of_step[steps].sum() < 0.9 * of_step.sum():
         return []
     frames, what = [], set()
     for one, next_one in pairwise(steps.tolist()):

@@ -19,6 +19,8 @@ import numpy as np
 
 from spk_dt.trajectories.diagnosis.geometry import rigid_pairs
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import spacing
+from spk_dt.trajectories.stated import UNITS
 
 __all__ = ["Survey", "survey", "weighted_median"]
 
@@ -194,7 +196,8 @@ def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     at_rest = np.all([np.abs(piece.moved).max(axis=0) < _AT_REST for piece in sample], axis=0)
     still = at_rest.all(axis=1) & ~at_rest.all()
     accelerations = np.array([piece.accelerations for piece in sample])
-    pushed = reader.step_fs**2 * np.abs(accelerations).max(axis=(0, 1)) > _VISIBLE
+    grid = spacing(np.array([piece.positions for piece in sample]), list(UNITS["positions"].values()))
+    pushed = reader.step_fs**2 * np.abs(accelerations).max(axis=(0, 1)) > max(_VISIBLE, 2.0 * grid)
     undeclared = reader.mobile & at_rest & (still[:, None] | pushed)
     size = np.median(np.sum(accelerations[:, 1] ** 2, axis=2), axis=0)
     change = accelerations[:, 2] - 2.0 * accelerations[:, 1] + accelerations[:, 0]
