@@ -23,8 +23,8 @@ def state_inputs(system: System, molecules: Sequence[Atoms]) -> None:
     """Let a system have what the molecules that it was loaded from say of total charge and spin multiplicity.
 
     Args:
-        system: gets buffers [n_molecules] ``total_charge`` (e) and ``spin_multiplicity``, of what all molecules say. They are
-            no part of its state: they are those of the molecules also where a run is continued.
+        system: gets buffers [n_molecules] ``total_charge`` (e) and ``spin_multiplicity``, of what all molecules say. They
+            are no part of its state: they are those of the molecules also where a run is continued.
         molecules: structures, in order, with the values in `Atoms.info` (`charge_and_spin`).
 
     Raises:
@@ -37,8 +37,8 @@ def state_inputs(system: System, molecules: Sequence[Atoms]) -> None:
             continue
         if lacking:
             raise ValueError(
-                f"molecule {lacking[0]} has no {key}, while others have: write {key}=... into the comment line of each frame "
-                "of the extended XYZ file (Atoms.info), or of none."
+                f"molecule {lacking[0]} has no {key}, while others have: write {key}=... into the comment line of each "
+                "frame of the extended XYZ file (Atoms.info), or of none."
             )
         values = torch.tensor([one[key] for one in known], dtype=system.positions.dtype, device=system.device)
         system.register_buffer(key, values, persistent=False)
@@ -67,7 +67,7 @@ def _missing(key: str) -> str:
     if key not in _INPUTS:
         return f"the model takes '{key}', but molecular dynamics has {' and '.join(_INPUTS)} of its molecules only."
     return (
-        f"the model takes {key}, which the start frames do not say. Write {key}=... into the comment line of each frame of the "
-        "extended XYZ file (Atoms.info); spkdt frames does so for data that have it. spkmd reads it with "
+        f"the model takes {key}, which the start frames do not say. Write {key}=... into the comment line of each frame of "
+        "the extended XYZ file (Atoms.info); spkdt frames does so for data that have it. spkmd reads it with "
         "system/initializer=frames, maxwell_boltzmann or uniform."
     )

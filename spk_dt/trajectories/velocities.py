@@ -55,7 +55,7 @@ def recover_velocities(
         if first:
             yield _with(window[0], _at_end(window[0], window[1], window[2], time, weight))
             first = False
-        yield _with(window[1], _between(*window, time, weight))
+        yield _with(window[1], _between(window[0], window[1], window[2], time, weight))
     if len(window) == 1:
         raise ValueError(
             f"{source} has only one frame, without velocities. They can be recovered from the positions of at least two."
