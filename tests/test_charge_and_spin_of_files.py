@@ -2,11 +2,13 @@
 
 import ase.io
 import pytest
+from ase.db import connect
 from schnetpack.data import ASEAtomsData
 from typer.testing import CliRunner
 
 from spk_dt.cli import app
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.database import TrajectoryWriter
 
 
 @pytest.fixture
@@ -45,6 +47,20 @@ def test_stated_on_the_command_line(tmp_path, frames):
     with pytest.raises(ValueError, match=r"frame 0: it has total_charge=-1, but 1 is stated"):
         convert([tmp_path / "a.db"], tmp_path / "other.db", charge=1)
     assert not (tmp_path / "other.db").exists()
+
+
+def test_what_a_database_keeps_beside_its_trajectories_is_said_to_stay_behind(tmp_path, frames):
+    with TrajectoryWriter(tmp_path / "a.db", {"train": ["run"], "val": [], "test": []}) as writer:
+        writer.add("run", frames, 0.5)
+    database = connect(tmp_path / "a.db")
+    database.metadata = database.metadata | {"atomrefs": {"energy": [0.0, -13.6]}}
+    (found,) = convert([tmp_path / "a.db"], tmp_path / "b.db")
+    assert [note.split(" of ")[0] for note in found.notes] == [
+        "its partitions (splits)",
+        "its single-atom values (atomrefs)",
+    ]
+    (again,) = convert([tmp_path / "b.db"], tmp_path / "c.db")
+    assert again.notes == ()
 
 
 @pytest.mark.parametrize("wrong", [{"charge": 0.5}, {"spin": 0}])
