@@ -22,7 +22,7 @@ from schnetpack.utils import load_model
 
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.unit_check import Unit
-from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed
+from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed, state_inputs
 from spk_dt.units import conversion
 
 __all__ = ["AseEngine", "Engine", "ModelEngine", "Motion"]
@@ -214,6 +214,7 @@ def _system(frames: Sequence[Atoms]) -> System:
     system.momenta = system.masses * _tensor(velocities * length / spk_units.fs)
     system.cells = _tensor(np.stack([atoms.cell.array for atoms in frames]) * length)
     hold_fixed(system, frames)
+    state_inputs(system, frames)
     return system
 
 

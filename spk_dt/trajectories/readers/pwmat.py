@@ -46,8 +46,7 @@ def frames(path: Path) -> Iterator[Atoms]:
             if header is None:
                 raise ValueError(
                     f"'{path}', frame {index}: it begins with '{line.strip()[:40]}', not with a number of atoms; the "
-                    f"file "
-                    "is damaged there."
+                    "file is damaged there."
                 )
             yield _frame(file, header, path, index)
             index += 1
