@@ -137,7 +137,7 @@ class Hardening(JoiningLabels):
         if inputs := sorted(filter(properties.is_input, names)):
             raise ValueError(
                 f"hardening simulates from the structure alone, but the data have the inputs {inputs}; train with "
-                "experiment=dt_on_policy, whose simulations take them along, or leave them out with data.load_properties."
+                "experiment=dt_on_policy, whose simulations take them along."
             )
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
@@ -254,7 +254,8 @@ class Hardening(JoiningLabels):
     def _load_engine(self, trainer: pl.Trainer, task: Any, folder: Path) -> None:
         """Put the averaged model into the engine, by way of a file, with which an interrupted round goes on."""
         folder.mkdir(parents=True, exist_ok=True)
-        file, part = folder / "model", folder / "model.part"
+        file = folder / "model"
+        part = file.with_suffix(".part")
         if not file.exists():
             with averaged_weights(trainer, task.model):
                 task.save_model(part, do_postprocessing=True)
