@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import batch_of
-from helpers.pair_potential import (
-    CUTOFF,
-    ZERO,
-    Reference,
-    of_another_zero,
-    pair_trajectory,
-    tetrahedron,
-    trainable,
-)
+from helpers.pair_potential import CUTOFF, of_another_zero, pair_trajectory, tetrahedron, trainable
+from helpers.pair_reference import ZERO, Reference
 from helpers.programs import metrics, spktrain
 from schnetpack.interfaces import SpkCalculator
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList

@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 import torch
 from helpers.broken_potentials import Torn
 from helpers.models import potential
-from helpers.pair_potential import CUTOFF, Reference, Sum, pair_trajectory, tetrahedron
+from helpers.pair_potential import CUTOFF, Sum, pair_trajectory, tetrahedron
+from helpers.pair_reference import Reference
 from helpers.programs import spktrain
 from helpers.training import data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
