@@ -97,7 +97,7 @@ def test_one_that_tears_pairs_apart_is_not(tetrahedra, tmp_path, caplog):
 def test_the_cost_is_a_share_of_that_of_the_training(tetrahedra, tmp_path, monkeypatch):
     """And until the first simulation one step counts as stable, so that each measured model is preferred."""
     made = []
-    monkeypatch.setattr(FreeSimulations, "_simulate", lambda self, data, task: made.append(task.current_epoch))
+    monkeypatch.setattr(FreeSimulations, "_simulate", lambda self, data, task: made.append(task.trainer.current_epoch))
     callback = FreeSimulations(n_systems=2, steps=20, share=0.5)
     trainer, _ = fit(tetrahedra, tmp_path, callback, limit_train_batches=6, max_epochs=6)
     assert made == [1, 3, 5]  # two epochs of 6 batches of 4 windows of 2 frames pay for 40 evaluations

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.broken_potentials import Torn
+from helpers.broken_model import Torn
 from helpers.models import potential
 from helpers.pair_potential import CUTOFF, Sum, pair_trajectory, tetrahedron
 from helpers.pair_reference import Reference

@@ -1,13 +1,10 @@
-"""Potentials for certificates: a reference, and models of it that are broken on purpose, most as ASE calculators."""
+"""Potentials for certificates: a reference, and models of it that are broken on purpose, as ASE calculators."""
 
 from itertools import combinations
 
 import numpy as np
-import torch
 from ase.calculators.calculator import Calculator, all_changes
-from schnetpack import properties
 
-from helpers.pair_potential import PairEnergies
 from helpers.pair_reference import EPSILON, SIGMA, Reference
 
 
@@ -68,19 +65,3 @@ class Driving(Reference):
         super().calculate(atoms, properties, system_changes)
         x = self.atoms.positions - self.atoms.positions.mean(axis=0)
         self.results["forces"] = self.results["forces"] + 0.05 * np.cross([0.0, 0.0, 1.0], x)
-
-
-class Torn(PairEnergies):
-    """The potential of `Reference`, but pairs beyond `beyond` (Å) are torn apart, by a parameter that should be zero."""
-
-    def __init__(self, beyond, kick):
-        super().__init__()
-        self.beyond = beyond
-        self.tear = torch.nn.Parameter(torch.tensor(kick, dtype=torch.float64))
-
-    def forward(self, inputs):
-        inputs = super().forward(inputs)
-        r = torch.linalg.vector_norm(inputs[properties.Rij], dim=1)
-        torn = -0.5 * self.tear * torch.relu(r - self.beyond) ** 2
-        inputs["atomic"] = inputs["atomic"].index_add(0, inputs[properties.idx_i], torn)
-        return inputs
