@@ -105,6 +105,15 @@ def test_broken_potentials_are_found(model, data, reference, why, tmp_path, requ
     assert verdict(control)["failures"] == 0
 
 
+def test_wrong_states_are_those_of_the_limits_that_hold(clusters, tmp_path):
+    """Judged again by wider limits, with the simulations that are there."""
+    model, file = pair_model(tmp_path / "deep", depth=1.2), tmp_path / "out" / "deep" / "first_wrong.traj"
+    for limits, failures in ((Criteria(0.01, 0.01), 3), (Criteria(1e3, 1e3), 0)):
+        found = certify({"deep": model}, clusters, tmp_path / "out", REFERENCE, 3, SHORT, limits, computing=PLAIN)
+        assert found["deep"]["failures"] == failures
+        assert file.exists() == (failures > 0)
+
+
 def test_a_model_that_explodes_fails_when_it_does(clusters, tmp_path):
     model = pair_model(tmp_path / "torn", breaks_beyond=2.9, kick=1e4)
     found = certify({"torn": model}, clusters, tmp_path / "out", REFERENCE, 3, SHORT, computing=PLAIN)

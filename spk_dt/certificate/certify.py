@@ -162,6 +162,7 @@ def certify(
             outcomes, n_labels, wrong = _judge(
                 out / name, all_batches, conditions, criteria, scales, reference, computing
             )
+            (out / name / "first_wrong.traj").unlink(missing_ok=True)  # of other limits
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
             found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
