@@ -84,7 +84,6 @@ def test_any_number_of_processes_gives_the_same_labels(program, frames, tmp_path
         assert not labels.failures
         np.testing.assert_allclose(labels.forces, right(frames), atol=1e-12)
     assert list(Path().iterdir()) == list(scratch.iterdir()) == []
-    assert not Path("/tmp/program.in").exists()
 
 
 def test_threads_of_a_user(frames, tmp_path, monkeypatch, scratch):

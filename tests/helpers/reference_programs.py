@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class WorkingFolderProgram(FileProgram):
 
 def unsendable():
     """A program whose calculator cannot be pickled, in a folder that all would share."""
-    calculator = FileProgram(directory="/tmp")
+    calculator = FileProgram(directory=tempfile.gettempdir())
     calculator.of_the_user = lambda: None
     return calculator
 

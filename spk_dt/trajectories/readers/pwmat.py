@@ -72,8 +72,7 @@ def _frame(file: TextIO, header: re.Match[str], path: Path, index: int) -> Atoms
     if not dynamics and "Velocity" not in tables:
         raise ValueError(
             f"'{path}' is not of molecular dynamics (JOB = MD): it has neither velocities nor MD_INFO, so its frames "
-            f"have no "
-            "time step."
+            "have no time step."
         )
     numbers = tables["Position"][:, 0].astype(int)
     for name in _TABLES[2:]:

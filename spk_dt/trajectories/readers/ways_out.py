@@ -239,8 +239,7 @@ def not_recognised(path: Path) -> ValueError:
     if encoding is not None:
         return ValueError(
             f"'{path}' is text in {encoding}, as some editors write it. Write it in UTF-8 first: iconv -f {encoding} "
-            f"-t UTF-8 "
-            f"{path.name} > utf8_{path.name}"
+            f"-t UTF-8 {path.name} > utf8_{path.name}"
         )
     lines = beginning(path, 200) if path.is_file() else []
     one = next((one for one in WAYS_OUT if one.fits(path, lines)), None)
@@ -248,7 +247,6 @@ def not_recognised(path: Path) -> ValueError:
         return ValueError(one.message(path))
     return ValueError(
         f"the format of '{path}' is not known. Known are those of the table in the README of spk_dt ('Formats'). With "
-        f"arrays of "
-        "positions, forces and energies, write extended XYZ from Python: from spk_dt import write_extxyz; "
+        "arrays of positions, forces and energies, write extended XYZ from Python: from spk_dt import write_extxyz; "
         "help(write_extxyz)"
     )
