@@ -24,8 +24,9 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt.certificate.conditions import Conditions
-from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
+from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import Batch, batches, read_states, run_simulations
 from spk_dt.certificate.statement import statement
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
@@ -120,10 +121,10 @@ def certify(
         partition = read_partition(database, split, [file.parent / SPLIT_FILE for file in files])
         n_parts = len(partition.parts)
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
+        scales = scales_of_data(partition, -(-number // n_parts))
         starts = [spread[i * len(spread) // number] for i in range(number)]
     frames = [one.start for one in starts]
     timesteps = [conditions.time_step or one.timestep_fs for one in starts]
-    scales = scales_of(frames)
     settings = {
         "data": str(data),
         "split": partition.name,

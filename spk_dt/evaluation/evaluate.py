@@ -30,6 +30,7 @@ from spk_dt.data.isolated import refuse_isolated
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
+from spk_dt.evaluation.failures import noted_scales
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.judge import judge, mean_distributions
 from spk_dt.evaluation.output import settings, without_nan, write_curves
@@ -165,6 +166,7 @@ def evaluate(
             several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
             checked = spread_continuations(partition, number, several, steps=0)
             names = [one.trajectory for one in starts]
+            thermal = noted_scales(partition)
             check = None
             if reference is not None:
                 check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
@@ -183,6 +185,7 @@ def evaluate(
             "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
             "max_displacement_Ang": MAX_DISPLACEMENT,
             "bond_tolerance_Ang": tolerance,
+            "thermal": thermal,
             "command": list(command),
         }
         (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")

@@ -11,18 +11,29 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.criteria import Criteria, Scales
+from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.verdict import Label, first_sign
+from spk_dt.data.partition import Partition
 
-__all__ = ["failures", "scales_of_starts"]
+__all__ = ["failures", "noted_scales", "scales_from"]
 
 
-def scales_of_starts(starts: Sequence[Atoms]) -> Scales | None:
-    """What errors are measured by; None where start frames are at rest or without forces, so that limits do not follow."""
+def noted_scales(partition: Partition) -> dict[str, Any] | None:
+    """What errors are measured by, for ``settings.json``; None where data at rest or without forces say nothing."""
     try:
-        return scales_of(starts)
+        scales = scales_of_data(partition)
     except ValueError:
         return None
+    return {"temperature_k": scales.temperature, "force_ev_per_ang": {str(z): x for z, x in scales.force.items()}}
+
+
+def scales_from(settings: Mapping[str, Any]) -> Scales | None:
+    """What `noted_scales` has noted in ``settings.json``; None where it is not there."""
+    noted = settings.get("thermal")
+    if noted is None:
+        return None
+    return Scales(noted["temperature_k"], {int(z): x for z, x in noted["force_ev_per_ang"].items()})
 
 
 def failures(

@@ -37,7 +37,7 @@ from ase.data import chemical_symbols
 
 from spk_dt.certificate.criteria import Scales
 from spk_dt.certificate.verdict import Label
-from spk_dt.evaluation.failures import failures, scales_of_starts
+from spk_dt.evaluation.failures import failures, scales_from
 from spk_dt.evaluation.output import write_table
 from spk_dt.evaluation.reference import check_of_evaluation
 from spk_dt.evaluation.results import Results, read_results
@@ -96,7 +96,7 @@ def true_errors(
         in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts; and under
         ``energy`` the mean and largest absolute error of the energy since the start, meV per atom; under
         ``reference_check`` whether `reference` is the method of the data; under ``failures`` which simulations fail
-        (`spk_dt.evaluation.failures`), if the start frames have velocities and forces.
+        (`spk_dt.evaluation.failures`), if ``settings.json`` says what errors are measured by.
 
     Raises:
         FileNotFoundError: if the folder is not that of an evaluation.
@@ -108,7 +108,7 @@ def true_errors(
     directory = Path(directory)
     results = read_results(directory)
     check = check_of_evaluation(results, reference, another_reference, scratch=scratch, time_limit=time_limit)
-    scales = scales_of_starts([one.start for one in results.continuations])
+    scales = scales_from(results.settings)
     rows, by_start, of_energy, found = [], [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
