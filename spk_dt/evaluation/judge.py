@@ -67,6 +67,12 @@ def judge(simulations: Simulations, tolerance: float, thermostat: bool = False) 
         "conservation": {
             "mean_drift_mev_per_atom_per_ps": _mean(one["drift_mev_per_atom_per_ps"] for one in conservation),
             "largest_drift_mev_per_atom_per_ps": _largest(one["drift_mev_per_atom_per_ps"] for one in conservation),
+            "largest_drift_standard_error_mev_per_atom_per_ps": _largest(
+                one["drift_standard_error_mev_per_atom_per_ps"] for one in conservation
+            ),
+            "largest_drift_over_kinetic_deviation_per_ps": _largest(
+                one["drift_over_kinetic_deviation_per_ps"] for one in conservation
+            ),
             "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
             **energy,
         },

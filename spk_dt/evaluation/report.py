@@ -7,7 +7,7 @@ content security policy forbids the rest. The figures are also written as files,
 import json
 import shlex
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def _evaluation(results: Results) -> dict[str, Any]:
         "command": shlex.join(results.settings.get("command", [])),
         "versions": results.settings.get("versions", {}),
         "verdict": verdict(results),
+        "absent": _absent(results.motion),
         "failures_known": any("failures" in one for one in true),
         "figures": [_shown(name, caption, folder) for name, caption, folder in write_figures(results)],
         "metrics": metric_tables(results.metrics, list(results.models)),
@@ -94,6 +95,15 @@ def _evaluation(results: Results) -> dict[str, Any]:
         "scenes": json.dumps(scenes(results), separators=(",", ":")).replace("<", "\\u003c") if script else None,
         "script": script,
     }
+
+
+def _absent(motion: Mapping[str, Any]) -> dict[str, str]:
+    """Curves that there are not, and why, each reason once."""
+    found: dict[str, str] = {}
+    for quantity in ("vibrations", "displacement"):
+        reasons = {name: one["reason"] for name, one in motion.get(quantity, {}).items() if "reason" in one}
+        found |= {f"{quantity} of {name}": reason for name, reason in reasons.items()}
+    return found
 
 
 def _certificates(directory: Path, named: Iterable[str | Path]) -> list[Certificate]:

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from spk_dt.evaluation.certificate_figure import plot_survival
 from spk_dt.evaluation.figures import plot_along_reference, plot_distributions, plot_energy_change, plot_error_pairs
+from spk_dt.evaluation.motion_figures import plot_displacement, plot_pairs, plot_vibrations
 from spk_dt.evaluation.plot_style import save_figure
 from spk_dt.evaluation.results import Results
 from spk_dt.evaluation.training_curve import plot_training_curve, read_training_curve
@@ -27,6 +28,12 @@ _CAPTIONS = {
     "error_along_reference": "Force error along the reference against the simulation step, mean over starting points. The "
     "band is the 16th to 84th percentile over starting points.",
     "distances": "Distances between atoms in the simulations and in the reference, over the time that the reference lasts.",
+    "vibrations": "Vibrational density of states of each element, weighted by mass, from the velocities of the simulations; "
+    "the integral over all elements is 1. A short trajectory shows broad lines.",
+    "displacement": "Mean square displacement of each element, mean over atoms and origins of time, without the motion of "
+    "the centre of mass.",
+    "pairs": "Force between the two closest atoms of each pair of elements, pushed together in a frame of the data; "
+    "positive is repulsive. Dotted: the shortest distance of the data.",
     "total_energy": "Change of the total energy, a line for each starting point. Exact dynamics conserves it; a drift or a "
     "jump shows a potential that is not smooth, or a time step that is too long.",
 }
@@ -36,6 +43,9 @@ _CAPTIONS_WITH_THERMOSTAT = {
     "over starting points, with one standard deviation as band.",
     "distances": "Distances between atoms in the simulations.",
 }
+
+
+_MOTION = {"vibrations": plot_vibrations, "displacement": plot_displacement, "pairs": plot_pairs}
 
 
 def write_figures(results: Results) -> list[tuple[str, str, Path]]:
@@ -56,6 +66,10 @@ def write_figures(results: Results) -> list[tuple[str, str, Path]]:
         figures["total_energy"] = energy
     if any(results.distributions.values()):
         figures["distances"] = plot_distributions(results.distributions, list(results.models))
+    for name, plot in _MOTION.items():
+        drawn = plot(results.motion.get(name, {}), list(results.models))
+        if drawn is not None:
+            figures[name] = drawn
     if not results.thermostat:
         figures["error_along_reference"] = plot_along_reference(results)
     captions = _CAPTIONS | (_CAPTIONS_WITH_THERMOSTAT if results.thermostat else {})

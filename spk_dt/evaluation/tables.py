@@ -28,6 +28,13 @@ _VERDICT = (
         False,
         False,
     ),
+    (
+        "pairs of elements that repel when pushed together",
+        "repulsion",
+        "pairs_that_stay_repulsive",
+        True,
+        True,
+    ),
     ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False, False),
 )
 
