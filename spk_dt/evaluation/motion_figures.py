@@ -20,7 +20,7 @@ def plot_vibrations(curves: Mapping[str, Mapping[str, Any]], models: Sequence[st
         curves: by model or ``reference``, see `spk_dt.evaluation.vibrations.vibrational_density`.
         models: names, in the order that determines their styles.
     """
-    figure = _by_element(curves, models, "density", "wavenumber", "wavenumber (cm⁻¹)", "density of states (cm)")
+    figure = _by_element(curves, models, "density", "wavenumber", "wavenumber (cm⁻¹)", "density (cm)", columns=1)
     for axes in figure.axes if figure is not None else ():
         axes.set_ylim(bottom=0.0)
     return figure
@@ -65,6 +65,7 @@ def plot_pairs(curves: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -
         axes.axhline(0.0, color="0.6", linewidth=0.6)
         axes.set_title(pair, fontsize=10, fontweight="bold")
         axes.set_xlabel("distance (Å)")
+    for axes in grid[:, 0]:
         axes.set_ylabel("force (eV/Å)")
     legend(figure)
     return figure
@@ -78,12 +79,13 @@ def _by_element(
     xlabel: str,
     ylabel: str,
     factor: float = 1.0,
+    columns: int = 3,
 ) -> Figure | None:
     """A panel for each element, a curve for each model and the reference."""
     elements = list(dict.fromkeys(element for one in curves.values() for element in one.get(key, ())))
     if not elements:
         return None
-    figure, grid = _grid(len(elements))
+    figure, grid = _grid(len(elements), columns)
     style = {"reference": REFERENCE, **styles(models, markers=False)}
     for axes, element in zip(grid.flat, elements, strict=False):
         for name in ("reference", *models):
@@ -92,12 +94,14 @@ def _by_element(
                 axes.plot(factor * np.array(curves[name][along]), values, **style[name], label=name)
         axes.set_title(element, fontsize=10, fontweight="bold")
         axes.set_xlabel(xlabel)
+    for axes in grid[:, 0]:
         axes.set_ylabel(ylabel)
     legend(figure)
     return figure
 
 
-def _grid(number: int) -> Any:
-    columns = min(3, number)
+def _grid(number: int, columns: int = 3) -> Any:
+    """At most so many panels side by side; one column of flat ones shares its axis."""
+    columns = min(columns, number)
     rows = -(-number // columns)
-    return panels(rows, columns, (WIDTH, 2.2 * rows + 0.4), number)
+    return panels(rows, columns, (WIDTH, (2.2 if columns > 1 else 1.7) * rows + 0.4), number)

@@ -19,7 +19,7 @@ from spk_dt.evaluation.certificates import Certificate, WrongState, check_models
 from spk_dt.evaluation.plot_style import save_figure
 from spk_dt.evaluation.report_figures import BAND, write_figures
 from spk_dt.evaluation.results import Results, read_results
-from spk_dt.evaluation.tables import metric_tables, verdict
+from spk_dt.evaluation.tables import metric_tables, repulsion_table, verdict
 from spk_dt.evaluation.viewer import chemiscope_script, scenes
 from spk_dt.evaluation.wrong_state_figure import plot_wrong_states
 
@@ -89,6 +89,7 @@ def _evaluation(results: Results) -> dict[str, Any]:
         "absent": _absent(results.motion),
         "failures_known": any("failures" in one for one in true),
         "figures": [_shown(name, caption, folder) for name, caption, folder in write_figures(results)],
+        "repulsion": repulsion_table(results),
         "metrics": metric_tables(results.metrics, list(results.models)),
         "configurations": _configurations(results),
         "settings": json.dumps(results.settings, indent=2, ensure_ascii=False),

@@ -8,7 +8,7 @@ import numpy as np
 
 from spk_dt.evaluation.results import Errors, Results
 
-__all__ = ["Table", "format_number", "metric_tables", "ranked", "verdict"]
+__all__ = ["Table", "format_number", "metric_tables", "ranked", "repulsion_table", "verdict"]
 
 
 #: further rows of the verdict: name, where the number is in the metrics, whether larger is better, and whether simulations
@@ -87,6 +87,7 @@ def verdict(results: Results) -> Table:
         found = [one.get(group, {}).get(key) for one in metrics]
         if any(value is not None for value in found):
             rows.append(ranked(name, found, larger_is_better, whole or of_all))
+    rows += _speed(metrics)
     if results.thermostat:
         rows += _force_errors("force error at the start frames", results, results.along_reference, 0.0, True)
     else:
@@ -108,6 +109,37 @@ def _force_errors(
         )
         for element in results.elements
     ]
+
+
+def repulsion_table(results: Results) -> Table | None:
+    """Down to which distance two atoms repel each other, for each pair of elements; None where it is not known."""
+    curves = [results.motion.get("pairs", {}).get(model, {}) for model in results.models]
+    rows = []
+    for pair, one in next((of for of in curves if of), {}).items():
+        shown = []
+        for of in curves:
+            down_to, end = of[pair]["down_to"], of[pair]["r"][-1]
+            shown.append(
+                "not there" if down_to is None else f"{down_to:.2f}" + " (not pushed further)" * (down_to == end)
+            )
+        rows.append((f"{pair}, in the data from {one['shortest']:.2f} Å on", shown, [False] * len(shown)))
+    title = "Force between two atoms that are pushed together in a frame of the data: repulsive down to (Å)"
+    return Table(title, list(results.models), rows) if rows else None
+
+
+def _speed(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], list[bool]]]:
+    """What was simulated in a day, with what it was measured on."""
+    speeds = [one.get("speed", {}) for one in metrics]
+    known = next((one for one in speeds if one.get("ns_per_day") is not None), None)
+    if known is None:
+        return []
+    threads = f", {known['threads']} thread{'s' if known['threads'] > 1 else ''}" if known["threads"] else ""
+    compiled = ", compiled" if known["compiled"] else ""
+    name = (
+        f"ns per day of all simulations ({known['systems_side_by_side']} side by side; {known['device']}{threads}, "
+        f"{known['precision_bits']} bits{compiled}, {known['timestep_fs']:g} fs)"
+    )
+    return [(name, [format_number(one.get("ns_per_day_of_all")) for one in speeds], [False] * len(speeds))]
 
 
 def metric_tables(metrics: Mapping[str, Any], models: list[str]) -> list[Table]:
