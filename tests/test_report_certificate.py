@@ -115,7 +115,26 @@ def test_a_certificate_alone_is_a_page_too(folder, tmp_path):
     assert "not the folder of an evaluation" in said
 
 
-def test_certificates_of_other_models_are_refused(folder, tmp_path):
+def test_a_ramp_tells_the_temperature_and_two_certificates_do_not_mix(folder, tmp_path):
+    model, conditions = folder / "torn", Conditions(0.4, 8, 300.0, 1000.0, time_step=1.0)
+    for name in ("one", "two"):
+        certify({name: model}, folder / "data.db", tmp_path / name, REFERENCE, 3, conditions, computing=PLAIN)
+    assert report(tmp_path / "one", "--certificate", tmp_path / "two")[0] == 0
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert 'id="survival_0.4ps_300K_1000K"' in page
+    assert 'id="survival_0.4ps_300K_1000K_no2"' in page
+    certificate = read_certificate(tmp_path / "one")
+    assert "while heated from 300 to 1000 K (Langevin thermostat): " in certificate.statements["one"]
+    first = min(o["failed_ps"] for o in certificate.models["one"]["outcomes"] if o["failed_ps"] is not None)
+    interval = int(np.ceil(first / 0.05 - 1e-9)) - 1
+    kelvin = 300.0 + 100.0 * interval
+    assert f" ps and {kelvin:.0f} K (" in certificate.statements["one"]
+    assert ("temperature at the first failure (K)", [f"{kelvin:.4g}"], [False]) in certificate.table.rows
+
+
+def test_certificates_of_other_models_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("spk_dt.evaluation.report.write_figures", lambda results: [])
+    monkeypatch.setattr("spk_dt.evaluation.report.chemiscope_script", lambda: None)
     shutil.copytree(folder / "ev", tmp_path / "ev")
     file = tmp_path / "ev" / "certificate" / "certificate.json"
     content = json.loads(file.read_text())

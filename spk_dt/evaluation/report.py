@@ -69,7 +69,10 @@ def write_report(directory: str | Path, certificates: Iterable[str | Path] = ())
         | {
             "title": f"{'Certificate' if results is None else 'Evaluation'} of {', '.join(names)}",
             "several": len(names) > 1,
-            "certificates": [_shown_certificate(one, directory, names) for one in certified],
+            "certificates": [
+                _shown_certificate(one, label, directory, names)
+                for one, label in zip(certified, _labels(certified), strict=True)
+            ],
         }
     )
     path = directory / "report.html"
@@ -114,7 +117,7 @@ def _certificates(directory: Path, named: Iterable[str | Path]) -> list[Certific
     return [read_certificate(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
 
 
-def _shown_certificate(certificate: Certificate, directory: Path, names: Sequence[str]) -> dict[str, Any]:
+def _shown_certificate(certificate: Certificate, label: str, directory: Path, names: Sequence[str]) -> dict[str, Any]:
     """What the template shows of a certificate; the figures are written to the folder of the report."""
     wrong = certificate.wrong_states
     figures = {"survival": plot_survival(certificate.models, certificate.conditions.time_ps, names)}
@@ -123,7 +126,7 @@ def _shown_certificate(certificate: Certificate, directory: Path, names: Sequenc
         figures["wrong_states"] = plot_wrong_states(drawn)
     shown = []
     for name, figure in figures.items():
-        path = directory / "figures" / f"{name}_{_label(certificate)}"
+        path = directory / "figures" / f"{name}_{label}"
         save_figure(figure, path)
         shown.append(_shown(path.name, _CAPTIONS[name], path))
     return {
@@ -135,12 +138,15 @@ def _shown_certificate(certificate: Certificate, directory: Path, names: Sequenc
     }
 
 
-def _label(certificate: Certificate) -> str:
-    """A name for files that differs where conditions do."""
-    text = f"{certificate.conditions.time_ps:g}ps"
-    for kelvin in (certificate.conditions.temperature, certificate.conditions.end_temperature):
-        text += "" if kelvin is None else f"_{kelvin:g}K"
-    return text
+def _labels(certificates: Sequence[Certificate]) -> list[str]:
+    """Names for files, by conditions, and numbered where these are the same."""
+    found: list[str] = []
+    for one in certificates:
+        kelvin = (one.conditions.temperature, one.conditions.end_temperature)
+        label = "_".join([f"{one.conditions.time_ps:g}ps", *(f"{value:g}K" for value in kelvin if value is not None)])
+        before = sum(other == label or other.startswith(f"{label}_no") for other in found)
+        found.append(f"{label}_no{before + 1}" if before else label)
+    return found
 
 
 def _first_of_each(wrong: Sequence[WrongState], models: Sequence[str]) -> list[WrongState]:

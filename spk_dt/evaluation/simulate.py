@@ -91,18 +91,29 @@ class Clock(SimulationHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self._times: list[float] = []
+        self._first = self._last = 0.0
         self._steps = 0
 
     @property
     def seconds_per_step(self) -> float | None:
         """Mean over the steps after the first; None if there was but one."""
-        return (self._times[-1] - self._times[0]) / (self._steps - 1) if self._steps > 1 else None
+        return (self._last - self._first) / (self._steps - 1) if self._steps > 1 else None
 
     def on_step_finalize(self, simulator: Simulator) -> None:
         """After each step."""
         self._steps += 1
-        self._times[1:] = [perf_counter()]
+        if self._steps == 1:
+            self._first = self._now()
+
+    def on_simulation_end(self, simulator: Simulator) -> None:
+        """After the last step."""
+        self._last = self._now()
+
+    def _now(self) -> float:
+        """Seconds, when what was asked of a GPU is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return perf_counter()
 
 
 class Speed(NamedTuple):
@@ -164,7 +175,7 @@ def simulate(
     """
     system = _system(starts, group)
     clock = Clock()
-    hooks: list[SimulationHook] = [SimulationLogger(file, system, protocol.steps, protocol.every), clock]
+    hooks: list[SimulationHook] = [clock, SimulationLogger(file, system, protocol.steps, protocol.every)]
     if protocol.temperature is not None:
         torch.manual_seed(protocol.seed)
         hooks.insert(0, LangevinThermostat(protocol.temperature, 1.0 / protocol.friction))

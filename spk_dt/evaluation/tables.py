@@ -22,13 +22,6 @@ _VERDICT = (
         True,
     ),
     (
-        "largest drift of the energy (meV per atom and ps)",
-        "conservation",
-        "largest_drift_mev_per_atom_per_ps",
-        False,
-        False,
-    ),
-    (
         "pairs of elements that repel when pushed together",
         "repulsion",
         "pairs_that_stay_repulsive",
@@ -83,6 +76,9 @@ def verdict(results: Results) -> Table:
         off = [one.get("energy", {}).get(f"{key}_mev_per_atom") for one in true]
         if any(value is not None for value in off):
             rows.append(ranked(f"{name} (meV per atom)", off, comparable=labelled))
+    drifts = [one.get("conservation", {}) for one in metrics]
+    if any(one.get("largest_drift_mev_per_atom_per_ps") is not None for one in drifts):
+        rows.append(_drift(drifts, whole))
     for name, group, key, larger_is_better, of_all in _VERDICT:
         found = [one.get(group, {}).get(key) for one in metrics]
         if any(value is not None for value in found):
@@ -125,6 +121,20 @@ def repulsion_table(results: Results) -> Table | None:
         rows.append((f"{pair}, in the data from {one['shortest']:.2f} Å on", shown, [False] * len(shown)))
     title = "Force between two atoms that are pushed together in a frame of the data: repulsive down to (Å)"
     return Table(title, list(results.models), rows) if rows else None
+
+
+def _drift(conservation: Sequence[Mapping[str, Any]], comparable: bool) -> tuple[str, list[str], list[bool]]:
+    """Largest drift with its standard error; the best is marked if models differ by more than twice the errors."""
+    drifts = [one.get("largest_drift_mev_per_atom_per_ps") for one in conservation]
+    errors = [one.get("standard_error_of_largest_drift_mev_per_atom_per_ps") for one in conservation]
+    known = [value for value in drifts if value is not None]
+    noise = 2.0 * float(np.linalg.norm([error or 0.0 for error in errors]))
+    shown = [
+        format_number(value) + ("" if error is None else f" ± {error:.1g}")
+        for value, error in zip(drifts, errors, strict=True)
+    ]
+    differ = comparable and max(known) - min(known) > noise
+    return ranked("largest drift of the energy (meV per atom and ps)", drifts, comparable=differ, shown=shown)
 
 
 def _speed(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], list[bool]]]:
