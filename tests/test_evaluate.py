@@ -117,6 +117,7 @@ def test_files(result):
     assert names - figures == {
         *(
             "distributions.json",
+            "motion.json",
             "settings.json",
             "start.traj",
             "force_error.csv",
