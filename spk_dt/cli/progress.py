@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from spk_dt.labels.generate import Progress
+    from spk_dt.labels.pieces import Progress
 
 __all__ = ["frame_bars", "progress_bar", "task_bars", "trajectory_bars"]
 

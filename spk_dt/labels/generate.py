@@ -12,21 +12,17 @@ and draws its random numbers from a generator of its own. So a run that was inte
 piece and ends with the trajectories of one that was not.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import ase.units
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
-from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
@@ -34,17 +30,24 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from spk_dt.folders.hold import hold
-from spk_dt.labels.provenance import differing
-from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.pieces import (
+    InProcess,
+    Progress,
+    check_method,
+    check_settings,
+    frame_of,
+    read_piece,
+    run_dynamics,
+    silent,
+    splits_of,
+    write_piece,
+)
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.trajectories.database import TrajectoryWriter
 
-__all__ = ["Progress", "Recipe", "generate", "place_molecule", "surface"]
+__all__ = ["Recipe", "generate", "place_molecule", "surface"]
 
 log = logging.getLogger(__name__)
-
-#: called with the piece that is being made, the steps done and the steps in all
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,15 @@ def generate(
     if n_trajectories < 1:
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
     names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
-    writer = TrajectoryWriter(path, splits=_splits(names))
+    writer = TrajectoryWriter(path, splits=splits_of(names))
     folder = writer.path.with_name(f"{writer.path.stem}.generate")
     with ReferenceProcess(reference, scratch, time_limit) as process:
         made_by = {"reference": reference, **process.describe()}  # a wrong name shall not wait for the folder
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
-            _check_settings(folder, {**asdict(recipe), "seed": seed, **made_by})
-            _check_method(folder, names, reference, scratch, time_limit)
-            pieces = _Pieces(folder, recipe, seed, process, progress or _silent)
+            check_settings(folder, {**asdict(recipe), "seed": seed, **made_by})
+            check_method(folder, {name: [folder / f"{name}.traj"] for name in names}, reference, scratch, time_limit)
+            pieces = _Pieces(folder, recipe, seed, process, progress or silent)
             state = pieces.get("relaxed", pieces.relaxed)[-1]
             for i, name in enumerate(names, start=1):
                 state = pieces.get(f"start_{i:02d}", partial(pieces.start, i, state))[-1]
@@ -211,10 +214,8 @@ class _Pieces:
     def get(self, name: str, make: Callable[[], Iterator[Atoms]]) -> list[Atoms]:
         """Frames of a piece: made if it is not there, and always read, so that both ways give the same numbers."""
         if not self.file(name).exists():
-            part = self.folder / f".{name}.part"
-            ase.io.write(part, list(make()), format="traj")
-            part.replace(self.file(name))
-        frames = list(ase.io.iread(self.file(name), ":"))
+            write_piece(self.file(name), make())
+        frames = read_piece(self.file(name))
         steps = max(1, len(frames) - 1)
         self.progress(name, steps, steps)
         return frames
@@ -223,14 +224,14 @@ class _Pieces:
         """The relaxed surface."""
         recipe, limit = self.recipe, self.recipe.relax_force_ev_per_ang
         atoms = surface(recipe)
-        atoms.calc = _InProcess(self.process)
+        atoms.calc = InProcess(self.process)
         optimizer = FIRE(atoms, logfile=None)
         for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
             self.progress("relaxed", step, recipe.relax_steps)
         force = np.linalg.norm(atoms.get_forces(), axis=1).max()
         if force > limit:
             log.warning(f"the surface has forces of {force:.2g} eV/Å after {step} steps, not {limit:g}; going on.")
-        yield _frame(atoms)
+        yield frame_of(atoms)
 
     def start(self, index: int, state: Atoms) -> Iterator[Atoms]:
         """The surface at the start of trajectory `index`; its centre of mass rests."""
@@ -259,96 +260,15 @@ class _Pieces:
     def _atoms(self, frame: Atoms) -> Atoms:
         """A copy of a frame with a calculator that remembers nothing of earlier pieces."""
         atoms = frame.copy()
-        atoms.calc = _InProcess(self.process)
+        atoms.calc = InProcess(self.process)
         return atoms
 
     def _run(self, name: str, dynamics: MolecularDynamics, steps: int) -> Iterator[Atoms]:
         """The first frame and that after each step."""
-        yield _frame(dynamics.atoms)
-        for step in range(1, steps + 1):
-            dynamics.run(1)
-            self.progress(name, step, steps)
-            yield _frame(dynamics.atoms)
-
-
-class _InProcess(Calculator):
-    """The reference calculator in a process of its own.
-
-    A new one is made for the first geometry, and goes on from one to the next.
-    """
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012  # as ASE declares it
-
-    def __init__(self, process: ReferenceProcess) -> None:
-        super().__init__()
-        self._process, self._fresh = process, True
-
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes
-    ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        assert atoms is not None
-        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        found = self._process.compute(bare, self._fresh)
-        self._fresh = False
-        self.results = {"energy": found.energy, "forces": found.forces}
+        return run_dynamics(dynamics, steps, lambda step: self.progress(name, step, steps))
 
 
 def _thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Generator) -> np.ndarray:
     """[n_atoms, 3] velocities drawn from the Maxwell-Boltzmann distribution, in the unit of ASE."""
     spread = np.sqrt(ase.units.kB * temperature_k / atoms.get_masses())
     return spread[:, None] * rng.standard_normal((len(atoms), 3))
-
-
-def _frame(atoms: Atoms) -> Atoms:
-    """A copy with the energy and forces of its calculator."""
-    forces, energy = atoms.get_forces(apply_constraint=False), atoms.get_potential_energy()
-    frame = atoms.copy()
-    frame.set_constraint()
-    frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
-    return frame
-
-
-def _splits(names: list[str]) -> dict[str, list[str]] | None:
-    """The last quarter for testing, 15 % before it for validation, at least one each; None for fewer than three."""
-    if len(names) < 3:
-        return None
-    test = len(names) - max(1, round(0.25 * len(names)))
-    val = test - max(1, round(0.15 * len(names)))
-    return {"train": names[:val], "val": names[val:test], "test": names[test:]}
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix pieces made with other settings; keep the settings for the next time."""
-    file = folder / "recipe.json"
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=2) + "\n")
-        part.replace(file)
-        return
-    found = differing(json.loads(file.read_text()), settings)
-    if found:
-        before, now = (", ".join(f"{key}={values[i]}" for key, values in found.items()) for i in (0, 1))
-        raise ValueError(
-            f"'{folder}' holds pieces made with {before}, but now {now} is asked for. Ask for the same to continue, or "
-            "choose another name for the database, or remove the folder."
-        )
-
-
-def _check_method(folder: Path, names: list[str], reference: str, *how: Any) -> None:
-    """Compute frames of the pieces again before more are made: a name may have come to stand for another method."""
-    made = [name for name in names if (folder / f"{name}.traj").exists()]
-    if not made or len(made) == len(names):
-        return
-    frames = []
-    for name in made:
-        with ase.io.Trajectory(folder / f"{name}.traj") as file:
-            for index in {0, len(file) - 1}:
-                frames.append(file[index])
-                frames[-1].info |= {"trajectory": name, "frame": index}
-    way_out = "choose another name for the database"
-    check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)
-
-
-def _silent(piece: str, done: int, total: int) -> None:
-    """No progress shown."""
