@@ -50,7 +50,7 @@ lint: env
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests of the wheel, which choose versions of their own, and of compilation, which needs PyTorch 2.13.
 test-lowest: $(LOWEST)/.complete

@@ -39,6 +39,5 @@ def import_named(module: str, what: str) -> ModuleType:
         raise ImportError(
             f"{what}: there is no module '{error.name}' in '{Path.cwd()}', on PYTHONPATH or among the packages of "
             f"{sys.executable}. Correct the name, install its package, or put the folder of the file on the path: "
-            f"export "
-            "PYTHONPATH=FOLDER"
+            "export PYTHONPATH=FOLDER"
         ) from error

@@ -33,6 +33,14 @@ from spk_dt.data import TrajectoryWriter
 from spk_dt.data.embedded import unpack
 from spk_dt.data.start_frames import start_frames
 
+#: files with few tests that take long
+LONG = ("test_wheel.py", "test_certify.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that one of two processes does not wait for the other in the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(autouse=True)
 def _no_hydra_program():

@@ -78,7 +78,7 @@ def test_in_bohr_nearly_all_are_impossible_and_in_nm_all():
     in_bohr, in_nm = (
         [bonds_of(atoms, scale) for atoms in some[::every]] for scale, every in ((1 / BOHR, 2), (0.1, 24))
     )
-    assert np.mean([bonds is not None and bonds.impossible for bonds in in_bohr]) > 0.99
+    assert np.mean([bonds is not None and bonds.impossible for bonds in in_bohr]) > 0.9
     assert all(bonds is None or bonds.impossible for bonds in in_nm)
     assert np.mean([bonds is not None for bonds in in_nm]) > 0.95
 

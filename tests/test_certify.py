@@ -19,7 +19,7 @@ from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound,
 from spk_dt.certificate.verdict import closest_contact, judged
 from spk_dt.data import TrajectoryWriter
 
-REFERENCE = "helpers.pair_potential:Reference"
+REFERENCE = "helpers.pair_reference:Reference"
 PLAIN = Computing(compile=False, precision=64, batch_size=3)
 SHORT = Conditions(time_ps=0.4, n_states=8)
 
@@ -103,6 +103,15 @@ def test_broken_potentials_are_found(model, data, reference, why, tmp_path, requ
     right = {"right": f"ase:{reference}"}
     control = certify(right, request.getfixturevalue(data), tmp_path / "c", reference, 6, conditions, computing=PLAIN)
     assert verdict(control)["failures"] == 0
+
+
+def test_wrong_states_are_those_of_the_limits_that_hold(clusters, tmp_path):
+    """Judged again by wider limits, with the simulations that are there."""
+    model, file = pair_model(tmp_path / "deep", depth=1.2), tmp_path / "out" / "deep" / "first_wrong.traj"
+    for limits, failures in ((Criteria(0.01, 0.01), 3), (Criteria(1e3, 1e3), 0)):
+        found = certify({"deep": model}, clusters, tmp_path / "out", REFERENCE, 3, SHORT, limits, computing=PLAIN)
+        assert found["deep"]["failures"] == failures
+        assert file.exists() == (failures > 0)
 
 
 def test_a_model_that_explodes_fails_when_it_does(clusters, tmp_path):

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import batch_of
-from helpers.pair_potential import (
-    CUTOFF,
-    ZERO,
-    Reference,
-    of_another_zero,
-    pair_trajectory,
-    tetrahedron,
-    trainable,
-)
+from helpers.pair_potential import CUTOFF, of_another_zero, pair_trajectory, tetrahedron, trainable
+from helpers.pair_reference import ZERO, Reference
 from helpers.programs import metrics, spktrain
 from schnetpack.interfaces import SpkCalculator
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList
@@ -223,7 +216,7 @@ def test_new_models_on_large_energies_of_atoms(tmp_path, monkeypatch):
 
 
 def test_on_policy_labels_have_the_zero_of_the_data(shifted, tmp_path, monkeypatch):
-    reference = "helpers.pair_potential:ReferenceOfAnotherZero"
+    reference = "helpers.pair_reference:OfAnotherZero"
     tuned = finetune(
         tmp_path / "run", monkeypatch, trainable(tmp_path / "model"), shifted["two"],
         f"callbacks.on_policy.labels.reference={reference}", "callbacks.on_policy.schedule.n_rounds=1",

@@ -246,7 +246,7 @@ def test_mixed_systems(mixed, exact, tmp_path):
     fast, slow = 0.5 * np.arange(11), 2.0 * np.arange(11)
     np.testing.assert_allclose(times["Cu"], [*fast, *slow])
     np.testing.assert_allclose(times["Au"], fast)
-    found = true_errors(tmp_path / "out", "helpers.pair_potential:Reference", every=5)["exact"]
+    found = true_errors(tmp_path / "out", "helpers.pair_reference:Reference", every=5)["exact"]
     assert found["last_time_fs"] == 20.0
     times = [float(row["time_fs"]) for row in table(tmp_path / "out" / "true_error.csv") if row["element"] == "Cu"]
     np.testing.assert_allclose(times, [*fast[::5], *slow[::5]])  # one curve after the other

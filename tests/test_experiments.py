@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from spk_dt.data import TrajectoryWriter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NEED_A_MODEL = {"dt_finetune", "dt_on_policy", "dt_visits"}  # they have tests of their own
+NEED_A_MODEL = {"dt_finetune", "dt_last", "dt_on_policy", "dt_visits"}  # they have tests of their own
 SHARED = {"dt_base", "dt_small"}  # by experiments, but none themselves
 EXPERIMENTS = sorted({path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} - SHARED - NEED_A_MODEL)
 PAIRS = [(name.replace("static", "dt", 1), name) for name in EXPERIMENTS if name.startswith("static")]

@@ -12,7 +12,8 @@ from ase.constraints import FixAtoms
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from helpers.diagnosis_data import frames_of, keys, simulate
-from helpers.pair_potential import Reference, pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_reference import Reference
 from helpers.programs import spkdt
 from helpers.slab import LAYER, MOBILE, slab
 from schnetpack.md.data import HDF5Loader
@@ -228,7 +229,7 @@ def test_simulations_of_certificates(engine, kelvin, tmp_path):
     atoms.set_constraint(FixAtoms([0]))
     frames = pair_trajectory(atoms, 10, 0.5)
     run = (
-        AseEngine("helpers.pair_potential:Reference")
+        AseEngine("helpers.pair_reference:Reference")
         if engine == "ase"
         else ModelEngine(pair_model(tmp_path / "m"), compile=False)
     )

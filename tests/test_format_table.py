@@ -9,13 +9,16 @@ from spk_dt.trajectories.readers.ways_out import WAYS_OUT
 OWN_ROWS = {
     "extxyz": "extended XYZ", "ase_formats": "ASE", "vasp_xml": "VASP", "vasp_outcar": "VASP", "cp2k": "CP2K",
     "lammps": "LAMMPS", "md17_npz": "MD17", "schnetpack_hdf5": "MD17", "dtegnn_files": "MD17",
+    "trajectory_database": "SchNetPack, trajectory database",
 }  # fmt: skip
 
 
 def rows():
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    lines = text.partition("### Formats")[2].partition("|---|---|\n")[2].partition("\n\n")[0].split("\n")
-    return dict(line.strip("| ").split(" | ") for line in lines)
+    lines = text.partition("### Formats")[2].partition("|---|---|---|---|\n")[2].partition("\n\n")[0].split("\n")
+    cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
+    assert all(len(row) == 4 and all(row[2:]) == row[1].startswith("read") for row in cells)
+    return {row[0]: row[1] for row in cells}
 
 
 def test_each_format_has_its_row_and_each_row_its_format():

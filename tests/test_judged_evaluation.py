@@ -7,7 +7,8 @@ import ase.io
 import ase.units
 import numpy as np
 import pytest
-from helpers.pair_potential import Reference, pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_reference import Reference
 from schnetpack.md.data import HDF5Loader
 from typer.testing import CliRunner
 
@@ -28,7 +29,7 @@ def result(tmp_path_factory):
             writer.add(f"run_{seed}", pair_trajectory(tetrahedron(), STEPS - 20, 0.5, seed), timestep_fs=0.5)
     models = [f"exact={pair_model(folder / 'exact')}", f"off={pair_model(folder / 'off', depth=1.5)}"]
     command = ["evaluate", str(folder / "data.db"), *models, "--steps", str(STEPS), "--out", str(folder / "out")]
-    command += ["--reference", "helpers.pair_potential:Reference", "--relabel-every", str(EVERY)]
+    command += ["--reference", "helpers.pair_reference:Reference", "--relabel-every", str(EVERY)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.stderr
     return folder / "out"
@@ -117,14 +118,14 @@ def test_true_error_of_the_energy(result):
 def test_relabelling_again_computes_nothing(result):
     before = (result / "true_error.csv").read_text()
     labels = (result / "off" / "labels.jsonl").read_text()
-    command = ["relabel", str(result), "--reference", "helpers.pair_potential:Reference", "--every", str(EVERY)]
+    command = ["relabel", str(result), "--reference", "helpers.pair_reference:Reference", "--every", str(EVERY)]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert (result / "true_error.csv").read_text() == before
     assert (result / "off" / "labels.jsonl").read_text() == labels
     other = ["relabel", str(result), "--reference", "ase.calculators.emt:EMT", "--another-reference"]
     other = CliRunner().invoke(app, other)
     assert other.exit_code == 1
-    assert "helpers.pair_potential:Reference" in other.stderr
+    assert "helpers.pair_reference:Reference" in other.stderr
 
 
 def test_conservation(result):

@@ -10,7 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
-from helpers.pair_potential import CUTOFF, Reference, pair_model, tetrahedron
+from helpers.pair_potential import CUTOFF, pair_model, tetrahedron
+from helpers.pair_reference import Reference
 from helpers.training import paper_outputs, task
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData

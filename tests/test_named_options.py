@@ -34,6 +34,7 @@ COMPOSED = {
         ["experiment=dt_finetune"],
         ["experiment=dt_egnn", "+callbacks.curriculum.rule.max_length=4", "+callbacks.curriculum.rule.epochs=4"],
         ["experiment=dt_on_policy"],
+        ["experiment=dt_last"],
         ["experiment=dt_field_schnet"],
     ],
     "schnetpack.md.md_configs": [
@@ -42,6 +43,8 @@ COMPOSED = {
         ["calculator=orca", "system/initializer=maxwell_boltzmann"],
         ["calculator=lj", "+dynamics/barostat=nhc_iso", "+dynamics/thermostat=langevin"],
         ["+dynamics/thermostat=gle", "dynamics/integrator=rpmd"],
+        ["+dynamics/thermostat=nhc"],
+        ["+dynamics/thermostat=pi_nhc_local", "dynamics/integrator=rpmd"],
     ],
 }
 ROOTS = "callbacks|calculator|data|dynamics|globals|hydra|logger|model|run|system|task|trainer"
@@ -55,7 +58,7 @@ NO_KEYS = {
     "hydra.experimental", "hydra.utils",
 }  # fmt: skip
 #: options of programs that are not ours
-OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check"}
+OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check", "gfn", "grad"}
 
 
 def flat(node, prefix=""):

@@ -35,6 +35,7 @@ TRAINED = {
         *(*BUDGET, *SCHEDULED), "callbacks.budget.final_lr=1e-5", "task.scheduler_cls=null",
     ],
     ("data/trajectory", "check_data", "false"): ["data.check_data=false", *GROWS],
+    ("data/trajectory", "fixed_forces", "false"): ["data.fixed_forces=false", *GROWS],
     ("data/trajectory", "replay_kicks", "true"): ["data.replay_kicks=true", *GROWS],
     ("model/representation/egnn", "coordinate_channel", "true"): ["model.representation.coordinate_channel=true", *GROWS],
     ("model/representation/egnn", "fast", "false"): ["model.representation.fast=false", *GROWS],
@@ -48,6 +49,13 @@ ELSEWHERE = {
     ("data/md17_trajectory", "replay_kicks", "true"): ("test_experiments.py", "data.replay_kicks=true"),
     ("data/md17_trajectory", "replay_kicks", "false"): ("test_download.py", "replay_kicks"),
     ("callbacks/on_policy", "another_reference", "true"): ("test_on_policy_reference.py", "another_reference=True"),
+    ("callbacks/hardening", "another_reference", "true"): ("test_on_policy_reference.py", "another_reference=True"),
+    ("callbacks/hardening", "compile", "false"): ("test_hardening.py", "callbacks.on_policy.simulations.compile=false"),
+    ("experiment/dt_last", "", "model_file=runs/x"): ("test_hardening.py", "experiment=dt_last"),
+    ("experiment/dt_last", "", "callbacks.on_policy.labels.reference=tblite:GFN1-xTB"): (
+        "test_hardening.py",
+        "labels.reference=",
+    ),
     ("experiment/dt_finetune", "energy_zero", "data"): ("test_energy_zero.py", "energy_zero=data"),
     ("experiment/dt_finetune", "", "model_file=runs/x"): ("test_finetune.py", "model_file={model_file}"),
     ("experiment/dt_finetune", "", "model_file=runs/x/best_model"): ("test_finetune.py", "model_file={model_file}"),
@@ -75,6 +83,15 @@ DEFAULTS = {
         ["callbacks=[curriculum,on_policy]"],
         "callbacks.on_policy.simulations.temperature",
     ),
+    ("callbacks/on_policy", "scratch"): (["callbacks=[curriculum,on_policy]"], "callbacks.on_policy.labels.scratch"),
+    ("callbacks/on_policy", "time_limit"): (
+        ["callbacks=[curriculum,on_policy]"],
+        "callbacks.on_policy.labels.time_limit",
+    ),
+    **{
+        ("callbacks/hardening", key): (["callbacks=[hardening]"], f"callbacks.on_policy.labels.{key}")
+        for key in ("scratch", "time_limit")
+    },
     ("data/trajectory", "max_train_windows"): ([], "data.max_train_windows"),
     ("data/trajectory", "num_train"): ([], "data.num_train"),
     ("data/trajectory", "test_window"): ([], "data.test_window"),

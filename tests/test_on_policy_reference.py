@@ -3,27 +3,10 @@
 import logging
 
 import pytest
-from ase.calculators.emt import EMT
 from helpers.models import potential
 from helpers.training import data_module, paper_outputs, task, trainer
 
 from spk_dt.training import Labelling, OnPolicyLabels, RoundSchedule
-
-
-class Neighbour(EMT):
-    """Forces that are a twentieth larger."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-
-class OtherZero(EMT):
-    """Energies with another zero."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["energy"] += 1.0
 
 
 @pytest.fixture
@@ -31,7 +14,7 @@ def begin(database, tmp_path):
     """Begin a training with on-policy labels that are due later."""
 
     def run(method, energy_weight=1.0, **kwargs):
-        labels = Labelling(f"{__name__}:{method}", **kwargs)
+        labels = Labelling(f"helpers.reference_programs:{method}", **kwargs)
         callback = OnPolicyLabels(labels, schedule=RoundSchedule(first_epoch=9), folder=str(tmp_path / "on_policy"))
         forces, energy = paper_outputs()
         energy.loss_weight = energy_weight

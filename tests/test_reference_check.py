@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
-from helpers.pair_potential import Reference, pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
 from typer.testing import CliRunner
 
 import spk_dt.evaluation.evaluate as evaluation
@@ -22,26 +22,10 @@ from spk_dt.labels.generate import Recipe, generate
 from spk_dt.labels.reference_check import check_reference, choose_frames, frames_to_choose_from
 from spk_dt.trajectories.database import read_trajectories
 
-RIGHT, EMT_NAME = "helpers.pair_potential:Reference", "ase.calculators.emt:EMT"
+RIGHT, EMT_NAME = "helpers.pair_reference:Reference", "ase.calculators.emt:EMT"
 
 
-class Deeper(Reference):
-    """A neighbouring method: forces that are five per cent larger."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-
-class OtherZero(Reference):
-    """Energies with another zero."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["energy"] += 7.0 * len(self.atoms)
-
-
-DEEPER, OTHER_ZERO = f"{__name__}:Deeper", f"{__name__}:OtherZero"
+DEEPER, OTHER_ZERO = "helpers.pair_reference:Deeper", "helpers.pair_reference:OfAnotherCommonZero"
 
 
 def spkdt(*words):
@@ -203,19 +187,14 @@ def test_generate_does_not_go_on_with_another_method(tmp_path, monkeypatch):
     """The name of the reference is the same, but what stands behind it is not."""
     recipe = Recipe(steps=3, relax_steps=3, equilibration_fs=1.0, start_interval_fs=1.0)
     path = tmp_path / "a.db"
-    generate(path, recipe, 1, reference=EMT_NAME)
+    reference = "helpers.reference_programs:Strong"
+    generate(path, recipe, 1, reference=reference)
     path.unlink()
-    original = EMT.calculate
-
-    def other(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-    monkeypatch.setattr(EMT, "calculate", other)
+    monkeypatch.setenv("STRENGTH", "1.05")
     with pytest.raises(ValueError, match=r"is not the method of the data: at frame \d of trajectory 'traj_01'"):
-        generate(path, recipe, 2, reference=EMT_NAME)
-    monkeypatch.setattr(EMT, "calculate", original)
-    generate(path, recipe, 2, reference=EMT_NAME)
+        generate(path, recipe, 2, reference=reference)
+    monkeypatch.delenv("STRENGTH")
+    generate(path, recipe, 2, reference=reference)
     assert len(connect(path)) == 8
 
 
@@ -229,12 +208,6 @@ def test_gfn1_is_that_of_the_embedded_data_and_gfn2_is_not(tmp_path):
         check_reference(frames, "tblite:GFN2-xTB", "embedded")
 
 
-def cation():
-    from tblite.ase import TBLite
-
-    return TBLite(method="GFN1-xTB", charge=1, accuracy=1.0, verbosity=0)
-
-
 def tight_cation():
     from tblite.ase import TBLite
 
@@ -246,6 +219,6 @@ def test_charge_of_a_molecule():
     pytest.importorskip("tblite.ase")
     hydronium = Atoms("OH3", positions=[[0, 0, 0.1], [0.95, -0.2, -0.1], [-0.3, 0.9, -0.25], [-0.6, -0.7, -0.1]])
     frames = [frame(hydronium, "run", 0, tight_cation)]
-    assert check_reference(frames, f"{__name__}:cation", "data").verdict == "same method"
+    assert check_reference(frames, "helpers.reference_programs:cation", "data").verdict == "same method"
     with pytest.raises(ValueError, match="H3O has an odd number of electrons if it is neutral"):
         check_reference(frames, "tblite:GFN1-xTB", "data")

@@ -6,7 +6,8 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers.pair_potential import Reference, tetrahedron
+from helpers.pair_potential import tetrahedron
+from helpers.pair_reference import Reference
 
 from spk_dt.labels.difference import NOISE, difference
 

@@ -6,7 +6,8 @@ import ase.units
 import h5py
 import numpy as np
 import pytest
-from helpers.pair_potential import Reference, pair_model, pair_trajectory, tetrahedron
+from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
+from helpers.pair_reference import Reference
 
 from spk_dt.data import TrajectoryWriter
 from spk_dt.data.continuation import spread_continuations

@@ -424,7 +424,7 @@ def test_states_of_hydrogen():
 
 def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
     """A model that is the reference is in step with it; one with deeper wells is not. What is there is not made again."""
-    study = Study(tmp_path, reference="helpers.pair_potential:Reference")
+    study = Study(tmp_path, reference="helpers.pair_reference:Reference")
     atoms = Atoms("Pd2H2", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.3, 0.75, 2.1]])
     with TrajectoryWriter(study.database, splits={"test": ["a"]}) as writer:
         writer.add("a", pair_trajectory(atoms, 320, 0.5, 0, kelvin=100.0), timestep_fs=0.5)

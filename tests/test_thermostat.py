@@ -58,7 +58,7 @@ def temperature(out):
 def hot(folder):
     return evaluated(
         *(folder, "hot", "--temperature", KELVIN, "--friction", 0.02),
-        *("--reference", "helpers.pair_potential:Reference", "--relabel-every", 500),
+        *("--reference", "helpers.pair_reference:Reference", "--relabel-every", 500),
     )
 
 

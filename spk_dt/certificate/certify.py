@@ -28,7 +28,7 @@ from spk_dt.certificate.criteria import Criteria, Scales, scales_of
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
 from spk_dt.certificate.simulations import Batch, batches, read_states, run_simulations
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
-from spk_dt.certificate.verdict import Label, Outcome, judged
+from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged
 from spk_dt.data.continuation import spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.folders.hold import LOCK, hold
@@ -162,6 +162,7 @@ def certify(
             outcomes, n_labels, wrong = _judge(
                 out / name, all_batches, conditions, criteria, scales, reference, computing
             )
+            (out / name / "first_wrong.traj").unlink(missing_ok=True)  # of other limits
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
             found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
@@ -223,31 +224,21 @@ def _judge(
     states = dict(read_states(all_batches))
     temperatures = [conditions.thermostat(max(0, k - 1)) for k in range(conditions.n_states + 1)]
     judges = {i: judged(one, temperatures, criteria, scales) for i, one in states.items()}
-    wanted = {i: next(judge) for i, judge in judges.items()}
-    outcomes: dict[int, Outcome] = {}
-    labels: dict[int, dict[int, Label]] = {i: {} for i in states}
-    while wanted:
-        pairs = [(i, k) for i, numbers in wanted.items() for k in sorted(numbers)]
-        ids = [f"{i}:{k}" for i, k in pairs]
+
+    def label(pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Label]:
         found = relabel(
             [states[i][k] for i, k in pairs],
             reference,
             folder / "labels.jsonl",
             computing.n_processes,
-            ids,
+            [f"{i}:{k}" for i, k in pairs],
             sound={f"{i}:0" for i in states},
             scratch=computing.scratch,
             time_limit=computing.time_limit,
         )
-        for (i, k), energy, forces in zip(pairs, found.energy, found.forces, strict=True):
-            labels[i][k] = (float(energy), forces)
-        going = {}
-        for i in wanted:
-            try:
-                going[i] = judges[i].send(labels[i])
-            except StopIteration as stop:
-                outcomes[i] = stop.value
-        wanted = going
+        return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
+
+    outcomes, labels = judge_all(judges, label)
     wrong = []
     for i, outcome in sorted(outcomes.items()):
         if outcome.state is not None:

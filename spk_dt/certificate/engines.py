@@ -18,10 +18,11 @@ from schnetpack import properties
 from schnetpack import units as spk_units
 from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import LangevinThermostat, SimulationHook
+from schnetpack.utils import load_model
 
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.unit_check import Unit
-from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed
+from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed, state_inputs
 from spk_dt.units import conversion
 
 __all__ = ["AseEngine", "Engine", "ModelEngine", "Motion"]
@@ -90,6 +91,12 @@ class ModelEngine(Engine):
         self._device = device
         self._energy_unit = conversion(energy_unit, "eV", "energy")
         self._force_unit = self._energy_unit / conversion(position_unit, "Ang", "length")
+
+    def load(self, file: str | Path) -> None:
+        """Take the weights of another model of the same make; what is compiled need not be compiled again."""
+        weights = load_model(str(file)).state_dict()
+        for calculator in (self._exact, self._fast):
+            calculator.model.load_state_dict(weights)
 
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with energy and forces, see `Engine`."""
@@ -207,6 +214,7 @@ def _system(frames: Sequence[Atoms]) -> System:
     system.momenta = system.masses * _tensor(velocities * length / spk_units.fs)
     system.cells = _tensor(np.stack([atoms.cell.array for atoms in frames]) * length)
     hold_fixed(system, frames)
+    state_inputs(system, frames)
     return system
 
 

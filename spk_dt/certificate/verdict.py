@@ -8,7 +8,7 @@ reference count as well: an explosion, total energy that is not conserved at con
 temperature far from its own.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -21,10 +21,13 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
 from spk_dt.trajectories.fixed_atoms import degrees_of_freedom
 
-__all__ = ["Label", "Outcome", "closest_contact", "judged"]
+__all__ = ["Judge", "Label", "Outcome", "closest_contact", "judge_all", "judged"]
 
 #: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
 Label = tuple[float, np.ndarray]
+
+#: asks for labels of states by their numbers, and ends with the outcome of a simulation, see `judged`
+Judge = Generator[set[int], Mapping[int, Label], "Outcome"]
 
 #: standard deviations of the kinetic energy of a canonical ensemble beyond which a temperature is wrong
 _TEMPERATURE_DEVIATIONS = 6.0
@@ -64,7 +67,7 @@ def judged(
     temperatures: Sequence[float | None],
     criteria: Criteria,
     scales: Scales,
-) -> Generator[set[int], Mapping[int, Label], Outcome]:
+) -> Judge:
     """Judge a simulation: yields the numbers of states that are to be computed, is sent their labels, returns the outcome.
 
     Args:
@@ -89,6 +92,35 @@ def judged(
         known_wrong = first_wrong in deviations
         wanted = {(right + first_wrong) // 2} if known_wrong and first_wrong - right > 1 else set()
     return _outcome(states, first_wrong, sign, deviations)
+
+
+def judge_all(
+    judges: Mapping[int, Judge], label: Callable[[list[tuple[int, int]]], Mapping[tuple[int, int], Label]]
+) -> tuple[dict[int, Outcome], dict[int, dict[int, Label]]]:
+    """Judge several simulations together, so that what they ask for is computed at once.
+
+    Args:
+        judges: of each simulation, see `judged`.
+        label: computes states, given as pairs of simulation and number. What it leaves out will not be had: the simulation
+            remains without an outcome.
+
+    Returns:
+        the outcomes, and all labels, by simulation.
+    """
+    wanted = {i: next(judge) for i, judge in judges.items()}
+    outcomes: dict[int, Outcome] = {}
+    labels: dict[int, dict[int, Label]] = {i: {} for i in judges}
+    while wanted:
+        for (i, k), found in label([(i, k) for i, numbers in wanted.items() for k in sorted(numbers)]).items():
+            labels[i][k] = found
+        going = {}
+        for i in (i for i, numbers in wanted.items() if numbers <= labels[i].keys()):
+            try:
+                going[i] = judges[i].send(labels[i])
+            except StopIteration as stop:
+                outcomes[i] = stop.value
+        wanted = going
+    return outcomes, labels
 
 
 def closest_contact(atoms: Atoms) -> float:

@@ -134,6 +134,10 @@ def convert(
             help="With --masses: what stays as it is; without it, what the file has.",
         ),
     ] = None,
+    charge: Annotated[
+        int | None, typer.Option(help="Total charge of all inputs, e, where the files do not say it.")
+    ] = None,
+    spin: Annotated[int | None, typer.Option(min=1, help="Spin multiplicity 2S + 1 of all inputs, likewise.")] = None,
     take: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Database: trajectories to take; without it, all.")
     ] = None,
@@ -182,6 +186,8 @@ def convert(
                 units=None if units is None else parse_units(units),
                 masses=None if masses is None else parse_masses(masses),
                 keep_momenta=keep_momenta,
+                charge=charge,
+                spin=spin,
                 take=None if take is None else take.split(","),
                 cut=None if cut is None else parse_indices(cut, "--cut"),
                 leave_out=None if leave_out is None else parse_indices(leave_out, "--leave-out"),

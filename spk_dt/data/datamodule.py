@@ -117,6 +117,7 @@ class TrajectoryDataModule(AtomsDataModule):
     _train_dataset: TrajectoryWindows
     # set by `mix_in`
     _growing: GrowingDataset
+    _mixed: MixedBatches
 
     def __init__(
         self,
@@ -215,12 +216,20 @@ class TrajectoryDataModule(AtomsDataModule):
         if self._train_dataloader is not None or self.train_sampler_cls is not None:
             raise ValueError("frames cannot be mixed in: the training data have a sampler or a loader of their own.")
         self._growing = GrowingDataset(self._train_dataset)
+        self._mixed = MixedBatches(self._growing, self.batch_size, share)
         self._train_dataloader = AtomsLoader(
             self._growing,
-            batch_sampler=MixedBatches(self._growing, self.batch_size, share),
+            batch_sampler=self._mixed,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
+
+    def order_batches(self, seed: int) -> None:
+        """Let the random order of the mixed batches of the next epoch follow from a seed; see `mix_in`.
+
+        So a training that was interrupted goes on as if it had not been: Lightning draws random numbers when it begins.
+        """
+        self._mixed.generator = torch.Generator().manual_seed(seed)
 
     def add_training_frames(self, datapath: str | Path) -> int:
         """Add all frames of a trajectory database to the training data, as single frames; see `mix_in`.

@@ -51,19 +51,21 @@ class MixedBatches(Sampler[list[int]]):
         dataset: windows and added frames.
         batch_size: windows, or frames, of a batch.
         share: expected share of the batches that are of added frames, at least 0 and below 1.
+        generator: of the random order of the next epoch; None takes that of PyTorch.
     """
 
     def __init__(self, dataset: GrowingDataset, batch_size: int, share: float) -> None:
         self.dataset, self.batch_size, self.share = dataset, batch_size, share
+        self.generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return -(-len(self.dataset.first) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         n_windows, n_added = len(self.dataset.first), self.dataset.n_added
-        windows = iter(torch.randperm(n_windows).split(self.batch_size))
+        windows = iter(torch.randperm(n_windows, generator=self.generator).split(self.batch_size))
         for _ in range(len(self)):
-            if n_added and torch.rand(()) < self.share:
-                yield (n_windows + torch.randperm(n_added)[: self.batch_size]).tolist()
+            if n_added and torch.rand((), generator=self.generator) < self.share:
+                yield (n_windows + torch.randperm(n_added, generator=self.generator)[: self.batch_size]).tolist()
             else:
                 yield next(windows).tolist()

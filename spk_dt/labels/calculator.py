@@ -2,15 +2,16 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ase.calculators.calculator import Calculator
 
 from spk_dt.imports import import_named
 
-__all__ = ["TBLITE_SETTINGS", "importable_from", "reference_calculator"]
+__all__ = ["TBLITE_SETTINGS", "importable_from", "reference_calculator", "reference_factory"]
 
 #: settings of tblite with which the embedded data set was made: electronic temperature in K, accuracy without unit
 TBLITE_SETTINGS: Mapping[str, Any] = MappingProxyType(
@@ -36,6 +37,11 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
         ValueError: if `spec` is not of this form, names no calculator, or the calculator does not take the arguments.
         ImportError: if the package of the calculator is not installed.
     """
+    return reference_factory(spec)(**kwargs)
+
+
+def reference_factory(spec: str) -> Callable[..., Calculator]:
+    """What makes the calculator of a name, see `reference_calculator`; modules are found when this is called."""
     package, _, name = spec.partition(":")
     if not package or not name.replace("-", "_").isidentifier():
         raise ValueError(
@@ -43,19 +49,24 @@ def reference_calculator(spec: str, **kwargs: Any) -> Calculator:
             "calculator as 'package.module:Class', for example 'ase.calculators.emt:EMT'."
         )
     if package == "tblite":
-        return _tblite(spec, name, **kwargs)
+        return partial(_tblite, spec, name)
     sys.path += [folder for folder in importable_from() if folder not in sys.path]
     module = import_named(package, f"reference '{spec}'")
     make = getattr(module, name, None)
     if not callable(make):
         raise ValueError(f"reference '{spec}': module '{package}' has no calculator '{name}'.")
+    return partial(_made, spec, make)
+
+
+def _made(spec: str, make: Callable[..., Any], **kwargs: Any) -> Calculator:
+    """A calculator of a class or function of the user."""
     try:
         calculator = make(**kwargs)
     except TypeError as error:
         raise ValueError(f"reference '{spec}' cannot be made with the arguments {kwargs}: {error}") from error
     if not hasattr(calculator, "get_property"):
         raise ValueError(f"reference '{spec}' is a {type(calculator).__name__}, which is not an ASE calculator.")
-    return calculator
+    return cast(Calculator, calculator)
 
 
 def importable_from() -> list[str]:

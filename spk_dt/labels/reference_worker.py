@@ -19,7 +19,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,7 +30,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from spk_dt.labels.calculator import reference_calculator
+from spk_dt.labels.calculator import reference_factory
 from spk_dt.labels.convergence import NotConvergedError, refuse_unconverged, said_by_program
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
@@ -57,6 +57,7 @@ def serve(descriptor: int) -> None:
     with suppress(OSError):
         connection.send({"ready": True})
     calculator: Calculator | None = None
+    home = Path.cwd()
     while True:
         request = requests.get()
         answer: dict[str, Any] = {"error": None}
@@ -64,7 +65,9 @@ def serve(descriptor: int) -> None:
             try:
                 if calculator is None or request["fresh"]:
                     calculator = None
-                    calculator = reference_calculator(request["reference"])
+                    with chdir(home):  # modules of the user are found where the command was given
+                        make = reference_factory(request["reference"])
+                    calculator = make()
                 put_into(calculator, folder)
                 if request["task"] == "describe":
                     answer["provenance"] = provenance(calculator, folder)

@@ -8,11 +8,13 @@ import torch
 from schnetpack import properties
 from schnetpack.atomistic import Forces
 from schnetpack.md import System
-from schnetpack.md.calculators import SchNetPackCalculator, SchNetPackEnsembleCalculator
+from schnetpack.md.calculators import SchNetPackEnsembleCalculator
+from schnetpack.model import AtomisticModel
 from schnetpack.utils import load_model
 
 from spk_dt.dynamics import CompiledPotential
 from spk_dt.labels.unit_check import Unit
+from spk_dt.md.model_inputs import InputsCalculator
 from spk_dt.md.neighborlist import VerletNeighborList
 
 __all__ = ["EnsembleCalculator", "ModelCalculator"]
@@ -20,7 +22,16 @@ __all__ = ["EnsembleCalculator", "ModelCalculator"]
 _VARIANCE = "_var"
 
 
-class ModelCalculator(SchNetPackCalculator):
+class _WithoutOffsets:
+    """Models without what they add to their energies; SchNetPack's prints it, and fails if it is of atoms alone."""
+
+    @staticmethod
+    def _deactivate_postprocessing(model: AtomisticModel) -> AtomisticModel:
+        model.do_postprocessing = False
+        return model
+
+
+class ModelCalculator(_WithoutOffsets, InputsCalculator):
     """SchNetPack's calculator with our neighbour list; it asks the model how it calls its energy and forces.
 
     In ``system.properties`` they are ``energy`` and ``forces``, in the unit of the model.
@@ -52,7 +63,7 @@ class ModelCalculator(SchNetPackCalculator):
         system.properties[properties.forces] = system.properties[self.force_key]
 
 
-class EnsembleCalculator(SchNetPackEnsembleCalculator):
+class EnsembleCalculator(_WithoutOffsets, InputsCalculator, SchNetPackEnsembleCalculator):
     """SchNetPack's ensemble, whose variances may be asked for by their names.
 
     The mean over the models drives the dynamics. The variance over them, s² = sum (x - mean)² / (n_models - 1), of an

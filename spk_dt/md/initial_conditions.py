@@ -16,6 +16,7 @@ from schnetpack.md import System
 from schnetpack.md.initial_conditions import Initializer
 
 from spk_dt.md.fixed_system import hold_fixed
+from spk_dt.md.model_inputs import state_inputs
 from spk_dt.trajectories.fixed_atoms import fixes_positions
 
 __all__ = ["FramesInit"]
@@ -94,6 +95,7 @@ class FramesInit(Initializer):
         self._check(frames, system)
         self._set_frames(frames, system)
         hold_fixed(system, frames)
+        state_inputs(system, frames)
         super().initialize_system(system)
 
     def _setup_momenta(self, system: System) -> None:

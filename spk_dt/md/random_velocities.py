@@ -9,6 +9,7 @@ from schnetpack.md import System
 from schnetpack.md import initial_conditions as host
 
 from spk_dt.md.fixed_system import hold_fixed
+from spk_dt.md.model_inputs import state_inputs
 
 __all__ = ["MaxwellBoltzmannInit", "UniformInit"]
 
@@ -31,7 +32,9 @@ class _HoldsFixed(host.Initializer):
         Raises:
             ValueError: if a constraint fixes other directions than x, y and z.
         """
-        hold_fixed(system, list(ase.io.iread(self.molecule_file, ":")))
+        molecules = list(ase.io.iread(self.molecule_file, ":"))
+        hold_fixed(system, molecules)
+        state_inputs(system, molecules)
         super().initialize_system(system)
 
 

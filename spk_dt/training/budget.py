@@ -80,12 +80,16 @@ class ComputeBudget(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and end the training if the budget is used up."""
-        self._read(pl_module)
         self.updates += 1
         evaluations: Any = getattr(pl_module, "force_evaluations", None)  # SchNetPack's own task has none
         self.frames += len(batch[properties.idx]) if evaluations is None else evaluations(batch)
-        if self.used >= self.seconds:
+        if self.used_up(pl_module):
             trainer.should_stop = True
+
+    def used_up(self, pl_module: pl.LightningModule) -> bool:
+        """Whether the budget is used up by now."""
+        self._read(pl_module)
+        return self.used >= self.seconds
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""

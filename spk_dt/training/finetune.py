@@ -34,7 +34,7 @@ from spk_dt.training.energy_zero import (
 )
 from spk_dt.training.fits_data import check_elements, check_forces, compare_energies, frames_to_compare, report_energies
 from spk_dt.training.freeze import freeze as freeze_parts
-from spk_dt.training.on_policy import OnPolicyLabels
+from spk_dt.training.on_policy import JoiningLabels
 from spk_dt.training.pretrained import Pretrained, describe, read_model
 from spk_dt.units import conversion
 
@@ -207,7 +207,7 @@ class FineTuning(Callback):
         output = next((o for o in task.outputs if o.name == self.known.energy_key), None)
         if output is None or output.loss_fn is None or output.loss_weight == 0:
             return False
-        single = task.rollout_length == 1 or any(isinstance(c, OnPolicyLabels) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        single = task.rollout_length == 1 or any(isinstance(c, JoiningLabels) for c in trainer.callbacks)  # type: ignore[attr-defined]
         return single or output in task.rollout_outputs
 
     def state_dict(self) -> dict[str, str]:

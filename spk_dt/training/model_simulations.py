@@ -1,8 +1,8 @@
 """Simulations that a model in training runs itself, from training frames on; on-policy labels are of states of these."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import ase.units
 import torch
@@ -12,7 +12,7 @@ from schnetpack.data.loader import _atoms_collate_fn
 
 from spk_dt import properties, units
 from spk_dt.data.windows import TrajectoryWindows
-from spk_dt.dynamics import Integrator, Langevin, VelocityVerlet
+from spk_dt.dynamics import Integrator, Langevin, State, VelocityVerlet
 from spk_dt.training.task import DynamicTrainingTask
 from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.frames import Frames
@@ -86,11 +86,18 @@ class ModelSimulations:
             if i < len(self.systems) and self.age[i] < self.max_steps:
                 continue
             sample = windows[int(torch.randint(len(windows), ()))]
-            system = {k: value for k, value in sample.items() if properties.is_input(k) and k not in targets}
-            system[properties.velocities] = system[properties.velocities] * self.kinetic_energy**0.5
-            system[properties.time_step] = system[properties.time_step] * self.time_step
-            self.systems[i : i + 1] = [system]
+            self.systems[i : i + 1] = [_beginning(sample, targets, self.time_step, self.kinetic_energy)]
             self.age[i : i + 1] = [0]
+
+    @classmethod
+    def at(
+        cls, samples: Iterable[dict[str, torch.Tensor]], targets: Collection[str] = (), time_step: float = 1.0
+    ) -> Self:
+        """Simulations at given frames, each a sample of `TrajectoryWindows`; see `start`."""
+        systems = [_beginning(sample, targets, time_step) for sample in samples]
+        simulations = cls(n_systems=len(systems), time_step=time_step)
+        simulations.systems, simulations.age = systems, [0] * len(systems)
+        return simulations
 
     def start_again(self, i: int) -> None:
         """Let simulation i start from another training frame next time."""
@@ -160,6 +167,19 @@ class ModelSimulations:
         atoms.set_velocities(velocities.double().cpu().numpy() * length / (time_unit * ase.units.fs))
         return atoms
 
+    def states(self, frames: Frames, state: State | None = None) -> list[Atoms]:
+        """All simulations in the units of ASE: where they are, or at a state of a rollout of them."""
+        if state is None:
+            return [
+                self.atoms(i, one[spk_properties.R], one[properties.velocities], frames)
+                for i, one in enumerate(self.systems)
+            ]
+        sizes = [len(one[spk_properties.R]) for one in self.systems]
+        return [
+            self.atoms(i, x, v, frames)
+            for i, (x, v) in enumerate(zip(state.positions.split(sizes), state.velocities.split(sizes), strict=True))
+        ]
+
     def inputs(self, frames: Frames) -> list[str]:
         """What the data have that the simulations go on with, beside the structure."""
         return [key for key in frames.values if key in self.systems[0] and key not in properties.STRUCTURE]
@@ -180,6 +200,16 @@ class ModelSimulations:
             return VelocityVerlet()
         ev = units.conversion("eV", frames.units[spk_properties.energy], "energy")
         return Langevin(ase.units.kB * self.temperature * ev, self.friction * _time_unit_in_fs(frames))
+
+
+def _beginning(
+    sample: dict[str, torch.Tensor], targets: Collection[str], time_step: float, kinetic_energy: float = 1.0
+) -> dict[str, torch.Tensor]:
+    """The state of a simulation at the first frame of a window."""
+    system = {k: value for k, value in sample.items() if properties.is_input(k) and k not in targets}
+    system[properties.velocities] = system[properties.velocities] * kinetic_energy**0.5
+    system[properties.time_step] = system[properties.time_step] * time_step
+    return system
 
 
 def _time_unit_in_fs(frames: Frames) -> float:

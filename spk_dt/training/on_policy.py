@@ -25,7 +25,7 @@ from spk_dt.training.labelling import Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
 
-__all__ = ["OnPolicyLabels", "RoundSchedule"]
+__all__ = ["JoiningLabels", "OnPolicyLabels", "RoundSchedule", "data_of"]
 
 log = logging.getLogger(__name__)
 
@@ -91,43 +91,24 @@ class RoundSchedule:
         self.done, self.extra, self.next_epoch = (state_dict[key] for key in ("done", "extra", "next_epoch"))
 
 
-class OnPolicyLabels(Callback):
-    """Lets the model simulate now and then, and adds states of its simulations, with reference labels, to the training.
+class JoiningLabels(Callback):
+    """Labels of the reference method that join the training: how they are prepared for, kept, and read again.
 
-    The frames of round n are kept as a trajectory database ``on_policy/round_<n>.db`` in the run folder, each a trajectory
-    of one frame. When the run is continued they are read, not computed again, and the simulations go on.
+    The frames of round n are kept as a trajectory database ``round_<n>.db`` in `folder`, each a trajectory of one frame.
 
     Args:
-        labels: reference method, and how many states of a round it labels.
-        simulations: how the model simulates.
-        schedule: when.
+        labels: reference method.
+        schedule: when labels are made.
         share: expected share of the training batches that are of labelled states.
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: if arguments contradict each other; by `setup`, if there is no such reference method, the task has
-            targets beside energy and forces, or training runs in several processes; when training starts, if the reference
-            method is not that of the data.
+        ValueError: by `setup`, if there is no such reference method, the task has targets beside energy and forces, or
+            training runs in several processes; when training starts, if the reference method is not that of the data.
     """
 
-    def __init__(
-        self,
-        labels: Labelling,
-        simulations: ModelSimulations | None = None,
-        schedule: RoundSchedule | None = None,
-        share: float = 0.25,
-        folder: str = "on_policy",
-    ) -> None:
-        self.labels = labels
-        self.simulations = ModelSimulations() if simulations is None else simulations
-        self.schedule = RoundSchedule() if schedule is None else schedule
-        self.share, self.folder = share, Path(folder)
-        n_systems, steps = self.simulations.n_systems, self.simulations.steps
-        if labels.n_labels > n_systems * steps:
-            raise ValueError(
-                f"callbacks.on_policy.labels.n_labels={labels.n_labels}: {n_systems} simulations of {steps} steps have "
-                "fewer states; set callbacks.on_policy.simulations.steps higher."
-            )
+    def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
+        self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
 
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -147,46 +128,13 @@ class OnPolicyLabels(Callback):
         if self.folder.name == "on_policy" and older.is_dir() and not self.folder.exists():
             log.info("on-policy labels: '%s' is of an older version; the run goes on with it", older)
             self.folder = older
-        _data(trainer).mix_in(self.share)
+        data_of(trainer).mix_in(self.share)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the reference method with the data, and read the rounds that are done."""
-        self._check_reference(_data(trainer), pl_module)
+        self._check_reference(data_of(trainer), pl_module)
         for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
-            _data(trainer).add_training_frames(path)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Make a round, if it is time."""
-        if not trainer.should_stop and self.schedule.due(trainer.current_epoch):
-            self.schedule.add(trainer.current_epoch, self._round(_data(trainer), pl_module))
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if rounds are missing."""
-        schedule = self.schedule
-        if schedule.counted < schedule.n_rounds:
-            log.warning(
-                "on-policy labels: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
-                "longer, or set callbacks.on_policy.schedule.every_n_epochs below %d.",
-                *(schedule.done, schedule.counted, schedule.n_rounds, schedule.every_n_epochs),
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Rounds that are done, and where the simulations are."""
-        return {**self.schedule.state_dict(), **self.simulations.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.schedule.load_state_dict(state_dict)
-        self.simulations.load_state_dict(state_dict)
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Find the state in a checkpoint of an older version."""
-        states = checkpoint["callbacks"]
-        if _OLD_CLASS in states and self.state_key not in states:
-            log.info("on-policy labels: the state of %s in the checkpoint is taken over", _OLD_CLASS)
-            states[self.state_key] = states[_OLD_CLASS]
+            data_of(trainer).add_training_frames(path)
 
     def _check_reference(self, datamodule: TrajectoryDataModule, task: Any) -> None:
         """Compare the reference method with training frames, and refuse another one."""
@@ -215,6 +163,73 @@ class OnPolicyLabels(Callback):
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round_{number:03d}.db"
+
+
+class OnPolicyLabels(JoiningLabels):
+    """Lets the model simulate now and then, and adds states of its simulations, with reference labels, to the training.
+
+    When the run is continued, rounds that are done are read, not computed again, and the simulations go on.
+
+    Args:
+        labels: reference method, and how many states of a round it labels.
+        simulations: how the model simulates.
+        schedule: when.
+        share: expected share of the training batches that are of labelled states.
+        folder: where the databases are written, in the run folder, see `JoiningLabels`.
+
+    Raises:
+        ValueError: if arguments contradict each other; later see `JoiningLabels`.
+    """
+
+    def __init__(
+        self,
+        labels: Labelling,
+        simulations: ModelSimulations | None = None,
+        schedule: RoundSchedule | None = None,
+        share: float = 0.25,
+        folder: str = "on_policy",
+    ) -> None:
+        super().__init__(labels, RoundSchedule() if schedule is None else schedule, share, folder)
+        self.simulations = ModelSimulations() if simulations is None else simulations
+        n_systems, steps = self.simulations.n_systems, self.simulations.steps
+        if labels.n_labels > n_systems * steps:
+            raise ValueError(
+                f"callbacks.on_policy.labels.n_labels={labels.n_labels}: {n_systems} simulations of {steps} steps have "
+                "fewer states; set callbacks.on_policy.simulations.steps higher."
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Make a round, if it is time."""
+        if not trainer.should_stop and self.schedule.due(trainer.current_epoch):
+            self.schedule.add(trainer.current_epoch, self._round(data_of(trainer), pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if rounds are missing."""
+        schedule = self.schedule
+        if schedule.counted < schedule.n_rounds:
+            log.warning(
+                "on-policy labels: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
+                "longer, or set callbacks.on_policy.schedule.every_n_epochs below %d.",
+                *(schedule.done, schedule.counted, schedule.n_rounds, schedule.every_n_epochs),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rounds that are done, and where the simulations are."""
+        return {**self.schedule.state_dict(), **self.simulations.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.schedule.load_state_dict(state_dict)
+        self.simulations.load_state_dict(state_dict)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Find the state in a checkpoint of an older version."""
+        states = checkpoint["callbacks"]
+        if _OLD_CLASS in states and self.state_key not in states:
+            log.info("on-policy labels: the state of %s in the checkpoint is taken over", _OLD_CLASS)
+            states[self.state_key] = states[_OLD_CLASS]
 
     def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> bool:
         """Simulate, label, and add to the training; what an interrupted round has left is used.
@@ -250,5 +265,6 @@ class OnPolicyLabels(Callback):
         return exploded > 0 or bool(left_out)
 
 
-def _data(trainer: pl.Trainer) -> TrajectoryDataModule:
+def data_of(trainer: pl.Trainer) -> TrajectoryDataModule:
+    """The data module of a training."""
     return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it

@@ -25,6 +25,7 @@ from spk_dt.trajectories.held import Held
 from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
 from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.stated import Masses, restated
+from spk_dt.trajectories.stored_properties import with_charge_and_spin
 from spk_dt.trajectories.timing import timing
 from spk_dt.trajectories.unwrapping import checked_frames
 from spk_dt.trajectories.velocities import recover_velocities
@@ -32,7 +33,7 @@ from spk_dt.trajectories.velocities import recover_velocities
 __all__ = ["Converted", "Progress", "convert"]
 
 #: options that do not depend on the reader, but on which frames do
-_STATED = ("units", "masses", "keep_momenta")
+_STATED = ("units", "masses", "keep_momenta", "charge", "spin")
 
 #: called with the name of the trajectory, the frames that are read, and their number if it is known
 Progress = Callable[[str, int, int | None], None]
@@ -75,6 +76,8 @@ def convert(
     units: Mapping[str, str] | None = None,
     masses: Masses | None = None,
     keep_momenta: bool | None = None,
+    charge: float | None = None,
+    spin: float | None = None,
     take: Sequence[str] | None = None,
     cut: Sequence[int] | None = None,
     leave_out: Sequence[int] | None = None,
@@ -107,6 +110,8 @@ def convert(
         units: units that numbers are in, whatever the reader takes them for, by quantity (`spk_dt.trajectories.stated`).
         masses: masses of the simulation in Dalton, by element or by index of the atom.
         keep_momenta: whether momenta stay as they are where masses are stated, else velocities; None for what the file has.
+        charge: total charge of all inputs in e, where the files do not say it.
+        spin: their spin multiplicity, likewise.
         take: names of the trajectories to take from a trajectory database.
         cut: frames after which a trajectory of a database is cut in two.
         leave_out: frames of it to leave out.
@@ -136,6 +141,8 @@ def convert(
         "units": dict(units) if units else None,
         "masses": {str(who): mass for who, mass in masses.items()} if masses else None,
         "keep_momenta": keep_momenta,
+        "charge": charge,
+        "spin": spin,
         "take": take,
         "cut": cut,
         "leave_out": leave_out,
@@ -161,7 +168,7 @@ def convert(
                 found.append(
                     _write(
                         writer,
-                        _stated(job, units or {}, masses or {}, keep_momenta),
+                        _stated(job, masses or {}),
                         interval_fs,
                         inner_steps,
                         recover_velocities,
@@ -207,15 +214,17 @@ class _Job:
         ]
 
 
-def _stated(job: _Job, units: Mapping[str, str], masses: Masses, keep_momenta: bool | None) -> _Job:
-    """The trajectory with the units and masses that are stated."""
-    raw = job.raw
-    if not units and not masses:
-        return job
-    keep = raw.momenta if keep_momenta is None else keep_momenta
-    source = f"'{raw.files[0]}'"
-    frames = raw.frames
-    return replace(job, raw=replace(raw, frames=lambda: restated(frames(), units, masses, keep, source)))
+def _stated(job: _Job, masses: Masses) -> _Job:
+    """The trajectory with what is stated: units, masses, total charge and spin multiplicity."""
+    raw, options, source = job.raw, job.options, f"'{job.raw.files[0]}'"
+
+    def frames() -> Iterator[Atoms]:
+        found = raw.frames()
+        if "units" in options or masses:
+            found = restated(found, options.get("units", {}), masses, options.get("keep_momenta", raw.momenta), source)
+        return with_charge_and_spin(found, options.get("charge"), options.get("spin"), source)
+
+    return replace(job, raw=replace(raw, frames=frames))
 
 
 def _jobs(

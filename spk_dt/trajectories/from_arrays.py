@@ -61,8 +61,7 @@ def write_extxyz(
         if name != "energies" and table.shape != shape:
             raise ValueError(
                 f"{name} are of shape {table.shape}; {shape[0]} energies and {shape[1]} symbols need {shape}. Frames "
-                f"of all "
-                "files must be of the same steps."
+                "of all files must be of the same steps."
             )
         if not np.isfinite(table).all():
             raise ValueError(f"{name} have a number that is not finite.")

@@ -4,7 +4,7 @@ ASE stores a stress as six numbers and a charge of the system under one of sever
 dimension is 1 for a property of the system, and the number of atoms for one of atoms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from ase import Atoms
@@ -20,6 +20,7 @@ __all__ = [
     "set_stored_properties",
     "set_total_charge",
     "stored_properties",
+    "with_charge_and_spin",
 ]
 
 #: units of the properties that are kept where frames have them: those of ASE
@@ -43,7 +44,7 @@ _RESULTS = {
 #: per property, its names in `Atoms.info`
 _INFO = {
     properties.total_charge: (properties.total_charge, "charge"),
-    properties.spin_multiplicity: (properties.spin_multiplicity, "spin"),
+    properties.spin_multiplicity: (properties.spin_multiplicity, "multiplicity", "spin"),
 }
 
 
@@ -104,6 +105,30 @@ def charge_and_spin(atoms: Atoms, where: str) -> dict[str, float]:
         if values:
             found[key] = float(next(iter(values.values()))[0])
     return found
+
+
+def with_charge_and_spin(
+    frames: Iterable[Atoms], charge: float | None, spin: float | None, source: str
+) -> Iterator[Atoms]:
+    """Frames with the total charge (e) and spin multiplicity that are stated, None where they are not.
+
+    Raises:
+        ValueError: if a multiplicity is not one or more, a value is not a whole number, or a frame says another.
+    """
+    stated = {key: value for key, value in zip(_INFO, (charge, spin), strict=True) if value is not None}
+    if not all(float(value).is_integer() for value in stated.values()) or (spin is not None and spin < 1):
+        raise ValueError(
+            f"--charge {charge} and --spin {spin}: whole numbers, and a multiplicity 2S + 1 is at least 1."
+        )
+    for index, atoms in enumerate(frames):
+        for key, value in charge_and_spin(atoms, f"{source}, frame {index}").items():
+            if stated.get(key, value) != value:
+                raise ValueError(
+                    f"{source}, frame {index}: it has {key}={value:g}, but {stated[key]:g} is stated. Leave the option out, "
+                    "or convert the files that say it apart from the others."
+                )
+        atoms.info |= stated
+        yield atoms
 
 
 def carry_over(source: Atoms, target: Atoms) -> None:

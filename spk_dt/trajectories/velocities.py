@@ -30,7 +30,7 @@ __all__ = ["recover_velocities"]
 def recover_velocities(
     frames: Iterable[Atoms], timestep_fs: float, inner_steps: int = 1, source: str = "the trajectory"
 ) -> Iterator[Atoms]:
-    """Give velocities to frames; two of them are in memory besides the one that is yielded.
+    """Give velocities to frames; three of them are in memory.
 
     Args:
         frames: frames in order of time, with forces in a calculator; positions do not jump by lattice vectors.
@@ -46,21 +46,24 @@ def recover_velocities(
     """
     time = timestep_fs * ase.units.fs
     weight = 1.0 - 1.0 / inner_steps**2
-    before, now = None, None
-    for after in frames:
-        if now is not None:
-            velocities = (
-                _at_end(now, after, time, weight) if before is None else _between(before, now, after, time, weight)
-            )
-            yield _with(now, velocities)
-        before, now = now, after
-    if now is not None:
-        if before is None:
-            raise ValueError(
-                f"{source} has only one frame, without velocities. They can be recovered from the positions of at "
-                "least two."
-            )
-        yield _with(now, -_at_end(now, before, time, weight))
+    window: list[Atoms] = []
+    first = True
+    for frame in frames:
+        window = [*window[-2:], frame]
+        if len(window) < 3:
+            continue
+        if first:
+            yield _with(window[0], _at_end(window[0], window[1], window[2], time, weight))
+            first = False
+        yield _with(window[1], _between(window[0], window[1], window[2], time, weight))
+    if len(window) == 1:
+        raise ValueError(
+            f"{source} has only one frame, without velocities. They can be recovered from the positions of at least two."
+        )
+    if len(window) == 2:
+        yield _with(window[0], _at_end(window[0], window[1], window[1], time, weight))
+    if window:
+        yield _with(window[-1], -_at_end(window[-1], window[-2], window[0], time, weight))
 
 
 def _between(before: Atoms, now: Atoms, after: Atoms, time: float, weight: float) -> np.ndarray:
@@ -71,12 +74,16 @@ def _between(before: Atoms, now: Atoms, after: Atoms, time: float, weight: float
     return velocities
 
 
-def _at_end(now: Atoms, other: Atoms, time: float, weight: float) -> np.ndarray:
-    """[n_atoms, 3] velocities of the first frame, from the second; with the time reversed, minus those of the last."""
+def _at_end(now: Atoms, other: Atoms, further: Atoms, time: float, weight: float) -> np.ndarray:
+    """[n_atoms, 3] velocities of the first frame, from the second; with the time reversed, minus those of the last.
+
+    A coordinate that turns round between two frames is the same in both if it is printed with few digits; one that does not
+    change up to the third, `further`, is frozen.
+    """
     acceleration = _accelerations(now)
     curvature = 0.5 * acceleration + weight / 6.0 * (_accelerations(other) - acceleration)
     velocities = (other.positions - now.positions) / time - time * curvature
-    velocities[other.positions == now.positions] = 0.0
+    velocities[(other.positions == now.positions) & (further.positions == now.positions)] = 0.0
     return velocities
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from helpers.pair_potential import EPSILON, SIGMA, Reference
+from helpers.pair_reference import EPSILON, SIGMA, Reference
 
 
 class DoubleWell(Calculator):

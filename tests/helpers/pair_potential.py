@@ -11,7 +11,7 @@ from schnetpack import properties
 from schnetpack.atomistic import Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 
-SIGMA, EPSILON, CUTOFF = 2.3, 0.15, 6.0  # Å, eV, Å
+from helpers.pair_reference import CUTOFF, EPSILON, SIGMA, ZERO
 
 
 class PairEnergies(torch.nn.Module):
@@ -82,13 +82,6 @@ def pair_trajectory(atoms, steps, timestep_fs, seed=0, kelvin=800.0):
     return frames
 
 
-class Reference(LennardJones):
-    """The potential as a calculator by import path, ``helpers.pair_potential:Reference``."""
-
-    def __init__(self):
-        super().__init__(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)
-
-
 class Trainable(PairEnergies):
     """The potential with parameters: its depth, and an energy of each atom by element."""
 
@@ -112,21 +105,9 @@ def trainable(path, depth=0.9):
     return path
 
 
-#: eV an atom, of another code
-ZERO = {1: -13.25, 46: 431.5}
-
-
 def of_another_zero(frames, offsets=ZERO, factor=1.0):
     """Frames whose energies have another zero, and a factor before that."""
     for atoms in frames:
         energy = factor * atoms.get_potential_energy() + sum(offsets[z] for z in atoms.numbers)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=atoms.get_forces())
     return frames
-
-
-class ReferenceOfAnotherZero(Reference):
-    """The potential with the zero of another code."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["energy"] += sum(ZERO[z] for z in self.atoms.numbers)

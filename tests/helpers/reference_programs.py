@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class WorkingFolderProgram(FileProgram):
 
 def unsendable():
     """A program whose calculator cannot be pickled, in a folder that all would share."""
-    calculator = FileProgram(directory="/tmp")
+    calculator = FileProgram(directory=tempfile.gettempdir())
     calculator.of_the_user = lambda: None
     return calculator
 
@@ -175,8 +176,38 @@ class OtherZero(EMT):
             self.results[name] += 1.0
 
 
+class Neighbour(EMT):
+    """A neighbouring method: forces that are a twentieth larger."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["forces"] = 1.05 * self.results["forces"]
+
+
+class Strong(EMT):
+    """Forces that are STRENGTH times too strong."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["forces"] = float(os.environ.get("STRENGTH", "1")) * self.results["forces"]
+
+
 class Broken(EMT):
     """A program that is not there."""
 
     def calculate(self, *args, **kwargs):
         raise FileNotFoundError("no executable 'code'")
+
+
+def notes_paths():
+    """EMT; where modules are searched goes to the file PATHS."""
+    with open(os.environ["PATHS"], "a") as file:
+        file.write(json.dumps(sys.path) + "\n")
+    return EMT()
+
+
+def cation():
+    """GFN1-xTB of a cation, loosely converged."""
+    from tblite.ase import TBLite
+
+    return TBLite(method="GFN1-xTB", charge=1, accuracy=1.0, verbosity=0)

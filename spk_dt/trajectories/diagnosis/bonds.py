@@ -30,6 +30,8 @@ _REACH = (0.15, 0.5, 1.6, 5.0, 25.0)
 _MOST = 0.8
 #: bonds if the middle 80 % of all atoms and frames differ by less than this factor; in a gas they differ by more
 _STEADY = 1.7
+#: ratio that is refused for itself; below, particles of a model potential may be as far apart
+_IMPOSSIBLE = 1.55
 #: outside these ratios there are no bonds: 0.58 leaves 20 % below the least, 1.42 leaves 14 % above the largest
 _NONE_BELOW, _NONE_ABOVE = 0.58, 1.42
 #: logarithm of a ratio that is usual for all atoms
@@ -63,8 +65,8 @@ class Bonds:
 
     @property
     def impossible(self) -> bool:
-        """Whether no atom has a neighbour at the distance of a bond."""
-        return self.cost(1.0) >= _NO_BONDS
+        """Whether no atom has a neighbour at the distance of a bond, be it an unusual one."""
+        return not _NONE_BELOW < self.ratio < _IMPOSSIBLE
 
     def __str__(self) -> str:
         return f"{self.pair} {self.distance:.3g} Å, where covalent radii add up to {self.radii:.3g} Å"

@@ -115,9 +115,8 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
     elements = [int(z) for z in np.unique(numbers)]
     off, floor, motion = np.zeros(len(elements)), np.zeros(len(elements)), 0.0
     digits = measure_rounding(reader, atoms)
-    by_rounding = masses[:, 0] * digits.displaced(window, reader.step_fs)
     noise = float(6.0 * np.sum(masses[:, 0] * digits.velocity**2))  # of one kick, and of the sum of any number
-    rounded, n_starts = np.array([by_rounding[numbers == z].sum() for z in elements]), 0
+    n_starts = 0
     squares = np.zeros(5)  # of residuals of positions, velocities, momenta; of force contributions; of velocities
     along, scaling, work, sums, n_sums = 0.0, 0.0, 0.0, 0.0, 0
     of_step = np.zeros(n_steps)
@@ -169,6 +168,8 @@ def measure_residual(reader: PieceReader, survey: Survey, strange: np.ndarray, a
         if kinetic > 0.0:
             energy = many / ase.units.fs**2 / (survey.mobile[atoms].sum() / 3.0)
             friction = float(1e3 * energy / (6.0 * kinetic * summed * reader.step_fs))
+    by_rounding = masses[:, 0] * digits.displaced(window, reader.step_fs, n_starts)
+    rounded = np.array([by_rounding[numbers == z].sum() for z in elements])
     n_values = 3 * len(atoms) * n_steps
     return Residual(
         window_fs=window * reader.step_fs,

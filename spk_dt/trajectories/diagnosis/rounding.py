@@ -6,7 +6,8 @@ Their error is uniform, :math:`\sigma = 10^{-d} / \sqrt{12}`. Left to themselves
 
 .. math:: \langle D^2 \rangle = 2 \sigma_x^2 + (W T \sigma_v)^2 + \tfrac13 W^3 T^4 \sigma_a^2
 
-in each direction; where velocities are central differences of the positions, :math:`\sigma_v = \sigma_x / (\sqrt2\,T)`.
+in each direction; where velocities are central differences of the positions, :math:`\sigma_v = \sigma_x / (\sqrt2\,T)`, and
+in a first frame without one before it :math:`\sigma_v = \sqrt2\,\sigma_x / T`.
 """
 
 from dataclasses import dataclass
@@ -36,17 +37,20 @@ class Rounding:
         position: Å.
         velocity: Å/fs; [n_atoms].
         acceleration: Å/fs²; [n_atoms].
+        first_velocity: of the first frame, Å/fs; [n_atoms].
     """
 
     position: float
     velocity: np.ndarray
     acceleration: np.ndarray
+    first_velocity: np.ndarray
 
-    def displaced(self, window: int, step_fs: float) -> np.ndarray:
-        """[n_atoms] mean squared displacement within a window of steps, Å²."""
+    def displaced(self, window: int, step_fs: float, n_starts: int) -> np.ndarray:
+        """[n_atoms] mean squared displacement within windows of steps from the first `n_starts` frames on, Å²."""
+        velocity = self.velocity**2 + (self.first_velocity**2 - self.velocity**2) / max(n_starts, 1)
         return 3.0 * (
             2.0 * self.position**2
-            + (window * step_fs * self.velocity) ** 2
+            + (window * step_fs) ** 2 * velocity
             + window**3 * step_fs**4 * self.acceleration**2 / 3.0
         )
 
@@ -69,11 +73,23 @@ def measure_rounding(reader: PieceReader, atoms: np.ndarray) -> Rounding:
     of_force = to_deviation * spacing(forces, list(UNITS["forces"].values()))
     if reader.recovered_velocities:
         of_velocity = np.full(len(masses), of_position / (np.sqrt(2.0) * reader.step_fs))
+        first = of_velocity * (2.0 if _of_one_side(reader) else 1.0)
     else:
         units = list(UNITS["velocities"].values())
         of_momentum = spacing(velocities * masses, units) / masses[:, 0]
         of_velocity = to_deviation * (spacing(velocities, units) or of_momentum) * np.ones(len(masses))
-    return Rounding(of_position, of_velocity[atoms], (of_force * ase.units.fs**2 / masses[:, 0])[atoms])
+        first = of_velocity
+    of_acceleration = of_force * ase.units.fs**2 / masses[:, 0]
+    return Rounding(of_position, of_velocity[atoms], of_acceleration[atoms], first[atoms])
+
+
+def _of_one_side(reader: PieceReader) -> bool:
+    """Whether the velocities of the first frame were made of the first two frames (`recover_velocities`)."""
+    piece, step = reader.read(0, 2), reader.step_fs
+    now, after = piece.accelerations
+    curvature = 0.5 * now + (1.0 - 1.0 / reader.inner_steps**2) / 6.0 * (after - now)
+    left = piece.moved[0] - step * piece.velocities[0] - step**2 * curvature
+    return bool(np.median(np.abs(left)) < 1e-9)
 
 
 def spacing(values: np.ndarray, units: list[float]) -> float:

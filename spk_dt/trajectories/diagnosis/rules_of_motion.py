@@ -6,7 +6,7 @@ import ase.units
 import numpy as np
 from ase.data import chemical_symbols
 
-from spk_dt.trajectories.diagnosis.finding import Finding
+from spk_dt.trajectories.diagnosis.finding import SEVERITIES, Finding
 from spk_dt.trajectories.diagnosis.masses import masses_finding, measured_masses
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.residual import Residual
@@ -28,6 +28,8 @@ _GROWS = 3.0
 _STEADY = 30.0
 #: drift of the total energy worth a warning, meV per atom and ps
 _DRIFT = 10.0
+#: fewer frames do not show one
+_DRIFTS_FROM = 12
 #: part of the range of the kinetic energy by which velocity Verlet lets the total energy swing, (omega dt)²/4 and some more
 _SHADOW = 0.05
 #: a centre of mass that is faster than this many times its thermal velocity drifts
@@ -99,8 +101,11 @@ def _unordered(
 ) -> list[Finding]:
     """Kicks that are not along the velocities: noise, random, or steady."""
     if kicks.growth is None:
-        text = f"more than the forces changes the velocities, in too few frames to say what: it displaces atoms {size}."
-        return [Finding("other_forces", severity, text, remedy, values=values)]
+        text = (
+            f"more than the forces changes the velocities: it displaces atoms {size}. {len(reader)} frames are too few to "
+            "judge what."
+        )
+        return [Finding("other_forces", min(severity, "warning", key=SEVERITIES.index), text, remedy, values=values)]
     noise = kicks.growth < _GROWS or kicks.shift_explains_more
     if noise and reader.inner_steps > 1:
         return []  # errors of the quadrature do not add up either
@@ -191,7 +196,10 @@ def _single_frames(
     of_step = kicks.of_step
     limit = max(100.0 * float(np.median(of_step)), 1e-6 * kicks.thermal)
     steps = np.flatnonzero(of_step > limit)
-    if not 0 < len(steps) <= max(2, 0.02 * len(of_step)) or of_step[steps].sum() < 0.9 * of_step.sum():
+    if (
+        not 0 < len(steps) <= min(max(2, 0.02 * len(of_step)), len(of_step) // 2 - 1)
+        or of_step[steps].sum() < 0.9 * of_step.sum()
+    ):
         return []
     frames, what = [], set()
     for one, next_one in pairwise(steps.tolist()):
@@ -265,7 +273,7 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
         remedy = "Compute these frames anew; look whether the electrons changed state, or settings were changed."
         found.append(Finding("energy_jump", "refused", text, remedy, frames, {"ev": size}))
     drift, fluctuation = conservation(reader, survey)
-    if kicks is None or kicks.worst >= NEGLIGIBLE or found:
+    if kicks is None or kicks.worst >= NEGLIGIBLE or found or len(reader) < _DRIFTS_FROM:
         return found
     drift -= kicks.work_mev_per_atom_per_ps
     duration = 1e-3 * reader.step_fs * (len(reader) - 1)

@@ -19,6 +19,8 @@ import numpy as np
 
 from spk_dt.trajectories.diagnosis.geometry import rigid_pairs
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
+from spk_dt.trajectories.diagnosis.rounding import spacing
+from spk_dt.trajectories.stated import UNITS
 
 __all__ = ["Survey", "survey", "weighted_median"]
 
@@ -28,6 +30,10 @@ _SMOOTH = 0.3
 _PLACES = 64
 #: Å from frame to frame; what moves by less is at rest, and what a force moves by more would be seen
 _AT_REST, _VISIBLE = 1e-10, 1e-6
+#: last digits of printed positions that do not show what moves by less
+_DIGITS = 3.0
+#: steps within which a force moves what it acts on, before it turns round
+_PUSHED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -192,10 +198,15 @@ def _atoms(reader: PieceReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     places = np.unique(np.linspace(1, len(reader) - 2, _PLACES).astype(int))
     sample = [reader.read(place - 1, place + 2) for place in places]
     at_rest = np.all([np.abs(piece.moved).max(axis=0) < _AT_REST for piece in sample], axis=0)
-    still = at_rest.all(axis=1) & ~at_rest.all()
+    at_rest &= np.abs(sample[-1].positions[-1] - sample[0].positions[0]) < _AT_REST
+    digits = spacing(np.concatenate([piece.positions for piece in sample]), list(UNITS["positions"].values()))
+    travelled = np.abs(sample[-1].positions[-1] - sample[0].positions[0])[~at_rest]
+    seen = len(travelled) > 0 and np.median(travelled) > _DIGITS * digits
+    still = at_rest.all(axis=1) & ~at_rest.all() & seen
     accelerations = np.array([piece.accelerations for piece in sample])
-    pushed = reader.step_fs**2 * np.abs(accelerations).max(axis=(0, 1)) > _VISIBLE
-    undeclared = reader.mobile & at_rest & (still[:, None] | pushed)
+    time = reader.step_fs * min(len(reader) - 1, _PUSHED_STEPS)
+    pushed = 0.5 * time**2 * np.abs(accelerations).max(axis=(0, 1)) > max(_VISIBLE, _DIGITS * digits)
+    undeclared = reader.mobile & at_rest & seen & (still[:, None] | pushed)
     size = np.median(np.sum(accelerations[:, 1] ** 2, axis=2), axis=0)
     change = accelerations[:, 2] - 2.0 * accelerations[:, 1] + accelerations[:, 0]
     smooth = np.median(np.sum(change**2, axis=2), axis=0) < _SMOOTH * size

@@ -52,8 +52,7 @@ def frames(path: Path) -> Iterator[Atoms]:
             if int(step[1]) not in energies:
                 raise ValueError(
                     f"'{log}' has no converged energy of step {step[1]}, which '{path}' has. Give the log of the same "
-                    f"run; "
-                    "if the electrons have not converged there, convert the parts before and after as files of their "
+                    "run; if the electrons have not converged there, convert the parts before and after as files of their "
                     "own."
                 )
             atoms.info |= {"step": int(step[1]), "files": (log,)}

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from spk_dt.trajectories.readers.compressed import plain_or_packed
-from spk_dt.trajectories.readers.cp2k_files import printed_name
+from spk_dt.trajectories.readers.cp2k_files import printed_name, tensors
 from spk_dt.trajectories.readers.cp2k_input import RunInput
-from spk_dt.trajectories.readers.text import open_text
 
 __all__ = ["cell_of"]
 
@@ -72,22 +71,7 @@ def cell_of(
             "If that is wrong, put the restart file %s-%s.restart or the input of the run beside it.",
             *(file, project, number),
         )
-    cells = {}
-    with open_text(file) as lines:
-        for line_number, line in enumerate(lines, 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            try:
-                cell = np.array([float(word) for word in words[2:11]]).reshape(3, 3)
-                if not (np.isfinite(cell).all() and abs(np.linalg.det(cell)) > 0.0):
-                    raise ValueError
-                cells[int(words[0])] = cell
-            except ValueError:
-                raise ValueError(
-                    f"line {line_number} of '{file}' is not step, time and nine components of the cell. Repair or remove "
-                    "the line."
-                ) from None
+    cells = tensors(file, "cell", "Repair or remove the line.", regular=True)
     if not cells:
         raise ValueError(f"'{file}' holds no cell. {_SAY_CELL.format(project=project, number=number)}.")
     values = np.array(list(cells.values()))

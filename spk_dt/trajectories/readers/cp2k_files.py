@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from spk_dt.trajectories.readers.compressed import SUFFIXES, plain_name, plain_or_packed
+import numpy as np
 
-__all__ = ["NAME", "PRINT_KEYS", "find_forces_or_velocities", "find_positions", "printed_name"]
+from spk_dt.trajectories.readers.compressed import SUFFIXES, plain_name, plain_or_packed
+from spk_dt.trajectories.readers.text import open_text
+
+__all__ = ["NAME", "PRINT_KEYS", "find_forces_or_velocities", "find_positions", "printed_name", "tensors"]
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +19,36 @@ NAME = re.compile(r"(?P<project>.+?)-(?P<kind>(?:pos|frc|vel)-)?(?P<number>\d+)\
 
 #: print keys of &MOTION &PRINT, by what their files hold
 PRINT_KEYS = {"pos": "TRAJECTORY", "frc": "FORCES", "vel": "VELOCITIES"}
+
+
+def tensors(file: Path, what: str, remedy: str, regular: bool = False) -> dict[int, np.ndarray]:
+    """The tensor [3, 3] of each step, of a file with lines of step, time and nine numbers.
+
+    Args:
+        file: the file.
+        what: what the numbers are, for the error message.
+        remedy: what to do about a line that is not understood, likewise.
+        regular: whether a determinant of zero is not understood.
+
+    Raises:
+        ValueError: if a line is not understood.
+    """
+    found = {}
+    with open_text(file) as lines:
+        for number, line in enumerate(lines, 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                tensor = np.array([float(word) for word in words[2:11]]).reshape(3, 3)
+                if not np.isfinite(tensor).all() or (regular and np.linalg.det(tensor) == 0.0):
+                    raise ValueError
+                found[int(words[0])] = tensor
+            except ValueError:
+                raise ValueError(
+                    f"line {number} of '{file}' is not step, time and nine components of the {what}. {remedy}"
+                ) from None
+    return found
 
 
 def printed_name(project: str, filename: str | None, ending: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import ase.units
 import numpy as np
 
-from spk_dt.trajectories.readers.text import open_text
+from spk_dt.trajectories.readers.cp2k_files import tensors
 
 __all__ = ["pressures"]
 
@@ -27,22 +27,8 @@ def pressures(file: Path, step: np.ndarray) -> dict[int, np.ndarray] | None:
     Raises:
         ValueError: if a line is not understood.
     """
-    found = {}
-    with open_text(file) as lines:
-        for number, line in enumerate(lines, 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            try:
-                tensor = np.array([float(word) for word in words[2:]]).reshape(3, 3)
-                if not np.isfinite(tensor).all():
-                    raise ValueError
-                found[int(words[0])] = tensor * ase.units.bar
-            except ValueError:
-                raise ValueError(
-                    f"line {number} of '{file}' is not step, time and nine components of the stress. Repair it, or "
-                    "move the file away to go without stress."
-                ) from None
+    remedy = "Repair it, or move the file away to go without stress."
+    found = {one: tensor * ase.units.bar for one, tensor in tensors(file, "stress", remedy).items()}
     missing = [int(one) for one in step if int(one) not in found]
     if missing:
         log.warning(

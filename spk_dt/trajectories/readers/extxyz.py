@@ -21,6 +21,7 @@ from spk_dt.trajectories.fixed_atoms import set_mobile
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
 from spk_dt.trajectories.readers.extxyz_keys import (
+    INPUTS,
     MOMENTA,
     Table,
     contents,
@@ -40,8 +41,6 @@ __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
 
 #: keywords of `read`
 OPTIONS = ("energy_key", "forces_key", "velocities_key", "velocity_unit", "recover_velocities")
-
-_INPUTS = ("total_charge", "charge", "spin_multiplicity", "spin")
 
 #: units of a column of velocities, in that of ASE
 VELOCITY_UNITS = {
@@ -249,7 +248,7 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
         atoms.set_velocities(column(velocities, 3) * VELOCITY_UNITS[columns.velocity_unit])
     if isinstance(info.get("time_fs"), int | float | np.number):
         atoms.info["time_fs"] = float(info["time_fs"])
-    atoms.info |= {name: info[name] for name in _INPUTS if name in info}
+    atoms.info |= {name: info[name] for name in INPUTS if name in info}
     if "move_mask" in table:
         set_mobile(atoms, _move_mask(table, rows, where))
     atoms.calc = SinglePointCalculator(atoms, **results)

@@ -14,7 +14,17 @@ from ase.io.extxyz import key_val_str_to_dict
 
 from spk_dt.trajectories.readers.pressure import nine_components
 
-__all__ = ["MOMENTA", "Table", "contents", "energies", "forces_key", "parse_comment", "usual_names", "velocities_key"]
+__all__ = [
+    "INPUTS",
+    "MOMENTA",
+    "Table",
+    "contents",
+    "energies",
+    "forces_key",
+    "parse_comment",
+    "usual_names",
+    "velocities_key",
+]
 
 Table = dict[str, tuple[int, int]]  # first column and number of columns of each property
 
@@ -22,7 +32,8 @@ MOMENTA = ("momenta", "momentum")
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 
 #: names of values and of columns that are known, as they are usually written
-_VALUES = ("energy", "free_energy", "dipole", "time_fs")
+INPUTS = ("total_charge", "charge", "spin_multiplicity", "multiplicity", "spin")
+_VALUES = ("energy", "free_energy", "dipole", "time_fs", *INPUTS)
 _COLUMNS = ("forces", "pos", "species", "Z", "masses", *MOMENTA, *_VELOCITIES)
 _SPELT = {
     "lattice": "Lattice",
@@ -95,8 +106,7 @@ def velocities_key(key: str | None, unit: str | None, info: dict[str, Any], tabl
     if key is not None and key not in MOMENTA and unit is None:
         raise ValueError(
             f"{where}: the unit of the velocities '{key}' is not in the file. Give it with --velocity-unit, one of "
-            "Ang/fs (as GPUMD writes them), Ang/ps, nm/ps, m/s, Bohr/aut, ASE; or take the velocities from the "
-            "positions "
+            "Ang/fs (as GPUMD writes them), Ang/ps, nm/ps, m/s, Bohr/aut, ASE; or take the velocities from the positions "
             "with --recover-velocities."
         )
     return key

@@ -113,10 +113,8 @@ def _evenly_spaced(one: Format, path: Path, time_fs: float | None, step: int | N
                 if not isclose(found, apart, rel_tol=1e-2):  # times are printed with few digits
                     raise ValueError(
                         f"'{path}', frame {index}: {key} {atoms.info[key]:g} follows {before.info[key]:g}, but the "
-                        f"first "
-                        f"frames are {apart:g} apart. Frames are missing, or the program was started again; convert "
-                        f"the "
-                        "parts before and after as files of their own."
+                        f"first frames are {apart:g} apart. Frames are missing, or the program was started again; "
+                        "convert the parts before and after as files of their own."
                     )
         before = atoms.copy()
         atoms.info.pop("files", None)

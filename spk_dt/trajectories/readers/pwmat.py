@@ -46,8 +46,7 @@ def frames(path: Path) -> Iterator[Atoms]:
             if header is None:
                 raise ValueError(
                     f"'{path}', frame {index}: it begins with '{line.strip()[:40]}', not with a number of atoms; the "
-                    f"file "
-                    "is damaged there."
+                    "file is damaged there."
                 )
             yield _frame(file, header, path, index)
             index += 1
@@ -73,8 +72,7 @@ def _frame(file: TextIO, header: re.Match[str], path: Path, index: int) -> Atoms
     if not dynamics and "Velocity" not in tables:
         raise ValueError(
             f"'{path}' is not of molecular dynamics (JOB = MD): it has neither velocities nor MD_INFO, so its frames "
-            f"have no "
-            "time step."
+            "have no time step."
         )
     numbers = tables["Position"][:, 0].astype(int)
     for name in _TABLES[2:]:

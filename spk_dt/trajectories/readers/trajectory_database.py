@@ -78,6 +78,8 @@ def read(
     given = [name for name, value in single.items() if value]
     if given and len(records) > 1:
         raise ValueError(f"'{path}' has {len(records)} trajectories; {given[0]} is for one, which --take names.")
+    left = {"splits": "its partitions (splits)", "atomrefs": "its single-atom values (atomrefs)"}
+    notes = tuple(f"{what} of '{path}' do not go along" for key, what in left.items() if metadata.get(key))
     found = []
     for record in records:
         order, parts = _order(record, path, cut or (), leave_out or (), bool(reverse), shift or {})
@@ -92,6 +94,7 @@ def read(
                     n_frames=len(part),
                     inner_steps=record.inner_steps,
                     restatable=True,
+                    notes=notes,
                 )
             )
     return found

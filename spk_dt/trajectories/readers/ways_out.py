@@ -70,8 +70,7 @@ _DFTB = WayOut(
     r"MD iter:",
     "is of DFTB+, which keeps forces of the last step only: the file has no forces.",
     "Let DFTB+ compute them for the geometries of a run with MDRestartFrequency = 1, with the same settings "
-    "(velocities are recovered "
-    "from the positions):",
+    "(velocities are recovered from the positions):",
     """from ase.io import iread, Trajectory; from ase.calculators.dftb import Dftb
 with Trajectory("run.traj", "w") as out:
     for atoms in iread("geo_end.xyz", format="xyz"):
@@ -83,8 +82,8 @@ _IPI = WayOut(
     r"CELL\((?:abcABC|H|GENH)\)|(?:positions|forces|velocities)\{",
     "is of i-PI, which writes positions, velocities and forces to files of their own: a file of positions has no forces.",
     "Let <properties> and <trajectory> write potential, positions, velocities and forces with the same stride, then "
-    "(the units are "
-    "said in the files, here the default, atomic units; the number of the column of the potential and the cell, too):",
+    "(the units are said in the files, here the default, atomic units; the number of the column of the potential and the "
+    "cell, too):",
     _TABLE
     + """energies = np.loadtxt("simulation.out")[:, 4]
 write_extxyz("run.extxyz", symbols, read("simulation.pos_0.xyz", 2), read("simulation.for_0.xyz", 2), energies,
@@ -97,8 +96,7 @@ _PLAIN = WayOut(
     None,
     "is plain XYZ: it has no forces, and no energies that are known as such.",
     "Convert the output of the program that made it, or, if there are files of forces and energies beside it, write "
-    "extended XYZ "
-    "(here Å, eV and eV/Å; length=, energy= and velocity= say other units):",
+    "extended XYZ (here Å, eV and eV/Å; length=, energy= and velocity= say other units):",
     _TABLE
     + """energies = np.loadtxt("energies.txt")
 write_extxyz("run.extxyz", symbols, read("positions.xyz", 2), read("forces.xyz", 2), energies, energy="eV")""",
@@ -159,11 +157,9 @@ write_extxyz("run.extxyz", [row[0] for row in rows[:n]], t[..., :3], -t[..., 3:]
         (".trr", ".xtc", ".tpr", ".gro", ".edr"),
         None,
         "is of GROMACS, whose forces and velocities are in the .trr (nstfout, nstvout, nstxout; an .xtc has no "
-        "forces) and energies in "
-        "the .edr (nstenergy, the same).",
+        "forces) and energies in the .edr (nstenergy, the same).",
         "Write them as text: gmx traj -s md.tpr -f md.trr -fp -ox x.xvg -ov v.xvg -of f.xvg; gmx energy -f md.edr -o "
-        "e.xvg "
-        "(Potential); then, with the elements of the .gro and the box in nm:",
+        "e.xvg (Potential); then, with the elements of the .gro and the box in nm:",
         """import numpy as np; from spk_dt import write_extxyz
 symbols = ["O", "H", "H"]; read = lambda file: np.loadtxt(file, comments=("#", "@"))[:, 1:]
 x, v, f = (read(file).reshape(-1, len(symbols), 3) for file in ("x.xvg", "v.xvg", "f.xvg"))
@@ -243,8 +239,7 @@ def not_recognised(path: Path) -> ValueError:
     if encoding is not None:
         return ValueError(
             f"'{path}' is text in {encoding}, as some editors write it. Write it in UTF-8 first: iconv -f {encoding} "
-            f"-t UTF-8 "
-            f"{path.name} > utf8_{path.name}"
+            f"-t UTF-8 {path.name} > utf8_{path.name}"
         )
     lines = beginning(path, 200) if path.is_file() else []
     one = next((one for one in WAYS_OUT if one.fits(path, lines)), None)
@@ -252,7 +247,6 @@ def not_recognised(path: Path) -> ValueError:
         return ValueError(one.message(path))
     return ValueError(
         f"the format of '{path}' is not known. Known are those of the table in the README of spk_dt ('Formats'). With "
-        f"arrays of "
-        "positions, forces and energies, write extended XYZ from Python: from spk_dt import write_extxyz; "
+        "arrays of positions, forces and energies, write extended XYZ from Python: from spk_dt import write_extxyz; "
         "help(write_extxyz)"
     )

@@ -1,0 +1,347 @@
+"""Hardening: on-policy labels where simulations of the model go wrong, until simulations of a given length pass.
+
+A round is a trial (`spk_dt.training.trials`) of the averaged model, which is the one that is stored: simulations from
+training frames, up to a time that has been reached before. The reference method judges them as in a certificate
+(`spk_dt.certificate.verdict`): by their ends, closest contacts and largest forces, and by bisection from a wrong state back
+to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all states that were
+labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some drawn at random.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from ase import Atoms
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from spk_dt import properties
+from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.engines import ModelEngine
+from spk_dt.certificate.verdict import Label, Outcome, judge_all
+from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.labels.relabel import relabel
+from spk_dt.training.average import averaged_weights
+from spk_dt.training.budget import ComputeBudget
+from spk_dt.training.hardening_goal import GOAL, HardeningGoal
+from spk_dt.training.labelling import Labelling, write_labelled
+from spk_dt.training.on_policy import JoiningLabels, RoundSchedule, data_of
+from spk_dt.training.trials import Trial, TrialSimulations
+
+__all__ = ["Hardening"]
+
+log = logging.getLogger(__name__)
+
+#: training frames from which the scales of energies and forces are taken
+_SCALE_FRAMES = 200
+
+
+class _Judged(NamedTuple):
+    """What has come of a trial.
+
+    Args:
+        ps: its length.
+        failed_ps: time of the first failure, ps; None if there is none that was judged.
+        reason: of this.
+        labelled: states with finite labels of the reference method.
+        n_labels: labels that were computed.
+        n_failed: simulations that do not pass.
+    """
+
+    ps: float
+    failed_ps: float | None
+    reason: str
+    labelled: list[Atoms]
+    n_labels: int
+    n_failed: int
+
+    @property
+    def passed_ps(self) -> float:
+        """Time of the first failure, or else of the end, ps."""
+        return self.ps if self.failed_ps is None else self.failed_ps
+
+    @property
+    def told(self) -> str:
+        """How many fail, and the first failure, in words."""
+        if not self.n_failed:
+            return "all of which pass"
+        return f"{self.n_failed} of which do not pass, the first at {self.passed_ps:.3g} ps ({self.reason})"
+
+
+class _SecondsUsedUpError(Exception):
+    """The budget of the training is used up in the middle of a trial."""
+
+
+class Hardening(JoiningLabels):
+    """Labels states where simulations of the model go wrong, until they pass, or labels or the training are at an end.
+
+    When the goal is reached no more rounds are made, and the training goes on to the end of its schedule, with falling
+    learning rate. Then the last model is tried once more, in as many simulations; their labels are not trained on, and do
+    not count as used. If one fails, the model that has passed is stored in its place; else, and without the goal, the last
+    one is, since ``val_loss``, an error near the trajectories of the data, does not tell how long simulations last. All of
+    these are models with averaged weights.
+
+    ``<folder>/round_<n>/`` has the model of a round, ``trial_<m>/`` with its simulations and ``labels.jsonl``. A training
+    that was interrupted in a round goes on with the files, and its batches come in the same order, as if it had not been. If
+    `spk_dt.training.ComputeBudget` ends the training in the middle of a round, that round does not count.
+
+    Args:
+        labels: reference method; `n_labels` states before the first wrong ones of a round are drawn at random.
+        goal: what is to be reached.
+        simulations: how the model simulates.
+        criteria: when a state is wrong.
+        schedule: when rounds are made.
+        share: expected share of the training batches that are of labelled states.
+        folder: in the run folder.
+
+    Raises:
+        ValueError: if arguments contradict each other; by `setup`, if the data have inputs of models beside the structure,
+            or the last checkpoint is not kept; see also `JoiningLabels`.
+    """
+
+    def __init__(
+        self,
+        labels: Labelling,
+        goal: HardeningGoal | None = None,
+        simulations: TrialSimulations | None = None,
+        criteria: Criteria | None = None,
+        schedule: RoundSchedule | None = None,
+        share: float = 0.35,
+        folder: str = "hardening",
+    ) -> None:
+        super().__init__(labels, RoundSchedule(n_rounds=1000) if schedule is None else schedule, share, folder)
+        self.goal = HardeningGoal() if goal is None else goal
+        self.simulations = TrialSimulations() if simulations is None else simulations
+        self.criteria = Criteria(n_checks=0) if criteria is None else criteria
+        if self.goal.begin_ps < self.simulations.interval_ps:
+            raise ValueError(
+                f"{GOAL}.begin_ps={self.goal.begin_ps} is shorter than callbacks.on_policy.simulations.interval_ps="
+                f"{self.simulations.interval_ps}, the distance of two states: set one of them otherwise."
+            )
+        self._engine: ModelEngine | None = None
+        self._seed = int(torch.randint(2**31, ()))
+        self._scales: Scales | None = None
+        self._made_by: dict[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Refuse what could not work."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        names = set(data_of(trainer).frames.values) - set(properties.STRUCTURE) - set(pl_module.target_names())
+        if inputs := sorted(filter(properties.is_input, names)):
+            raise ValueError(
+                f"hardening simulates from the structure alone, but the data have the inputs {inputs}; train with "
+                "experiment=dt_on_policy, whose simulations take them along."
+            )
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
+            raise ValueError("hardening stores the last model: set callbacks.model_checkpoint.save_last=true.")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Make a round, if it is time."""
+        epoch = trainer.current_epoch
+        data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
+        if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
+            try:
+                with torch.random.fork_rng():  # thermostats have their own seeds
+                    failed_ps = self._round(trainer, pl_module)
+            except _SecondsUsedUpError:
+                trainer.should_stop = True
+                return
+            self.schedule.add(epoch, failed=False)
+            measured = {"hardening_ps": failed_ps, "hardening_labels": float(self.goal.labels)}
+            pl_module.log_dict(measured, on_step=False, on_epoch=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Choose what is stored, and say what has ended the hardening."""
+        goal = self.goal
+        stored, last = "the last model", getattr(trainer.checkpoint_callback, "last_model_path", "")
+        if goal.reached >= 0:
+            ended = f"the goal is reached, in round {goal.reached}"
+            with torch.random.fork_rng():
+                judged = self._last_check(trainer, pl_module)
+            stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
+            if judged.n_failed:
+                last = str(self._passed)
+                stored = f"that of round {goal.reached}, since the last one was tried in simulations {judged.told}"
+        elif not goal.open:
+            ended = f"the {goal.max_labels} labels are used up"
+        elif any(isinstance(one, ComputeBudget) and one.fraction >= 1.0 for one in _callbacks(trainer)):
+            ended = "the seconds of callbacks.budget are used up"
+        elif self.schedule.counted >= self.schedule.n_rounds:
+            ended = f"all {self.schedule.n_rounds} rounds are made"
+        else:
+            ended = "the training has ended"
+        if isinstance(trainer.checkpoint_callback, ModelCheckpoint) and last:
+            trainer.checkpoint_callback.best_model_path = last
+        log.log(
+            logging.INFO if goal.reached >= 0 else logging.WARNING,
+            "hardening: %s after %d rounds and %d labels; last round: %s; stored is %s",
+            *(ended, self.schedule.done, goal.labels, goal.told, stored),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rounds that are done, how far they came, and the seed of the order of batches."""
+        return {**self.schedule.state_dict(), "goal": self.goal.state_dict(), "seed": self._seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.schedule.load_state_dict(state_dict)
+        self.goal.load_state_dict(state_dict["goal"])
+        self._seed = state_dict["seed"]
+
+    @property
+    def _passed(self) -> Path:
+        """Checkpoint of the model that has reached the goal."""
+        return self.folder / "passed.ckpt"
+
+    def _round(self, trainer: pl.Trainer, task: Any) -> float:
+        """Try the model as far as it passes, and add what was labelled to the training.
+
+        Returns:
+            time of the first failure, ps, or the time of the simulations that all passed.
+        """
+        goal, number = self.goal, self.schedule.done
+        folder, database = self.folder / f"round_{number:03d}", self._file(number)
+        self._load_engine(trainer, task, folder)
+        n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
+        while True:
+            trial = self._trial(data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
+            judged = self._try(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: _in_time(trainer, task))
+            n_trials += 1
+            goal.labels += judged.n_labels
+            labelled += judged.labelled
+            goal.horizon_ps = judged.ps
+            if judged.n_failed or n_trials * n_systems >= goal.n_passing or not goal.open:
+                break
+        goal.told = f"{n_trials * n_systems} simulations of {judged.ps:g} ps, {judged.told}"
+        if judged.n_failed:
+            goal.after_failure(judged.passed_ps)
+        elif n_trials * n_systems >= goal.n_passing:
+            goal.reached = number
+            with averaged_weights(trainer, task.model):
+                trainer.save_checkpoint(self._passed, weights_only=True)
+        kept = [
+            one for one in labelled if np.abs(one.get_forces(apply_constraint=False)).max() <= self.labels.max_force
+        ]
+        if kept:
+            if not database.exists():  # else it was made after the checkpoint from which the run goes on
+                write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], self._made_by)
+            data_of(trainer).add_training_frames(database)
+        log.info(
+            "hardening, round %d: %s; %d labels, %d of them trained on; in all %d of %d",
+            *(number, goal.told, goal.labels - n_before, len(kept), goal.labels, goal.max_labels),
+        )
+        return judged.passed_ps
+
+    def _last_check(self, trainer: pl.Trainer, task: Any) -> _Judged:
+        """Try the last model at the goal."""
+        folder = self.folder / f"last_check_{trainer.global_step}"
+        self._load_engine(trainer, task, folder)
+        for number in range(-(-self.goal.n_passing // self.simulations.n_systems)):
+            trial = self._trial(data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
+            judged = self._try(trial, self.goal.until_ps, inf)
+            if judged.n_failed:
+                break
+        return judged
+
+    def _load_engine(self, trainer: pl.Trainer, task: Any, folder: Path) -> None:
+        """Put the averaged model into the engine, by way of a file, with which an interrupted round goes on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "model"
+        part = file.with_suffix(".part")
+        if not file.exists():
+            with averaged_weights(trainer, task.model):
+                task.save_model(part, do_postprocessing=True)
+            part.rename(file)
+        if self._engine is None:
+            frames, runs = data_of(trainer).frames, self.simulations
+            energy, length = frames.units[properties.energy], frames.distance_unit
+            self._engine = ModelEngine(file, energy, length, runs.precision, runs.compile, str(task.device))
+        self._engine.load(file)
+
+    def _trial(self, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]) -> Trial:
+        """Simulations from training frames that are drawn at random, the same ones for the same key."""
+        frames, runs = datamodule.frames, self.simulations
+        dataset = open_dataset(frames.source)
+
+        def read(number: int) -> tuple[Atoms, float]:
+            trajectory = frames.trajectories[frames.trajectory_of(number)]
+            atoms = read_frame(dataset, trajectory, number - trajectory.start)
+            return atoms, trajectory.timestep_fs / trajectory.inner_steps
+
+        members = np.asarray(datamodule.train_idx)
+        if self._scales is None:
+            chosen = members[np.linspace(0, len(members) - 1, min(_SCALE_FRAMES, len(members))).astype(int)]
+            self._scales = scales_of([read(int(number))[0] for number in chosen])
+        drawn = np.random.default_rng(key).choice(members, runs.n_systems)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        starts = [read(int(number)) for number in drawn]
+        return runs.trial(folder, starts, self._scales, sum(key) * runs.n_systems, seed)
+
+    def _try(self, trial: Trial, ps: float, max_labels: float, progress: Callable[[], None] = lambda: None) -> _Judged:
+        """Simulate and judge; as long as all simulations pass, go on to twice the time."""
+        assert self._engine is not None
+        known = {} if self.labels.another_reference else {(i, 0): label for i, label in enumerate(trial.known)}
+        new: dict[tuple[int, int], Label] = {}
+
+        def label(pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Label]:
+            left = max_labels - len(new)
+            wanted = [pair for pair in dict.fromkeys(pairs) if pair not in known and pair not in new]
+            new.update(self._label(trial, wanted[: int(min(left, len(wanted)))]))
+            return {pair: found for pair in pairs if (found := known.get(pair) or new.get(pair)) is not None}
+
+        while True:
+            trial.run(self._engine, round(ps / self.simulations.interval_ps), progress)
+            outcomes, _ = judge_all(trial.judges(self.criteria), label)
+            failed = {i: one for i, one in outcomes.items() if one.failed_ps is not None}
+            n_failed = len(failed) + len(trial.states) - len(outcomes)  # without an outcome for want of labels
+            if n_failed or ps >= self.goal.until_ps:
+                break
+            ps = min(2.0 * ps, self.goal.until_ps)
+        if failed:  # an explosion is known without a label of its state
+            label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
+        first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)
+        reason = "not judged, for want of labels" if first is None else f"{first.reason}"
+        labelled = [trial.labelled(i, k, found) for (i, k), found in new.items() if np.isfinite(found[1]).all()]
+        return _Judged(ps, None if first is None else first.failed_ps, reason, labelled, len(new), n_failed)
+
+    def _label(self, trial: Trial, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Label]:
+        """Compute states, given by simulation and number, or read them from the file where they are kept."""
+        if not pairs:
+            return {}
+        found = relabel(
+            [trial.states[i][k] for i, k in pairs],
+            self.labels.reference,
+            trial.folder / "labels.jsonl",
+            self.labels.n_processes,
+            [f"{i}:{k}" for i, k in pairs],
+            scratch=self.labels.scratch,
+            time_limit=self.labels.time_limit,
+        )
+        self._made_by = found.made_by
+        return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
+
+    def _drawn(self, trial: Trial, outcomes: Mapping[int, Outcome]) -> list[tuple[int, int]]:
+        """States drawn at random from those before the first wrong ones."""
+        ends = {i: one.state if one.state is not None else len(trial.states[i]) for i, one in outcomes.items()}
+        pairs = [(i, k) for i, end in ends.items() for k in range(1, end)]
+        rng = np.random.default_rng(len(pairs))
+        return [pairs[int(n)] for n in rng.permutation(len(pairs))[: self.labels.n_labels]]
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+
+
+def _in_time(trainer: pl.Trainer, task: Any) -> None:
+    """Stop a trial when the budget of the training is used up."""
+    for callback in _callbacks(trainer):
+        if isinstance(callback, ComputeBudget) and callback.used_up(task):
+            raise _SecondsUsedUpError
