@@ -47,7 +47,7 @@ def test_killed_and_continued_is_uninterrupted_and_fixed_atoms_rest(tmp_path, mo
     arguments = ([slab()], tmp_path / "b.db", 120, protocol, EMT_)
     with pytest.raises(NoLabelError):
         generate_from(*arguments)
-    assert len(list((tmp_path / "b.generate").glob("start*.traj"))) == 1
+    assert len(list((tmp_path / "b.generate").glob("traj*.traj"))) == 3
     assert not (tmp_path / "b.db").exists()
     monkeypatch.setattr(ReferenceProcess, "compute", original)
     generate_from(*arguments)

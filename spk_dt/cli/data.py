@@ -1,4 +1,4 @@
-"""Commands that make trajectories, read, check and look at them."""
+"""Commands that read trajectories, check and look at them."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -6,68 +6,8 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import USER_ERRORS, Scratch, TimeLimit, app
-from spk_dt.cli.progress import frame_bars, progress_bar, trajectory_bars
-
-
-@app.command()
-def generate(
-    *,
-    starts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[START...]", help="Files with structures to start from; without them, H2 on Pd6/graphene."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Argument(metavar="OUT.db", help="Database to create; nothing is overwritten.")],
-    trajectories: Annotated[
-        int | None, typer.Option(min=1, help="Trajectories of each structure, 1; without START, 19.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each trajectory.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
-    reference: Annotated[
-        str, typer.Option(help="tblite:METHOD, or package.module:Class of an ASE calculator.")
-    ] = "tblite:GFN1-xTB",
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="START: draw velocities at this temperature (K); without it, those of the file."),
-    ] = None,
-    timestep_fs: Annotated[float | None, typer.Option(help="START: time step, 0.5 fs unless given.")] = None,
-    save_every: Annotated[int | None, typer.Option(metavar="N", help="START: save every Nth step.")] = None,
-    friction: Annotated[
-        float | None,
-        typer.Option(help="START: Langevin dynamics with this friction (1/fs); without it, constant energy."),
-    ] = None,
-    scratch: Scratch = None,
-    time_limit: TimeLimit = None,
-) -> None:
-    """Make trajectories from structures, or of H2 on Pd6/graphene, like those that come with the package.
-
-    The latter takes about an hour on one CPU core. If it is interrupted, the same command continues.
-    """
-    from spk_dt.cli.progress import task_bars
-    from spk_dt.labels.generate import Recipe
-    from spk_dt.labels.generate import generate as run
-    from spk_dt.labels.generate_from import Protocol, generate_from
-
-    if starts:
-        import ase.io
-
-        structures = [atoms for file in starts for atoms in ase.io.read(file, ":")]
-        protocol = Protocol(temperature, 0.5 if timestep_fs is None else timestep_fs, save_every or 1, friction)
-        number = trajectories or 1
-        with task_bars() as progress:
-            folder = generate_from(
-                structures, out, steps, protocol, reference, number, seed, progress, scratch, time_limit
-            )
-        number, n_frames = number * len(structures), steps // protocol.save_every + 1
-    else:
-        if any(value is not None for value in (temperature, timestep_fs, save_every, friction)):
-            raise ValueError("--temperature, --timestep-fs, --save-every and --friction need START files.")
-        number, n_frames = trajectories or 19, steps + 1
-        with trajectory_bars(number) as progress:
-            folder = run(out, Recipe(steps=steps), number, seed, reference, progress, scratch, time_limit)
-    typer.echo(f"{out}: {number} trajectories of {n_frames} frames. The folder {folder} is no longer needed.")
+from spk_dt.cli.app import USER_ERRORS, app
+from spk_dt.cli.progress import frame_bars, progress_bar
 
 
 @app.command()

@@ -13,37 +13,24 @@ piece and ends with the trajectories of one that was not.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import ase.io
 import ase.units
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from spk_dt.folders.hold import hold
-from spk_dt.labels.pieces import (
-    InProcess,
-    Progress,
-    check_method,
-    check_settings,
-    frame_of,
-    read_piece,
-    run_dynamics,
-    silent,
-    splits_of,
-    write_piece,
-)
-from spk_dt.labels.reference_process import ReferenceProcess
-from spk_dt.trajectories.database import TrajectoryWriter
+from spk_dt.labels.pieces import InProcess, frame_of, read_piece, run_dynamics, thermal_velocities, write_piece
+from spk_dt.labels.plan import Progress, carry_out
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.labels.side_by_side import Task
 
 __all__ = ["Recipe", "generate", "place_molecule", "surface"]
 
@@ -102,6 +89,8 @@ def generate(
     progress: Progress | None = None,
     scratch: str | Path | None = None,
     time_limit: float | None = None,
+    n_processes: int = 1,
+    drop_failed: bool = False,
 ) -> Path:
     """Make trajectories and write them as a database; continue if an earlier run was interrupted.
 
@@ -117,41 +106,19 @@ def generate(
         seed: seed of all random numbers.
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
         progress: called after each step.
-        scratch: where each reference calculation has its folder; None takes that for temporary files (TMPDIR).
+        scratch: see `spk_dt.labels.plan.carry_out`, as the rest and what is raised.
         time_limit: s, for each reference calculation; None waits.
+        n_processes: how many trajectories are made at once.
+        drop_failed: whether to write the database without trajectories that fail.
 
     Returns:
         the folder with the pieces, which may be removed.
-
-    Raises:
-        FileExistsError: if `path` exists; before anything is computed.
-        NoLabelError: if the reference method fails at a geometry; what is done is kept, and the same call goes on.
-        ValueError: if the folder holds pieces made with other settings or versions, or by another method of the same name,
-            another process is at work in it, or an argument makes no sense.
-        ImportError: if the package of the reference calculator is not installed.
     """
     recipe = recipe or Recipe()
     if n_trajectories < 1:
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
-    names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
-    writer = TrajectoryWriter(path, splits=splits_of(names))
-    folder = writer.path.with_name(f"{writer.path.stem}.generate")
-    with ReferenceProcess(reference, scratch, time_limit) as process:
-        made_by = {"reference": reference, **process.describe()}  # a wrong name shall not wait for the folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
-            check_settings(folder, {**asdict(recipe), "seed": seed, **made_by})
-            check_method(folder, {name: [folder / f"{name}.traj"] for name in names}, reference, scratch, time_limit)
-            pieces = _Pieces(folder, recipe, seed, process, progress or silent)
-            state = pieces.get("relaxed", pieces.relaxed)[-1]
-            for i, name in enumerate(names, start=1):
-                state = pieces.get(f"start_{i:02d}", partial(pieces.start, i, state))[-1]
-                pieces.get(name, partial(pieces.trajectory, i, state))
-            writer.metadata = {"reference": made_by}
-            with writer:
-                for name in names:
-                    writer.add(name, ase.io.iread(pieces.file(name), ":"), recipe.timestep_fs)
-    return folder
+    plan = _OfRecipe(recipe, n_trajectories, seed)
+    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
 
 
 def surface(recipe: Recipe) -> Atoms:
@@ -191,55 +158,99 @@ def place_molecule(atoms: Atoms, recipe: Recipe, rng: np.random.Generator) -> At
     bond = recipe.molecule_bond_ang * axis / np.linalg.norm(axis)
 
     molecule = Atoms("H2", positions=[centre - 0.5 * bond, centre + 0.5 * bond])
-    velocities = _thermal_velocities(molecule, recipe.temperature_k, rng)
+    velocities = thermal_velocities(molecule, recipe.temperature_k, rng)
     velocities -= velocities.mean(axis=0)
     velocities[:, 2] -= np.sqrt(2.0 * recipe.molecule_energy_ev / molecule.get_masses().sum())
     molecule.set_velocities(velocities)
     return atoms + molecule
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """The files of a folder, and how each of them is made."""
+class _OfRecipe:
+    """The pieces of the recipe, see the head of this file; `spk_dt.labels.plan.Plan` says what the methods are."""
 
-    folder: Path
-    recipe: Recipe
-    seed: int
-    process: ReferenceProcess
-    progress: Progress
+    inner_steps = 1
 
-    def file(self, name: str) -> Path:
-        return self.folder / f"{name}.traj"
+    def __init__(self, recipe: Recipe, n_trajectories: int, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
+        self.settings: dict[str, Any] = {**asdict(recipe), "seed": seed}
+        self.timestep_fs = recipe.timestep_fs
+        self.metadata: dict[str, Any] = {}
 
-    def get(self, name: str, make: Callable[[], Iterator[Atoms]]) -> list[Atoms]:
-        """Frames of a piece: made if it is not there, and always read, so that both ways give the same numbers."""
-        if not self.file(name).exists():
-            write_piece(self.file(name), make())
-        frames = read_piece(self.file(name))
-        steps = max(1, len(frames) - 1)
-        self.progress(name, steps, steps)
-        return frames
+    def differences(self, recorded: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        return []
 
-    def relaxed(self) -> Iterator[Atoms]:
+    def pieces(self, folder: Path) -> dict[str, list[Path]]:
+        names = ["relaxed", *(name.replace("traj", "start") for name in self.names), *self.names]
+        return {name: [folder / f"{name}.traj"] for name in names if (folder / f"{name}.traj").exists()}
+
+    def frames(self, folder: Path, name: str) -> Iterator[Atoms]:
+        return iter(read_piece(folder / f"{name}.traj"))
+
+    def way_out(self, folder: Path) -> str:
+        return ""
+
+    def tasks(self, folder: Path, progress: Progress) -> list[Task]:
+        """The relaxation; each start begins when the one before it is done, and its trajectory when it is done itself."""
+
+        def get(name: str, make: Callable[..., Iterator[Atoms]], *arguments: Any) -> Atoms:
+            """Last frame of a piece: made if it is not there, and always read, so that both ways give the same numbers."""
+            file = folder / f"{name}.traj"
+            if not file.exists():
+                write_piece(file, make(*arguments, lambda done, steps: progress(name, done, steps)))
+            frames = read_piece(file)
+            steps = max(1, len(frames) - 1)
+            progress(name, steps, steps)
+            return frames[-1]
+
+        def begin(process: ReferenceProcess) -> list[Task]:
+            return [start(1, get("relaxed", self._relaxed, process))]
+
+        def start(index: int, state: Atoms) -> Task:
+            name = f"start_{index:02d}"
+
+            def run(process: ReferenceProcess) -> list[Task]:
+                begun = get(name, self._start, process, index, state)
+                following = [start(index + 1, begun)] if index < len(self.names) else []
+                return [trajectory(index, begun), *following]
+
+            return Task(name, run)
+
+        def trajectory(index: int, begun: Atoms) -> Task:
+            def run(process: ReferenceProcess) -> list[Task]:
+                get(self.names[index - 1], self._trajectory, process, index, begun)
+                return []
+
+            return Task(self.names[index - 1], run)
+
+        return [Task("relaxed", begin)]
+
+    def _relaxed(self, process: ReferenceProcess, report: Callable[[int, int], None]) -> Iterator[Atoms]:
         """The relaxed surface."""
-        recipe, limit = self.recipe, self.recipe.relax_force_ev_per_ang
+        recipe, limit, step = self.recipe, self.recipe.relax_force_ev_per_ang, 0
         atoms = surface(recipe)
-        atoms.calc = InProcess(self.process)
+        atoms.calc = InProcess(process)
         optimizer = FIRE(atoms, logfile=None)
-        for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
-            self.progress("relaxed", step, recipe.relax_steps)
+        try:
+            for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
+                report(step, recipe.relax_steps)
+        except NoLabelError as error:
+            raise NoLabelError(f"step {step}: {error}") from error
         force = np.linalg.norm(atoms.get_forces(), axis=1).max()
         if force > limit:
             log.warning(f"the surface has forces of {force:.2g} eV/Å after {step} steps, not {limit:g}; going on.")
         yield frame_of(atoms)
 
-    def start(self, index: int, state: Atoms) -> Iterator[Atoms]:
+    def _start(
+        self, process: ReferenceProcess, index: int, state: Atoms, report: Callable[[int, int], None]
+    ) -> Iterator[Atoms]:
         """The surface at the start of trajectory `index`; its centre of mass rests."""
         recipe, rng = self.recipe, np.random.default_rng([self.seed, index, 0])
-        atoms = self._atoms(state)
+        atoms = state.copy()
+        atoms.calc = InProcess(process)
         atoms.set_constraint(FixCom())
         if index == 1:
-            atoms.set_velocities(_thermal_velocities(atoms, recipe.temperature_k, rng))  # FixCom takes the mean away
+            atoms.set_velocities(thermal_velocities(atoms, recipe.temperature_k, rng))  # FixCom takes the mean away
         dynamics = Langevin(
             atoms,
             recipe.timestep_fs * ase.units.fs,
@@ -249,26 +260,16 @@ class _Pieces:
             rng=rng,
         )
         time = recipe.equilibration_fs if index == 1 else recipe.start_interval_fs
-        yield list(self._run(f"start_{index:02d}", dynamics, round(time / recipe.timestep_fs)))[-1]
+        steps = round(time / recipe.timestep_fs)
+        yield from run_dynamics(
+            dynamics, range(steps + 1), lambda done: report(done, steps), lambda step: step == steps
+        )
 
-    def trajectory(self, index: int, start: Atoms) -> Iterator[Atoms]:
+    def _trajectory(
+        self, process: ReferenceProcess, index: int, start: Atoms, report: Callable[[int, int], None]
+    ) -> Iterator[Atoms]:
         """Frames of trajectory `index`."""
-        atoms = self._atoms(place_molecule(start, self.recipe, np.random.default_rng([self.seed, index, 1])))
-        dynamics = VelocityVerlet(atoms, self.recipe.timestep_fs * ase.units.fs)
-        yield from self._run(f"traj_{index:02d}", dynamics, self.recipe.steps)
-
-    def _atoms(self, frame: Atoms) -> Atoms:
-        """A copy of a frame with a calculator that remembers nothing of earlier pieces."""
-        atoms = frame.copy()
-        atoms.calc = InProcess(self.process)
-        return atoms
-
-    def _run(self, name: str, dynamics: MolecularDynamics, steps: int) -> Iterator[Atoms]:
-        """The first frame and that after each step."""
-        return run_dynamics(dynamics, steps, lambda step: self.progress(name, step, steps))
-
-
-def _thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Generator) -> np.ndarray:
-    """[n_atoms, 3] velocities drawn from the Maxwell-Boltzmann distribution, in the unit of ASE."""
-    spread = np.sqrt(ase.units.kB * temperature_k / atoms.get_masses())
-    return spread[:, None] * rng.standard_normal((len(atoms), 3))
+        atoms = place_molecule(start, self.recipe, np.random.default_rng([self.seed, index, 1]))
+        atoms.calc = InProcess(process)
+        dynamics, steps = VelocityVerlet(atoms, self.recipe.timestep_fs * ase.units.fs), self.recipe.steps
+        return run_dynamics(dynamics, range(steps + 1), lambda done: report(done, steps), lambda step: True)

@@ -4,83 +4,116 @@ A piece begins with a new calculator and with what the file of the one before ho
 that a run that was killed continues with the first missing piece and gives the numbers of one that was not.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import ase.io
+import ase.units
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.md import MolecularDynamics
 
-from spk_dt.labels.provenance import differing
-from spk_dt.labels.reference_check import check_reference
-from spk_dt.labels.reference_process import ReferenceProcess
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.labels.relabel import bare_structure
 from spk_dt.trajectories.fixed_atoms import fixes_positions
 
-__all__ = [
-    "InProcess",
-    "Progress",
-    "check_method",
-    "check_settings",
-    "frame_of",
-    "read_piece",
-    "run_dynamics",
-    "silent",
-    "splits_of",
-    "write_piece",
-]
+__all__ = ["InProcess", "frame_of", "read_piece", "run_dynamics", "thermal_velocities", "write_piece"]
 
-#: called with the piece that is being made, the steps done and the steps in all
-Progress = Callable[[str, int, int], None]
+log = logging.getLogger(__name__)
 
 
 class InProcess(Calculator):
     """The reference calculator in a process of its own.
 
     A new one is made for the first geometry, and goes on from one to the next.
+
+    Args:
+        process: where it computes.
+        others: whether to keep stress, dipole, charges and magnetic moments, if the calculator gives them along.
+        known: a frame with results that are not to be computed again.
+        told: results that users have been told about; it grows.
     """
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  # as ASE declares it
 
-    def __init__(self, process: ReferenceProcess) -> None:
+    def __init__(
+        self,
+        process: ReferenceProcess,
+        others: bool = False,
+        known: Atoms | None = None,
+        told: set[str] | None = None,
+    ) -> None:
         super().__init__()
-        self._process, self._fresh = process, True
+        self._process, self._others, self._fresh = process, others, True
+        self._told = set() if told is None else told
+        if known is not None:
+            self.atoms, self.results = known.copy(), dict(known.calc.results)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes
     ) -> None:
-        """Energy and forces (eV, eV/Å), and what else the calculator gives along."""
+        """Energy and forces (eV, eV/Å), and what else the calculator gives along.
+
+        Raises:
+            NoLabelError: if the reference method gives none.
+        """
         super().calculate(atoms, properties, system_changes)
         assert atoms is not None
-        bare = atoms.copy()  # with initial charges and magnetic moments, and the total charge in `info`
-        bare.set_constraint()
-        found = self._process.compute(bare, self._fresh)
+        if not np.isfinite(atoms.positions).all():
+            raise NoLabelError("positions are not finite: the atoms have flown apart. Take a shorter time step.")
+        found = self._process.compute(bare_structure(atoms, str(atoms.symbols)), self._fresh)
         self._fresh = False
-        self.results = {"energy": found.energy, "forces": found.forces, **found.others}
+        self.results = {"energy": found.energy, "forces": found.forces}
+        if self._others:
+            self.results |= found.others
+            for name, why in found.unusable.items():
+                if name not in self._told:
+                    self._told.add(name)
+                    log.warning("%s is left out: %s", name, " ".join(why.split())[:200])
 
 
-def frame_of(atoms: Atoms) -> Atoms:
-    """A copy with the results of its calculator; of its constraints those that hold atoms fixed."""
+def frame_of(atoms: Atoms, step: int | None = None) -> Atoms:
+    """A copy with the results of its calculator; of its constraints those that hold atoms fixed.
+
+    Args:
+        atoms: with a calculator.
+        step: of the dynamics, kept in ``info``; None keeps none.
+    """
     forces, energy = atoms.get_forces(apply_constraint=False), atoms.get_potential_energy()
     frame = atoms.copy()
     frame.set_constraint([one for one in frame.constraints if fixes_positions(one)])
     frame.calc = SinglePointCalculator(frame, **(atoms.calc.results | {"energy": float(energy), "forces": forces}))
+    if step is not None:
+        frame.info["step"] = step
     return frame
 
 
 def run_dynamics(
-    dynamics: MolecularDynamics, steps: int, done: Callable[[int], None], save_every: int = 1
+    dynamics: MolecularDynamics, steps: range, done: Callable[[int], None], wanted: Callable[[int], bool]
 ) -> Iterator[Atoms]:
-    """The first frame and that after each `save_every` steps; `done` is called with the steps that are done."""
-    yield frame_of(dynamics.atoms)
-    for step in range(1, steps + 1):
-        dynamics.run(1)
-        done(step)
-        if step % save_every == 0:
-            yield frame_of(dynamics.atoms)
+    """Frames with their step: the wanted ones.
+
+    Args:
+        dynamics: with atoms at the first step of `steps`.
+        steps: steps to make, the one to begin with included.
+        done: called after each of them.
+        wanted: whether the frame of a step is to be kept.
+
+    Raises:
+        NoLabelError: if the reference method fails at a step, which is named.
+    """
+    for step in steps:
+        try:
+            if step > steps[0]:
+                dynamics.run(1)
+                done(step)
+            if wanted(step):
+                yield frame_of(dynamics.atoms, step)
+        except NoLabelError as error:
+            raise NoLabelError(f"step {step}: {error}") from error
 
 
 def write_piece(file: Path, frames: Iterable[Atoms]) -> None:
@@ -91,66 +124,20 @@ def write_piece(file: Path, frames: Iterable[Atoms]) -> None:
 
 
 def read_piece(file: Path) -> list[Atoms]:
-    """Frames of a piece."""
-    return list(ase.io.iread(file, ":"))
-
-
-def splits_of(names: list[str]) -> dict[str, list[str]] | None:
-    """The last quarter for testing, 15 % before it for validation, at least one each; None for fewer than three."""
-    if len(names) < 3:
-        return None
-    test = len(names) - max(1, round(0.25 * len(names)))
-    val = test - max(1, round(0.15 * len(names)))
-    return {"train": names[:val], "val": names[val:test], "test": names[test:]}
-
-
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix pieces made with other settings; keep the settings for the next time.
+    """Frames of a piece.
 
     Raises:
-        ValueError: if the folder holds pieces made with other settings.
+        ValueError: if the file is damaged.
     """
-    file = folder / "recipe.json"
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=2) + "\n")
-        part.replace(file)
-        return
-    found = differing(json.loads(file.read_text()), settings)
-    if found:
-        before, now = (", ".join(f"{key}={values[i]}" for key, values in found.items()) for i in (0, 1))
+    try:
+        return list(ase.io.iread(file, ":", format="traj"))
+    except Exception as error:  # whatever a damaged file leads to
         raise ValueError(
-            f"'{folder}' holds pieces made with {before}, but now {now} is asked for. Ask for the same to continue, or "
-            "choose another name for the database, or remove the folder."
-        )
+            f"'{file}' is damaged ({type(error).__name__}: {error}). Remove this file, and it is made again."
+        ) from error
 
 
-def check_method(folder: Path, pieces: Mapping[str, Sequence[Path]], reference: str, *how: Any) -> None:
-    """Compute frames of the pieces again before more are made: a name may have come to stand for another method.
-
-    Args:
-        folder: folder with the pieces, for messages.
-        pieces: per trajectory, the files of its pieces.
-        reference: reference method.
-        how: see `spk_dt.labels.reference_check.check_reference`, from `scratch` on.
-
-    Raises:
-        ValueError: if it is another method.
-    """
-    files = [file for each in pieces.values() for file in each]
-    made = {name: [file for file in each if file.exists()] for name, each in pieces.items()}
-    if not any(made.values()) or all(file.exists() for file in files):
-        return
-    frames = []
-    for name, each in made.items():
-        for file in dict.fromkeys((each[0], each[-1])) if each else ():
-            with ase.io.Trajectory(file) as trajectory:
-                for index in {0, len(trajectory) - 1}:
-                    frames.append(trajectory[index])
-                    frames[-1].info |= {"trajectory": name, "frame": index}
-    way_out = "choose another name for the database"
-    check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)
-
-
-def silent(piece: str, done: int, total: int) -> None:
-    """No progress shown."""
+def thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Generator) -> np.ndarray:
+    """[n_atoms, 3] velocities drawn from the Maxwell-Boltzmann distribution, in the unit of ASE."""
+    spread = np.sqrt(ase.units.kB * temperature_k / atoms.get_masses())
+    return spread[:, None] * rng.standard_normal((len(atoms), 3))

@@ -1,0 +1,180 @@
+"""Structures to start from: read, checked before anything is computed, and compared with those of an earlier run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+
+from spk_dt import properties
+from spk_dt.labels.relabel import bare_structure
+from spk_dt.trajectories.fixed_atoms import fixes_positions, mobile_of, set_mobile
+from spk_dt.trajectories.stored_properties import charge_and_spin, with_charge_and_spin
+
+__all__ = ["Start", "differences", "prepare", "read_starts", "record"]
+
+#: part of the sum of covalent radii below which two atoms overlap
+_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Start:
+    """A structure to start from.
+
+    Args:
+        atoms: the structure.
+        where: where it comes from, for messages.
+    """
+
+    atoms: Atoms
+    where: str
+
+
+def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: int | None = None) -> list[Start]:
+    """All structures of files that ASE reads, in their order; ``file@INDEX`` takes some, as in ASE.
+
+    Args:
+        files: the files.
+        charge: total charge of all of them, e; None leaves what the files say.
+        spin: spin multiplicity, likewise.
+
+    Raises:
+        ValueError: if a file cannot be read or has no structure, or says another charge or spin.
+        FileNotFoundError: if there is no such file.
+    """
+    starts = []
+    for name in map(str, files):
+        path, _, index = (name, "", "") if Path(name).exists() else name.rpartition("@")
+        if not Path(path or name).is_file():
+            raise FileNotFoundError(f"there is no file '{path or name}' with structures to start from; see its name.")
+        try:
+            found = ase.io.read(path, index or ":", do_not_split_by_at_sign=True)
+        except Exception as error:  # each format has its own
+            raise ValueError(
+                f"'{name}' cannot be read as structures ({type(error).__name__}: {' '.join(str(error).split())}). ASE reads "
+                "extended XYZ, POSCAR, CIF and many more; see with ase.io.read what it makes of this file."
+            ) from error
+        frames = found if isinstance(found, list) else [found]
+        if not frames:
+            raise ValueError(f"'{name}' has no structure to start from.")
+        where = [f"'{path}'" if len(frames) == 1 else f"'{name}', structure {i}" for i in range(len(frames))]
+        stated = with_charge_and_spin(frames, charge, spin, f"'{name}'")
+        starts += [Start(atoms, one) for atoms, one in zip(stated, where, strict=True)]
+    return starts
+
+
+def prepare(starts: Sequence[Start], drawn: bool) -> list[Atoms]:
+    """Structures as they are simulated: what is fixed in constraints, velocities, masses, charge and spin.
+
+    Args:
+        starts: the structures.
+        drawn: whether velocities are drawn, so that theirs do not count.
+
+    Raises:
+        ValueError: if one of them cannot be simulated, or some say their charge or spin and others do not.
+    """
+    prepared = [_checked(start.atoms, start.where, drawn) for start in starts]
+    for key, option in ((properties.total_charge, "--charge"), (properties.spin_multiplicity, "--spin")):
+        says = [key in charge_and_spin(atoms, "") for atoms in prepared]
+        if any(says) and not all(says):
+            silent = starts[says.index(False)].where
+            raise ValueError(
+                f"{starts[says.index(True)].where} says its {key}, and {silent} does not, but a database keeps what all of "
+                f"its frames have. Write {key}=... into all of them, also where it is that of a neutral closed shell, or "
+                f"name one for all with {option}."
+            )
+    return prepared
+
+
+def record(atoms: Atoms) -> dict[str, Any]:
+    """All of a prepared structure that decides its trajectory, as JSON can hold it without losing a digit."""
+    known = {
+        "atomic numbers": atoms.numbers,
+        "cell": atoms.cell.array,
+        "pbc": atoms.pbc,
+        "positions": atoms.positions,
+        "masses": atoms.get_masses(),
+        "fixed components": ~mobile_of(atoms),
+        "momenta": atoms.get_momenta(),
+        "initial charges": atoms.get_initial_charges(),
+        "initial magnetic moments": atoms.get_initial_magnetic_moments(),
+    }
+    return {key: value.tolist() for key, value in known.items()} | charge_and_spin(atoms, "")
+
+
+def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """What the records of structures differ in: its name, and both values, of the first atom for what atoms have.
+
+    One list may be longer; only structures in both are compared.
+    """
+    found: list[tuple[str, Any, Any]] = []
+    for number, (old, new) in enumerate(zip(before, now, strict=False), start=1):
+        for key in dict.fromkeys((*old, *new)):
+            one, other = old.get(key), new.get(key)
+            if one == other:
+                continue
+            name = f"{key} of structure {number}"
+            if key == "atomic numbers" and sorted(old[key]) != sorted(new[key]):
+                found.append((f"formula of structure {number}", _formula(old[key]), _formula(new[key])))
+                break  # nothing else can be compared
+            if isinstance(one, list) and isinstance(other, list) and key not in ("cell", "pbc"):
+                atom = next(i for i, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
+                name, one, other = f"{key} of atom {atom} (from 0) of structure {number}", one[atom], other[atom]
+            found.append((name, one, other))
+    return found
+
+
+def _formula(numbers: Sequence[int]) -> str:
+    return Atoms(numbers=numbers).get_chemical_formula()
+
+
+def _checked(atoms: Atoms, where: str, drawn: bool) -> Atoms:
+    """A copy with constraints that hold atoms fixed only; refuses what cannot be simulated."""
+    other = [type(one).__name__ for one in atoms.constraints if not fixes_positions(one)]
+    if other:
+        raise ValueError(
+            f"{where} has the constraint {other[0]}; a database keeps which atoms, or components of them, are fixed, and "
+            "nothing else. Remove it (Atoms.set_constraint), or hold atoms fixed."
+        )
+    if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
+        raise ValueError(f"{where} has no atoms, or positions that are not finite; repair the file.")
+    if (atoms.numbers < 1).any():
+        raise ValueError(f"{where} has atoms without an element (X); name their elements, or remove them.")
+    if not (np.isfinite(masses := atoms.get_masses()).all() and (masses > 0).all()):
+        raise ValueError(f"{where} has masses that are not positive, as {masses.min():g}; correct or remove them.")
+    if not np.isfinite(atoms.cell.array).all() or (atoms.pbc.any() and atoms.cell.rank < int(atoms.pbc.sum())):
+        raise ValueError(f"{where} is periodic along a direction in which it has no cell; set the cell, or pbc.")
+    if any(on and not np.any(vector) for on, vector in zip(atoms.pbc, atoms.cell.array, strict=True)):
+        raise ValueError(f"{where} is periodic along a direction in which it has no cell; set the cell, or pbc.")
+    first, second, distance = neighbor_list("ijd", atoms, (_OVERLAP * covalent_radii[atoms.numbers]).tolist())
+    if len(distance):
+        k = int(distance.argmin())
+        raise ValueError(
+            f"{where}: atoms {first[k]} and {second[k]} (from 0) are {distance[k]:.3g} Å apart, they overlap. Move them "
+            "apart, and see whether the file is in Å."
+        )
+    mine = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, masses=masses)
+    seen = bare_structure(
+        atoms, where.replace("'", "")
+    )  # what the reference method is told, and nothing else of info and arrays
+    for key in {"initial_charges", "initial_magmoms"} & set(seen.arrays):
+        mine.set_array(key, seen.arrays[key])
+    mine.info |= charge_and_spin(atoms, where)
+    try:
+        set_mobile(mine, mobile_of(atoms))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not mobile_of(mine).any():
+        raise ValueError(f"{where}: all of its atoms are held fixed, so nothing would move.")
+    if drawn:
+        return mine
+    mine.set_momenta(atoms.get_momenta())  # fixed atoms are at rest
+    if not np.isfinite(mine.get_momenta()).all() or not np.any(mine.get_momenta()):
+        hint = " (a column 'velocities' is not read; ASE's is 'momenta')" if "velocities" in atoms.arrays else ""
+        raise ValueError(f"{where} has no velocities{hint}; draw them with --temperature.")
+    return mine
