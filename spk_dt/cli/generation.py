@@ -83,12 +83,7 @@ def generate(
     named = [name for name, value in of_starts.items() if value is not None]
     if named and not starts:
         raise ValueError(f"{', '.join(named)}: only with files of structures to start from (START), before '{out}'.")
-    how: dict[str, Any] = {
-        "scratch": scratch,
-        "time_limit": time_limit,
-        "n_processes": processes,
-        "drop_failed": drop_failed,
-    }
+    how = (scratch, time_limit, processes, drop_failed)
     try:
         if starts:
             structures = read_starts(starts, charge, spin)

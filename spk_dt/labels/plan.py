@@ -230,12 +230,12 @@ def _check_method(folder: Path, pieces: Mapping[str, Sequence[Path]], reference:
         ValueError: if it is another method.
     """
     frames = []
-    for name, files in pieces.items():
+    for files in pieces.values():
         for file in dict.fromkeys((files[0], files[-1])) if files else ():
             with ase.io.Trajectory(file) as trajectory:
                 for index in {0, len(trajectory) - 1}:
                     frames.append(trajectory[index])
-                    frames[-1].info |= {"trajectory": name, "frame": frames[-1].info.get("step", index)}
+                    frames[-1].info |= {"trajectory": file.stem, "frame": index}
     if frames:
         way_out = "choose another name for the database"
         check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)

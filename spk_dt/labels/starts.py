@@ -62,7 +62,7 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
         frames = found if isinstance(found, list) else [found]
         if not frames:
             raise ValueError(f"'{name}' has no structure to start from.")
-        where = [f"'{path}'" if len(frames) == 1 else f"'{name}', structure {i}" for i in range(len(frames))]
+        where = [f"'{path}'" if len(frames) == 1 else f"'{name}', structure {i + 1}" for i in range(len(frames))]
         stated = with_charge_and_spin(frames, charge, spin, f"'{name}'")
         starts += [Start(atoms, one) for atoms, one in zip(stated, where, strict=True)]
     return starts
@@ -147,9 +147,8 @@ def _checked(atoms: Atoms, where: str, drawn: bool) -> Atoms:
         raise ValueError(f"{where} has atoms without an element (X); name their elements, or remove them.")
     if not (np.isfinite(masses := atoms.get_masses()).all() and (masses > 0).all()):
         raise ValueError(f"{where} has masses that are not positive, as {masses.min():g}; correct or remove them.")
-    if not np.isfinite(atoms.cell.array).all() or (atoms.pbc.any() and atoms.cell.rank < int(atoms.pbc.sum())):
-        raise ValueError(f"{where} is periodic along a direction in which it has no cell; set the cell, or pbc.")
-    if any(on and not np.any(vector) for on, vector in zip(atoms.pbc, atoms.cell.array, strict=True)):
+    along = atoms.cell.array[atoms.pbc]
+    if not np.isfinite(atoms.cell.array).all() or np.linalg.matrix_rank(along, tol=1e-6) < len(along):
         raise ValueError(f"{where} is periodic along a direction in which it has no cell; set the cell, or pbc.")
     first, second, distance = neighbor_list("ijd", atoms, (_OVERLAP * covalent_radii[atoms.numbers]).tolist())
     if len(distance):

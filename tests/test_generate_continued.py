@@ -1,0 +1,309 @@
+"""Reference trajectories from structures: interrupted, killed, failing, in several processes; what is refused."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.constraints import FixAtoms
+from ase.db import connect
+from helpers.generation import Fragile, InThisProcess, Pushed, Sites, WithoutTorch, assert_equal, columns, crystal, name
+
+from spk_dt.labels.generate import Recipe, generate
+from spk_dt.labels.generate_from import Protocol, generate_from
+from spk_dt.labels.reference_process import NoLabelError
+from spk_dt.trajectories.database import read_trajectories
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The reference computes in this process."""
+    for module in ("plan", "relabel"):
+        monkeypatch.setattr(f"spk_dt.labels.{module}.ReferenceProcess", InThisProcess)
+
+
+HOT = Protocol(300.0, 5.0, 2, 0.05, 150.0)  # Langevin dynamics: 30 steps that are not kept, then those that are
+
+
+def names(path):
+    return [trajectory.name for trajectory in read_trajectories(connect(path).metadata, str(path))]
+
+
+PROGRAM = """
+import sys
+from helpers.generation import WithoutTorch, crystal, name
+from spk_dt.labels.generate_from import Protocol, generate_from
+structures = [crystal("Ar8"), crystal("Ne7", fixed=False)]
+protocol = Protocol(300.0, 5.0, 2, 0.05, 150.0)
+generate_from(structures, sys.argv[1], 90, protocol, name(WithoutTorch), 2, n_processes=int(sys.argv[2]))
+"""
+
+
+def test_killed_and_continued_in_any_number_of_processes_is_the_same(tmp_path):
+    """Killed twice at random moments; random numbers of the thermostat and fixed atoms included."""
+    path, folder, left = tmp_path / "killed.db", tmp_path / "killed.generate", []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    for processes in (2, 1):
+        wanted = len(left) + random.randint(1, 6)
+        with subprocess.Popen([sys.executable, "-c", PROGRAM, path, str(processes)], env=environment) as running:
+            while len(left := list(folder.glob("traj_*.traj"))) < wanted and running.poll() is None:
+                time.sleep(0.01)
+            time.sleep(random.uniform(0.0, 0.1))
+            assert running.poll() is None
+            running.send_signal(signal.SIGKILL)
+        assert not path.exists()
+    times = {file: file.stat().st_mtime_ns for file in folder.glob("traj_*.traj")}
+    assert 2 <= len(times) < 28
+    arguments = (90, HOT, name(WithoutTorch), 2)
+    structures = [crystal("Ar8"), crystal("Ne7", fixed=False)]
+    generate_from(structures, path, *arguments, n_processes=2)
+    assert times == {file: file.stat().st_mtime_ns for file in times}  # nothing was made again
+    generate_from(structures, tmp_path / "whole.db", *arguments)
+    assert_equal(path, tmp_path / "whole.db")
+    assert len(names(path)) == 4
+
+
+def test_another_seed_gives_other_trajectories_and_each_is_different(here, tmp_path):
+    for seed in (1, 2):
+        generate_from([crystal()], tmp_path / f"{seed}.db", 4, Protocol(300.0), name(Sites), 2, seed)
+    with pytest.raises(AssertionError):
+        assert_equal(tmp_path / "1.db", tmp_path / "2.db")
+    assert_equal(tmp_path / "1.db", tmp_path / "1.db")
+    velocities = columns(tmp_path / "1.db")["velocities"]
+    assert np.abs(velocities[0] - velocities[5]).max() > 1e-4
+
+
+def test_more_and_fewer_steps_trajectories_and_structures(here, tmp_path):
+    """Each is what it would have been at once; nothing of it is made again."""
+    first, second = crystal("Ar8"), crystal("Ne7", fixed=False)
+    generate_from([first, second], tmp_path / "whole.db", 50, HOT, name(Sites), 2)
+    path = tmp_path / "a.db"
+    for structures, steps, number in (([first], 30, 1), ([first, second], 50, 2)):
+        generate_from(structures, path, steps, HOT, name(Sites), number)
+        if steps == 30:
+            assert len(connect(path)) == 16
+            path.unlink()
+    assert_equal(path, tmp_path / "whole.db")
+    before = columns_of(path, "traj_01_01")
+    path.unlink()
+    generate_from([first], path, 24, HOT, name(Sites))
+    for key, values in columns(path).items():
+        assert np.array_equal(values, before[key][:13]), key
+
+
+def columns_of(path, trajectory):
+    record = next(one for one in read_trajectories(connect(path).metadata, str(path)) if one.name == trajectory)
+    rows = [connect(path).get(i + 1) for i in record.frames]
+    return {"positions": np.array([row.positions for row in rows])} | {
+        key: np.array([row.data[key] for row in rows]) for key in ("energy", "forces", "velocities")
+    }
+
+
+def changed(what):
+    atoms = crystal("H8")
+    atoms.info["charge"] = 0
+    if what == "masses":
+        atoms.set_masses([1.008] * 5 + [2.014] * 3)
+    elif what == "constraint":
+        atoms.set_constraint(FixAtoms([0, 1]))
+    elif what == "pbc":
+        atoms.pbc = (True, True, False)
+    elif what == "cell":
+        atoms.cell[2, 2] += 1.0
+    elif what == "charge":
+        atoms.info["charge"] = 1
+    elif what == "spin":
+        atoms.info["spin"] = 2
+    elif what == "positions":
+        atoms.positions[7, 0] += 1e-13
+    elif what == "order":
+        atoms = crystal("LiH7")
+        atoms.info["charge"] = 0
+    elif what == "magmoms":
+        atoms.set_initial_magnetic_moments([0.0] * 7 + [1.0])
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("masses", r"masses of atom 5 \(from 0\) of structure 1=1.008, but now .*=2.014"),
+        ("constraint", r"fixed components of atom 2 .*=\[False, False, True\], but now .*=\[False, False, False\]"),
+        ("pbc", r"pbc of structure 1=\[True, True, True\], but now .*=\[True, True, False\]"),
+        ("cell", r"cell of structure 1=.*7.0"),
+        ("charge", r"total_charge of structure 1=0.0, but now .*=1.0"),
+        ("spin", r"spin_multiplicity of structure 1=None, but now .*=2.0"),
+        ("positions", r"positions of atom 7 .*=\[3.05, .*but now .*=\[3.05000000000009"),
+        ("order", r"formula of structure 1=H8, but now .*=H7Li"),
+        ("magmoms", r"initial magnetic moments of atom 7"),
+    ],
+)
+def test_another_structure_is_refused(here, folder_of_hydrogen, what, message):
+    path, protocol = folder_of_hydrogen
+    with pytest.raises(ValueError, match=message) as refused:
+        generate_from([changed(what)], path, 2, protocol, name(Sites))
+    assert len(str(refused.value)) < 900
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "seed", "reference", "message"),
+    [
+        (Protocol(310.0, 0.5), 0, Sites, r"made with temperature_k=300.0, but now temperature_k=310.0"),
+        (Protocol(300.0, 0.5, 1, 0.01), 0, Sites, r"friction_per_fs=None, but now friction_per_fs=0.01"),
+        (Protocol(300.0, 0.5, 1, None, 10.0), 0, Sites, r"equilibrate_fs=None, but now equilibrate_fs=10.0"),
+        (Protocol(300.0, 0.25), 1, Sites, r"timestep_fs=0.5, seed=0, but now timestep_fs=0.25, seed=1"),
+        (Protocol(300.0, 0.5), 0, Pushed, r"reference=.*:Sites.*, but now reference=.*:Pushed"),
+    ],
+)
+def test_other_settings_are_refused(here, folder_of_hydrogen, protocol, seed, reference, message):
+    path, _ = folder_of_hydrogen
+    with pytest.raises(ValueError, match=message):
+        generate_from([changed("nothing")], path, 2, protocol, name(reference), seed=seed)
+
+
+@pytest.fixture
+def folder_of_hydrogen(here, tmp_path):
+    """A database that is gone, with its pieces, and the protocol."""
+    path, protocol = tmp_path / "a.db", Protocol(300.0, 0.5)
+    generate_from([changed("nothing")], path, 2, protocol, name(Sites))
+    path.unlink()
+    return path, protocol
+
+
+def test_momenta_count_where_velocities_are_not_drawn(here, tmp_path):
+    atoms = crystal()
+    atoms.set_momenta(np.ones((8, 3)))
+    generate_from([atoms], tmp_path / "a.db", 2, Protocol(None, 1.0), name(Sites))
+    (tmp_path / "a.db").unlink()
+    atoms.set_momenta(2.0 * np.ones((8, 3)))
+    with pytest.raises(ValueError, match=r"momenta of atom 2 .*=\[1.0, 1.0, 0.0\], but now .*=\[2.0, 2.0, 0.0\]"):
+        generate_from([atoms], tmp_path / "a.db", 2, Protocol(None, 1.0), name(Sites))
+
+
+def test_the_recipe_and_structures_do_not_share_a_folder(tmp_path):
+    tiny = Recipe(relax_steps=1, equilibration_fs=0.5, start_interval_fs=0.5, steps=1)
+    emt = "ase.calculators.emt:EMT"
+    generate(tmp_path / "a.db", tiny, 1, reference=emt)
+    rows = list(connect(tmp_path / "a.db").select())
+    assert {key for row in rows for key in row.data} == {"energy", "forces", "velocities"}
+    assert connect(tmp_path / "a.db").metadata.keys() >= {"reference"}
+    assert "simulation" not in connect(tmp_path / "a.db").metadata
+    (tmp_path / "a.db").unlink()
+    with pytest.raises(ValueError, match=r"simulates=H2 on Pd6/graphene \(no START\), but now simulates=structures"):
+        generate_from([crystal("H8")], tmp_path / "a.db", 2, Protocol(300.0), emt)
+    generate_from([crystal("H8")], tmp_path / "b.db", 2, Protocol(300.0), emt)
+    (tmp_path / "b.db").unlink()
+    with pytest.raises(ValueError, match=r"simulates=structures, but now simulates=H2 on Pd6/graphene"):
+        generate(tmp_path / "b.db", tiny, 1, reference=emt)
+
+
+def test_another_method_of_the_same_name_is_found_also_if_all_is_made(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("PUSH", "0.0")
+    generate_from([crystal()], tmp_path / "a.db", 2, Protocol(300.0), name(Pushed))
+    (tmp_path / "a.db").unlink()
+    monkeypatch.setenv("PUSH", "5.0")
+    with pytest.raises(
+        ValueError, match=r"is not the method of the data: at frame \d of trajectory 'traj_01_01.00000'"
+    ):
+        generate_from([crystal()], tmp_path / "a.db", 2, Protocol(300.0), name(Pushed))
+    assert not (tmp_path / "a.db").exists()
+    monkeypatch.setenv("PUSH", "0.0")
+    generate_from([crystal()], tmp_path / "a.db", 2, Protocol(300.0), name(Pushed))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failing_step_is_named_and_the_others_go_on(here, tmp_path, monkeypatch, processes):
+    file, path = tmp_path / "fragile", tmp_path / "a.db"
+    file.write_text("Ne8")
+    monkeypatch.setenv("FRAGILE", str(file))
+    arguments = ([crystal("Ne8"), crystal("Ar8")], path, 40, Protocol(300.0, 5.0), name(Fragile), 2)
+    with pytest.raises(NoLabelError) as error:
+        generate_from(*arguments, n_processes=processes)
+    text = str(error.value)
+    assert "2 of 4 trajectories could not be completed: " in text
+    assert "\n" not in text
+    for trajectory in ("traj_01_01", "traj_01_02"):
+        assert f"{trajectory} at step 4: RuntimeError: SCF not converged" in text
+    assert "The same command tries them again; --drop-failed leaves them out" in text
+    assert not path.exists()
+    pieces = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "a.generate").glob("*.traj")}
+    assert sorted(pieces) == [f"traj_02_0{j}.0000{k}.traj" for j in (1, 2) for k in (0, 1)]
+
+    generate_from(*arguments, n_processes=processes, drop_failed=True)
+    assert names(path) == ["traj_02_01", "traj_02_02"]
+    assert len(connect(path)) == 82
+    path.unlink()
+    file.unlink()
+    generate_from(*arguments, n_processes=processes)
+    assert names(path) == ["traj_01_01", "traj_02_01", "traj_01_02", "traj_02_02"]
+    assert {name: (tmp_path / "a.generate" / name).stat().st_mtime_ns for name in pieces} == pieces
+
+
+def test_all_failing_is_refused_and_fewer_steps_are_a_way_out(here, tmp_path, monkeypatch):
+    """The fifth geometry of the second piece is step 25."""
+    monkeypatch.setenv("FRAGILE", str(tmp_path / "fragile"))
+    path = tmp_path / "a.db"
+    arguments = ([crystal()], path)
+    rest = (Protocol(300.0, 5.0), name(Fragile))
+    generate_from(*arguments, 20, *rest)
+    path.unlink()
+    (tmp_path / "fragile").write_text("Ar8")
+    with pytest.raises(NoLabelError, match=r"traj_01_01 at step 25: .*; --steps 20 writes what all of them have; or"):
+        generate_from(*arguments, 60, *rest, drop_failed=True)
+    generate_from(*arguments, 20, *rest)
+    assert len(connect(path)) == 21
+
+
+def test_energy_that_is_not_conserved_is_refused_and_named(here, tmp_path, monkeypatch):
+    """Beyond omega dt = 2 velocity Verlet explodes; at a part of it, nothing is said."""
+    light = crystal("H8", fixed=False)
+    generate_from([light], tmp_path / "a.db", 200, Protocol(300.0, 4.0), name(Sites))
+    with pytest.raises(
+        NoLabelError, match=r"traj_01_01 at step \d+: the energy is not conserved, .* 15 fs is too long"
+    ):
+        generate_from([light], tmp_path / "b.db", 200, Protocol(300.0, 15.0), name(Sites))
+    assert not (tmp_path / "b.db").exists()
+    generate_from([light], tmp_path / "c.db", 200, Protocol(300.0, 4.0, 1, 0.1), name(Sites))  # a thermostat may
+
+
+@pytest.mark.parametrize(("push", "said"), [(0.0, False), (0.4, True)])
+def test_a_drift_is_named(here, tmp_path, monkeypatch, caplog, push, said):
+    monkeypatch.setenv("PUSH", str(push))
+    atoms = crystal("Ar8", fixed=False)
+    atoms.positions -= 0.05
+    atoms.set_velocities(0.05 * np.ones((8, 3)))  # along the push
+    generate_from([atoms], tmp_path / "a.db", 20, Protocol(None, 2.0), name(Pushed))
+    assert ("traj_01_01: the total energy drifts by" in caplog.text) == said
+
+
+def test_an_interruption_ends_the_processes(here, tmp_path):
+    def interrupt(trajectory, done, total):
+        if done == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_from(
+            [crystal(), crystal("Ne8")], tmp_path / "a.db", 40, HOT, name(Sites), progress=interrupt, n_processes=2
+        )
+    assert not (tmp_path / "a.db").exists()
+    assert not (tmp_path / "a.generate" / "lock").exists()
+
+
+def test_each_trajectory_has_a_process_of_its_own(here, tmp_path, monkeypatch):
+    used, original = {}, InThisProcess.compute
+
+    def compute(self, atoms, fresh=True):
+        used.setdefault(str(atoms.symbols), set()).add(id(self))
+        return original(self, atoms, fresh)
+
+    monkeypatch.setattr(InThisProcess, "compute", compute)
+    generate_from([crystal(), crystal("Ne8")], tmp_path / "a.db", 30, Protocol(300.0, 5.0), name(Sites), n_processes=8)
+    assert len(used) == 2
+    assert all(len(each) == 1 for each in used.values())
+    assert used["Ar8"] != used["Ne8"]
