@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(here):
         ("strange.dat", "'strange.dat' cannot be read as structures ("),
         ("isotope.xyz", "'isotope.xyz' cannot be read as structures (KeyError: 'D')"),
         ("bonds.traj", "'bonds.traj' has the constraint FixBondLengths"),
-        ("bonds.traj@7", "'bonds.traj@7' cannot be read as structures (IndexError"),
+        ("bonds.traj@7", "'bonds.traj' has no structure @7; the first is @0"),
     ):
         assert message in refused(file, "a.db", *SITES)
     assert not list(here.glob("a.*"))

@@ -186,7 +186,7 @@ def test_momenta_count_where_velocities_are_not_drawn(here, tmp_path):
         generate_from([atoms], tmp_path / "a.db", 2, Protocol(None, 1.0), name(Sites))
 
 
-def test_the_recipe_and_structures_do_not_share_a_folder(tmp_path):
+def test_the_recipe_and_structures_do_not_share_a_folder(here, tmp_path):
     tiny = Recipe(relax_steps=1, equilibration_fs=0.5, start_interval_fs=0.5, steps=1)
     emt = "ase.calculators.emt:EMT"
     generate(tmp_path / "a.db", tiny, 1, reference=emt)

@@ -54,6 +54,10 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
             raise FileNotFoundError(f"there is no file '{path or name}' with structures to start from; see its name.")
         try:
             found = ase.io.read(path, index or ":", do_not_split_by_at_sign=True)
+        except (IndexError, StopIteration) as error:
+            if not index:
+                raise ValueError(f"'{name}' has no structure to start from, or ends within it.") from error
+            raise ValueError(f"'{path}' has no structure @{index}; the first is @0, and the last @-1.") from error
         except Exception as error:  # each format has its own
             raise ValueError(
                 f"'{name}' cannot be read as structures ({type(error).__name__}: {' '.join(str(error).split())}). ASE reads "
