@@ -115,11 +115,11 @@ def trajectory_bars(total: int, every_s: float = 60.0) -> "Iterator[Progress]":
     columns = (
         TextColumn("{task.description:>12}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[left]}"),
     )
     bars = Bars(*columns, console=Console(stderr=True))
-    trajectories = bars.add_task("trajectories", total=total, left="")
+    trajectories = bars.add_task("trajectories", total=total, count=f"0/{total}", left="")
     rows: dict[str, TaskID] = {}
     pace, said = Pace(total), time.monotonic()
 
@@ -136,11 +136,12 @@ def trajectory_bars(total: int, every_s: float = 60.0) -> "Iterator[Progress]":
         bars.start()  # once; not before there is something to show, so that an error stands alone
         if done < steps:
             if name not in rows:
-                rows[name] = bars.add_task(name, total=steps, left="")
-            bars.update(rows[name], completed=done)
+                rows[name] = bars.add_task(name, total=steps, count="", left="")
+            bars.update(rows[name], completed=done, count=f"{done}/{steps}")
         elif name in rows:
             bars.remove_task(rows.pop(name))
-        bars.update(trajectories, completed=pace.done, left=pace.left())
+        complete = f"{int(pace.done + 1e-9)}/{total}"
+        bars.update(trajectories, completed=pace.done, count=complete, left=pace.left())
 
     try:
         yield show
