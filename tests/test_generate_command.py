@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLengths
 from ase.db import connect
-from helpers.generation import InThisProcess, Sites, columns, crystal, name
+from helpers.generation import Sites, columns, compute_here, crystal, name
 from helpers.programs import metrics, spkdt, spktrain
 from helpers.slab import LAYER, slab
 
@@ -25,8 +25,7 @@ SITES = ("--reference", name(Sites), "--temperature", 300)
 def here(monkeypatch, tmp_path):
     """An empty folder, in which the reference computes in this process."""
     monkeypatch.chdir(tmp_path)
-    for module in ("plan", "relabel"):
-        monkeypatch.setattr(f"spk_dt.labels.{module}.ReferenceProcess", InThisProcess)
+    compute_here(monkeypatch)
     return tmp_path
 
 
@@ -123,6 +122,8 @@ def test_charge_and_spin_by_option_and_by_file(here):
 
 
 def test_what_cannot_be_read_is_refused_in_one_line(here):
+    ase.io.write("start.traj", crystal())
+    assert spkdt("generate", "start.traj", "data.db", *SITES, "--steps", 1)[0] == 0
     (here / "empty.xyz").touch()
     (here / "words.xyz").write_text("these are\nno atoms\n")
     (here / "strange.dat").write_text("1 2 3\n")
@@ -137,7 +138,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(here):
         ("empty.xyz", "'empty.xyz' "),
         ("words.xyz", "'words.xyz' cannot be read as structures ("),
         ("strange.dat", "'strange.dat' cannot be read as structures ("),
-        ("isotope.xyz", "'isotope.xyz' cannot be read as structures (KeyError: 'D')"),
+        ("isotope.xyz", "'isotope.xyz' has an element 'D', which ASE does not know"),
+        ("data.db", "'data.db' is a data set of SchNetPack"),
+        ("data.db@-1", "spkdt frames starts.traj --data data.db"),
         ("bonds.traj", "'bonds.traj' has the constraint FixBondLengths"),
         ("bonds.traj@7", "'bonds.traj' has no structure @7; the first is @0"),
     ):

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from ase.constraints import FixAtoms
 from ase.db import connect
-from helpers.generation import Fragile, InThisProcess, Pushed, Sites, WithoutTorch, assert_equal, columns, crystal, name
+from helpers.generation import (
+    Fragile,
+    InThisProcess,
+    Pushed,
+    Sites,
+    WithoutTorch,
+    assert_equal,
+    columns,
+    compute_here,
+    crystal,
+    name,
+)
 
 from spk_dt.labels.generate import Recipe, generate
 from spk_dt.labels.generate_from import Protocol, generate_from
@@ -23,8 +34,7 @@ from spk_dt.trajectories.database import read_trajectories
 @pytest.fixture
 def here(monkeypatch):
     """The reference computes in this process."""
-    for module in ("plan", "relabel"):
-        monkeypatch.setattr(f"spk_dt.labels.{module}.ReferenceProcess", InThisProcess)
+    compute_here(monkeypatch)
 
 
 HOT = Protocol(300.0, 5.0, 2, 0.05, 150.0)  # Langevin dynamics: 30 steps that are not kept, then those that are
@@ -40,23 +50,28 @@ from helpers.generation import WithoutTorch, crystal, name
 from spk_dt.labels.generate_from import Protocol, generate_from
 structures = [crystal("Ar8"), crystal("Ne7", fixed=False)]
 protocol = Protocol(300.0, 5.0, 2, 0.05, 150.0)
-generate_from(structures, sys.argv[1], 90, protocol, name(WithoutTorch), 2, n_processes=int(sys.argv[2]))
+generate_from(structures, sys.argv[1], 90, protocol, name(WithoutTorch), 2, scratch=sys.argv[3], n_processes=int(sys.argv[2]))
 """
 
 
 def test_killed_and_continued_in_any_number_of_processes_is_the_same(tmp_path):
     """Killed twice at random moments; random numbers of the thermostat and fixed atoms included."""
-    path, folder, left = tmp_path / "killed.db", tmp_path / "killed.generate", []
+    path, folder, scratch, left = tmp_path / "killed.db", tmp_path / "killed.generate", tmp_path / "scratch", []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     for processes in (2, 1):
         wanted = len(left) + random.randint(1, 6)
-        with subprocess.Popen([sys.executable, "-c", PROGRAM, path, str(processes)], env=environment) as running:
+        command = [sys.executable, "-c", PROGRAM, path, str(processes), scratch]
+        with subprocess.Popen(command, env=environment) as running:
             while len(left := list(folder.glob("traj_*.traj"))) < wanted and running.poll() is None:
                 time.sleep(0.01)
             time.sleep(random.uniform(0.0, 0.1))
             assert running.poll() is None
             running.send_signal(signal.SIGKILL)
         assert not path.exists()
+        until = time.monotonic() + 10.0
+        while list(scratch.iterdir()) and time.monotonic() < until:  # processes end, and remove what they were at
+            time.sleep(0.05)
+        assert not list(scratch.iterdir())
     times = {file: file.stat().st_mtime_ns for file in folder.glob("traj_*.traj")}
     assert 2 <= len(times) < 28
     arguments = (90, HOT, name(WithoutTorch), 2)
@@ -243,6 +258,25 @@ def test_a_failing_step_is_named_and_the_others_go_on(here, tmp_path, monkeypatc
     generate_from(*arguments, n_processes=processes)
     assert names(path) == ["traj_01_01", "traj_02_01", "traj_01_02", "traj_02_02"]
     assert {name: (tmp_path / "a.generate" / name).stat().st_mtime_ns for name in pieces} == pieces
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("C31Pd6", r"2 of 2 trajectories could not be completed: relaxed at step \d: RuntimeError: SCF not converged"),
+        ("C31H2Pd6", r"2 of 2 .*: traj_01 at step 4: .*; traj_02 at step 4: RuntimeError: SCF not converged"),
+    ],
+)
+def test_a_failing_step_of_the_recipe_is_named_and_what_is_done_is_kept(here, tmp_path, monkeypatch, formula, message):
+    (tmp_path / "fragile").write_text(formula)
+    monkeypatch.setenv("FRAGILE", str(tmp_path / "fragile"))
+    recipe = Recipe(relax_steps=8, equilibration_fs=1.0, start_interval_fs=1.0, steps=6)
+    with pytest.raises(NoLabelError, match=message):
+        generate(tmp_path / "a.db", recipe, 2, reference=name(Fragile))
+    (tmp_path / "fragile").unlink()
+    generate(tmp_path / "a.db", recipe, 2, reference=name(Fragile), n_processes=2)
+    generate(tmp_path / "b.db", recipe, 2, reference=name(Fragile))
+    assert_equal(tmp_path / "a.db", tmp_path / "b.db")
 
 
 def test_all_failing_is_refused_and_fewer_steps_are_a_way_out(here, tmp_path, monkeypatch):

@@ -7,13 +7,19 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength, FixCom, FixedLine, Hookean
 from ase.db import connect
-from helpers.generation import SPACING, STIFFNESS, Generous, Odd, Sites, columns, crystal, name
+from helpers.generation import SPACING, STIFFNESS, Generous, Odd, Sites, columns, compute_here, crystal, name
 from helpers.slab import LAYER, SLIDING, slab
 
 from spk_dt.labels.generate_from import Protocol, generate_from
 from spk_dt.trajectories.database import read_trajectories
 
 EMT_ = "ase.calculators.emt:EMT"
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The reference computes in this process."""
+    compute_here(monkeypatch)
 
 
 @pytest.mark.parametrize(("friction", "conserved"), [(None, True), (0.1, False)])
@@ -45,7 +51,7 @@ def kelvin(velocities, masses, degrees_of_freedom):
 
 
 @pytest.mark.parametrize(("fixed", "mobile", "all_of_them"), [(True, 17, 24), (False, 21, 24)])
-def test_langevin_has_its_temperature(tmp_path, fixed, mobile, all_of_them):
+def test_langevin_has_its_temperature(here, tmp_path, fixed, mobile, all_of_them):
     """8 atoms: two fixed and one that slides, or, where none is fixed, the centre of mass at rest."""
     atoms = crystal(fixed=fixed)
     generate_from([atoms], tmp_path / "a.db", 500, Protocol(300.0, 5.0, 1, 0.05, 200.0), name(Sites))
@@ -64,7 +70,7 @@ def test_langevin_has_its_temperature(tmp_path, fixed, mobile, all_of_them):
 
 
 @pytest.mark.parametrize(("equilibrate", "expected"), [(None, 150.0), (400.0, 300.0)])
-def test_constant_energy_begins_in_equilibrium(tmp_path, equilibrate, expected):
+def test_constant_energy_begins_in_equilibrium(here, tmp_path, equilibrate, expected):
     """Of a relaxed structure half of the kinetic energy becomes potential energy, unless that has its own."""
     atoms = crystal(fixed=False)
     atoms.positions -= 0.05
@@ -78,7 +84,7 @@ def test_constant_energy_begins_in_equilibrium(tmp_path, equilibrate, expected):
     assert (simulation["equilibrate_fs"], simulation["temperature_k"]) == (equilibrate, 300.0)
 
 
-def test_velocities_of_the_structure_and_thinned_frames(tmp_path):
+def test_velocities_of_the_structure_and_thinned_frames(here, tmp_path):
     """Every third step of the same trajectory, across the ends of pieces."""
     for every in (1, 3):
         generate_from([slab()], tmp_path / f"{every}.db", 45, Protocol(None, 1.0, every), EMT_)
@@ -99,7 +105,7 @@ def test_results_that_are_none_are_left_out_and_named(tmp_path, caplog):
     assert "not finite" in said[2]
 
 
-def test_what_the_calculator_gives_is_kept_and_it_is_told_charge_and_spin(tmp_path):
+def test_what_the_calculator_gives_is_kept_and_it_is_told_charge_and_spin(here, tmp_path):
     structures = [crystal("Ar4", fixed=False), crystal("Ne4", fixed=False)]
     for atoms, charge in zip(structures, (-1, 2), strict=True):
         atoms.info |= {"charge": charge, "spin": 3, "name": "not for the calculator"}
@@ -121,6 +127,12 @@ def test_what_the_calculator_gives_is_kept_and_it_is_told_charge_and_spin(tmp_pa
         ValueError, match=r"structure 1 says its total_charge, and structure 2 does not.* with --charge"
     ):
         generate_from(structures, tmp_path / "b.db", 2, Protocol(1.0), name(Generous))
+
+
+def test_the_same_start_twice_is_refused_unless_velocities_are_drawn(tmp_path):
+    with pytest.raises(ValueError, match="structure 3 is the same as structure 1, with the same velocities"):
+        generate_from([slab(), slab(1), slab()], tmp_path / "a.db", 1, Protocol(), EMT_)
+    assert list(tmp_path.iterdir()) == []
 
 
 def constrained(constraint):

@@ -9,6 +9,7 @@ The random numbers of a piece come from a generator of its own, seeded by the se
 piece, so that they depend on nothing else.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -131,14 +132,28 @@ def generate_from(
         raise ValueError("there is no structure to start from.")
     named = [one if isinstance(one, Start) else Start(one, f"structure {i}") for i, one in enumerate(starts, start=1)]
     prepared = prepare(named, protocol.temperature_k is not None)
-    if protocol.temperature_k is None and n_trajectories > 1:
+    if protocol.temperature_k is None:
+        _refuse_equal(named, prepared, n_trajectories)
+    _warn(prepared, protocol)
+    plan = _FromStructures(prepared, protocol, steps, n_trajectories, seed)
+    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
+
+
+def _refuse_equal(named: Sequence[Start], prepared: Sequence[Atoms], n_trajectories: int) -> None:
+    """Trajectories with velocities of the structures, which would be the same one."""
+    if n_trajectories > 1:
         raise ValueError(
             f"{n_trajectories} trajectories with the velocities of the structure would all be the same; draw them with "
             "--temperature, or leave --trajectories out."
         )
-    _warn(prepared, protocol)
-    plan = _FromStructures(prepared, protocol, steps, n_trajectories, seed)
-    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
+    known: dict[str, str] = {}
+    for start, atoms in zip(named, prepared, strict=True):
+        before = known.setdefault(json.dumps(record(atoms)), start.where)
+        if before is not start.where:
+            raise ValueError(
+                f"{start.where} is the same as {before}, with the same velocities, and so would be its trajectory; leave "
+                "one of them out, or draw velocities with --temperature."
+            )
 
 
 def _warn(prepared: Sequence[Atoms], protocol: Protocol) -> None:

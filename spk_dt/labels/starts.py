@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.db import connect
 from ase.neighborlist import neighbor_list
 
 from spk_dt import properties
@@ -50,8 +51,14 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
     starts = []
     for name in map(str, files):
         path, _, index = (name, "", "") if Path(name).exists() else name.rpartition("@")
-        if not Path(path or name).is_file():
-            raise FileNotFoundError(f"there is no file '{path or name}' with structures to start from; see its name.")
+        path = path or name
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file '{path}' with structures to start from; see its name.")
+        if Path(path).suffix == ".db" and "_property_unit_dict" in connect(path).metadata:
+            raise ValueError(
+                f"'{path}' is a data set of SchNetPack, of which ASE would read no charge and spin. Write its frames to a "
+                f"file to start from: spkdt frames starts.traj --data {path}"
+            )
         try:
             found = ase.io.read(path, index or ":", do_not_split_by_at_sign=True)
         except (IndexError, StopIteration) as error:
@@ -59,6 +66,11 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
                 raise ValueError(f"'{name}' has no structure to start from, or ends within it.") from error
             raise ValueError(f"'{path}' has no structure @{index}; the first is @0, and the last @-1.") from error
         except Exception as error:  # each format has its own
+            if isinstance(error, KeyError) and error.args[0] in ("D", "T"):
+                raise ValueError(
+                    f"'{name}' has an element '{error.args[0]}', which ASE does not know: write H, with its mass in Dalton "
+                    "in a column 'masses' of extended XYZ."
+                ) from error
             raise ValueError(
                 f"'{name}' cannot be read as structures ({type(error).__name__}: {' '.join(str(error).split())}). ASE reads "
                 "extended XYZ, POSCAR, CIF and many more; see with ase.io.read what it makes of this file."

@@ -101,6 +101,12 @@ class InThisProcess(ReferenceProcess):
         return Computed(**answer)
 
 
+def compute_here(monkeypatch) -> None:
+    """Let all calculations of `spkdt generate` be done in this process."""
+    for module in ("plan", "relabel"):
+        monkeypatch.setattr(f"spk_dt.labels.{module}.ReferenceProcess", InThisProcess)
+
+
 def crystal(symbols: str = "Ar8", fixed: bool = True) -> Atoms:
     """Atoms on sites in a periodic cell, near which they move; the first two are fixed, the third slides."""
     atoms = Atoms(symbols)
