@@ -1,5 +1,6 @@
 """``spkdt generate`` with structures, as a user gives it: files, refusals in one line, what it says, what comes of it."""
 
+import json
 import re
 import shutil
 
@@ -86,7 +87,10 @@ def test_langevin_data_are_what_check_says_they_are(here, caplog):
     assert code == 0, out
     measured = float(re.search(r"Langevin\s+thermostat\s+of\s+friction\s+([\d.]+)", out)[1])
     assert measured == pytest.approx(20.0, rel=0.2)  # 1/ps
-    assert spkdt("check", "a.db")[0] == 1
+    assert "made with Langevin dynamics of 300 K and friction 20 /ps" in out
+    code, out, _ = spkdt("check", "a.db", "--json")
+    assert code == 1  # without replayed kicks
+    assert json.loads(out)["simulation"] == simulation
     assert caplog.text == ""
     spkdt("generate", "start.traj", "b.db", *SITES, "--friction", 0.02, "--save-every", 2, "--steps", 2)
     assert "cannot be trained on with data.replay_kicks=true" in caplog.text

@@ -200,11 +200,18 @@ def check(
         for trajectory in range(number):
             found.append(diagnose(loaded, trajectory, replay_kicks))
             progress(trajectory + 1)
+    made = dataset.metadata.get("simulation")
     if as_json:
-        typer.echo(json.dumps(as_dict(found, str(data)), indent=2, ensure_ascii=False, allow_nan=False))
+        report = as_dict(found, str(data)) | ({} if made is None else {"simulation": made})
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         console = Console()
         print_report(found, str(data), console if console.is_terminal else Console(width=140))
+        if isinstance(made, dict) and made.get("friction_per_fs") is not None:
+            typer.echo(
+                f"made with Langevin dynamics of {made['temperature_k']:g} K and friction {1e3 * made['friction_per_fs']:g} "
+                "/ps; while atoms are colder than that, the friction that kicks show is larger."
+            )
     if overall(found) == "refused":
         raise typer.Exit(1)
 
