@@ -122,11 +122,29 @@ def test_what_the_calculator_gives_is_kept_and_it_is_told_charge_and_spin(here, 
         np.testing.assert_array_equal(row.data["partial_charges"], [charge / 4] * 4)
         np.testing.assert_array_equal(row.data["magnetic_moments"], np.linspace(0, 1, 4))
     assert "stress" in connect(tmp_path / "a.db").metadata["_property_unit_dict"]
-    del structures[1].info["charge"]
-    with pytest.raises(
-        ValueError, match=r"structure 1 says its total_charge, and structure 2 does not.* with --charge"
-    ):
-        generate_from(structures, tmp_path / "b.db", 2, Protocol(1.0), name(Generous))
+
+
+def test_structures_that_do_not_say_their_charge_and_spin_get_the_usual_ones(here, tmp_path, caplog):
+    """Neutral and with the lowest multiplicity, unless initial charges and moments say another."""
+    says, silent, initial = crystal("H4", fixed=False), crystal("H3", fixed=False), crystal("He4", fixed=False)
+    says.info |= {"charge": -1, "spin": 2}
+    initial.set_initial_charges([1.0, 0, 0, 1.0])
+    initial.set_initial_magnetic_moments([1.0, 1.0, 0, 0])
+    generate_from([says, silent, initial], tmp_path / "a.db", 1, Protocol(1.0), name(Generous))
+    rows = list(connect(tmp_path / "a.db").select(sort="id"))[::2]
+    found = [(float(row.data["total_charge"][0]), float(row.data["spin_multiplicity"][0])) for row in rows]
+    assert found == [(-1, 2), (0, 2), (2, 3)]
+    at_rest = [0.5 * STIFFNESS * 3 * len(row.numbers) * 0.05**2 for row in rows]
+    energies = [float(row.data["energy"][0]) - rest for row, rest in zip(rows, at_rest, strict=True)]
+    np.testing.assert_allclose(energies, [-100.0 + 1, 0.0 + 1, 200.0 + 2])
+    assert (
+        "some structures say their total_charge; the others are taken as usual: 0 for structure 2, 2 for" in caplog.text
+    )
+    assert "their spin_multiplicity; the others are taken as usual: 2 for structure 2, 3 for structure 3" in caplog.text
+    caplog.clear()
+    generate_from([silent, initial], tmp_path / "b.db", 1, Protocol(1.0), name(Generous))
+    assert caplog.text == ""
+    assert "total_charge" not in connect(tmp_path / "b.db").get(1).data
 
 
 def test_the_same_start_twice_is_refused_unless_velocities_are_drawn(tmp_path):

@@ -1,5 +1,6 @@
 """Structures to start from: read, checked before anything is computed, and compared with those of an earlier run."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from spk_dt.trajectories.fixed_atoms import fixes_positions, mobile_of, set_mobi
 from spk_dt.trajectories.stored_properties import charge_and_spin, with_charge_and_spin
 
 __all__ = ["Start", "differences", "prepare", "read_starts", "record"]
+
+log = logging.getLogger(__name__)
 
 #: part of the sum of covalent radii below which two atoms overlap
 _OVERLAP = 0.5
@@ -87,24 +90,46 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
 def prepare(starts: Sequence[Start], drawn: bool) -> list[Atoms]:
     """Structures as they are simulated: what is fixed in constraints, velocities, masses, charge and spin.
 
+    If some say their charge or spin, those that do not get the usual one, with a warning.
+
     Args:
         starts: the structures.
         drawn: whether velocities are drawn, so that theirs do not count.
 
     Raises:
-        ValueError: if one of them cannot be simulated, or some say their charge or spin and others do not.
+        ValueError: if one of them cannot be simulated.
     """
     prepared = [_checked(start.atoms, start.where, drawn) for start in starts]
-    for key, option in ((properties.total_charge, "--charge"), (properties.spin_multiplicity, "--spin")):
-        says = [key in charge_and_spin(atoms, "") for atoms in prepared]
-        if any(says) and not all(says):
-            silent = starts[says.index(False)].where
-            raise ValueError(
-                f"{starts[says.index(True)].where} says its {key}, and {silent} does not, but a database keeps what all of "
-                f"its frames have. Write {key}=... into all of them, also where it is that of a neutral closed shell, or "
-                f"name one for all with {option}."
-            )
+    for key, option, usual in (
+        (properties.total_charge, "--charge", _usual_charge),
+        (properties.spin_multiplicity, "--spin", _usual_multiplicity),
+    ):
+        silent = [i for i, atoms in enumerate(prepared) if key not in charge_and_spin(atoms, "")]
+        if len(silent) < len(prepared):  # a database keeps what all of its frames have
+            for i in silent:
+                prepared[i].info[key] = usual(prepared[i])
+            values = [f"{prepared[i].info[key]:g} for {starts[i].where}" for i in silent[:3]]
+            if silent:
+                more = f" and {len(silent) - 3} more" if len(silent) > 3 else ""
+                log.warning(
+                    "some structures say their %s; the others are taken as usual: %s%s. Write %s=... into all of them, or "
+                    "name one for all with %s.",
+                    *(key, ", ".join(values), more, key, option),
+                )
     return prepared
+
+
+def _usual_charge(atoms: Atoms) -> float:
+    """Total charge of a structure that says none: the sum of its initial charges, zero without any, as in ASE."""
+    return float(round(atoms.get_initial_charges().sum()))
+
+
+def _usual_multiplicity(atoms: Atoms) -> float:
+    """Multiplicity of a structure that says none: that of its initial magnetic moments, or else the lowest."""
+    if atoms.has("initial_magmoms"):
+        return 1.0 + round(abs(atoms.get_initial_magnetic_moments().sum()))
+    charge = charge_and_spin(atoms, "").get(properties.total_charge, _usual_charge(atoms))
+    return 1.0 + (int(atoms.numbers.sum()) - round(charge)) % 2
 
 
 def record(atoms: Atoms) -> dict[str, Any]:
