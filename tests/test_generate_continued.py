@@ -192,6 +192,27 @@ def folder_of_hydrogen(here, tmp_path):
     return path, protocol
 
 
+def test_pieces_of_unknown_origin_are_not_taken(folder_of_hydrogen):
+    path, protocol = folder_of_hydrogen
+    arguments = ([changed("nothing")], path, 2, protocol, name(Sites))
+    recipe, piece = path.parent / "a.generate" / "recipe.json", path.parent / "a.generate" / "traj_01_01.00000.traj"
+    recorded = recipe.read_text()
+    recipe.write_text(recorded[:-9])
+    with pytest.raises(ValueError, match=r"recipe.json' is damaged .*Remove the folder"):
+        generate_from(*arguments)
+    recipe.unlink()
+    with pytest.raises(ValueError, match=r"holds pieces, but no 'recipe.json' that says how"):
+        generate_from(*arguments)
+    recipe.write_text(recorded)
+    whole = piece.read_bytes()
+    piece.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"00000.traj' is damaged .*Remove this file, and it is made again"):
+        generate_from(*arguments)
+    assert not path.exists()
+    piece.unlink()
+    generate_from(*arguments)
+
+
 def test_momenta_count_where_velocities_are_not_drawn(here, tmp_path):
     atoms = crystal()
     atoms.set_momenta(np.ones((8, 3)))

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-import ase.io
 from ase import Atoms
 
 from spk_dt.folders.hold import hold
+from spk_dt.labels.pieces import read_piece
 from spk_dt.labels.provenance import differing
 from spk_dt.labels.reference_check import check_reference
 from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
@@ -207,6 +207,11 @@ def _check_settings(folder: Path, plan: Plan, made_by: Mapping[str, Any]) -> Non
             )
         if len(recorded.get("structures", [])) >= len(settings.get("structures", [])):
             return
+    elif any(folder.glob("*.traj")):
+        raise ValueError(
+            f"'{folder}' holds pieces, but no '{file.name}' that says how they were made. Remove the folder, or choose "
+            "another name for the database."
+        )
     part = file.with_suffix(".part")
     part.write_text(json.dumps(settings, indent=2) + "\n")
     part.replace(file)
@@ -232,10 +237,10 @@ def _check_method(folder: Path, pieces: Mapping[str, Sequence[Path]], reference:
     frames = []
     for files in pieces.values():
         for file in dict.fromkeys((files[0], files[-1])) if files else ():
-            with ase.io.Trajectory(file) as trajectory:
-                for index in {0, len(trajectory) - 1}:
-                    frames.append(trajectory[index])
-                    frames[-1].info |= {"trajectory": file.stem, "frame": index}
+            read = read_piece(file)
+            for index in {0, len(read) - 1}:
+                read[index].info |= {"trajectory": file.stem, "frame": index}
+                frames.append(read[index])
     if frames:
         way_out = "choose another name for the database"
         check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)
