@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,11 +62,15 @@ class Computed:
         energy: eV; of several the one of which the forces are the gradient.
         forces: [n_atoms, 3] eV/Å.
         program: version of the program, where its output says it.
+        others: stress, dipole, charges and magmoms, as ASE has them, that the calculator gives along.
+        unusable: what is wrong with those of them that are left out, by name.
     """
 
     energy: float
     forces: np.ndarray
     program: str | None
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
 
 
 class ReferenceProcess:
@@ -148,7 +152,9 @@ class ReferenceProcess:
             try:
                 answer = self._ask(request | {"folder": str(folder)})
                 if answer["error"] is None:
-                    return Computed(answer["energy"], answer["forces"], answer["program"])
+                    return Computed(
+                        **{name: answer[name] for name in ("energy", "forces", "program", "others", "unusable")}
+                    )
                 keep, message = True, f"{answer['type']}: {answer['error']}"
             except _NoAnswer as error:
                 keep = not self._closed and (last_try or isinstance(error.__cause__, TimeoutError))

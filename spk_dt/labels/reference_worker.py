@@ -35,6 +35,7 @@ from spk_dt.labels.convergence import NotConvergedError, refuse_unconverged, sai
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
 from spk_dt.labels.provenance import provenance, version_after
+from spk_dt.trajectories.stored_properties import usable_results
 
 __all__ = ["LOG", "serve"]
 
@@ -92,13 +93,15 @@ def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, A
     energy = float(atoms.get_potential_energy())
     free_energy = getattr(calculator, "results", {}).get("free_energy")
     energy = energy if free_energy is None else float(free_energy)
+    others, unusable = usable_results(getattr(calculator, "results", {}), atoms)
     atoms.calc = None
     refuse_unconverged(calculator, folder)
     if forces.shape != positions.shape or not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise ValueError("energy or forces are not finite")
     if not np.array_equal(atoms.positions, positions):
         raise ValueError("the calculator has moved the atoms; switch its geometry optimisation off")
-    return {"energy": energy, "forces": forces, "program": version_after(calculator)}
+    answer = {"energy": energy, "forces": forces, "program": version_after(calculator)}
+    return answer | {"others": others, "unusable": unusable}
 
 
 def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> None:

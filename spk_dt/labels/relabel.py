@@ -20,7 +20,7 @@ from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
 from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
 from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
-__all__ = ["Labels", "relabel"]
+__all__ = ["Labels", "bare_structure", "relabel"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _missing(
         names[name] = len(atoms)
         geometry = geometry_hash(atoms)
         if name not in known:
-            yield name, geometry, _bare(atoms, name)
+            yield name, geometry, bare_structure(atoms, name)
         elif known[name]["geometry"] != geometry:
             raise ValueError(
                 f"'{source}' has another geometry under the id '{name}' (hash {known[name]['geometry']}, not {geometry}). "
@@ -172,7 +172,7 @@ def _missing(
             advance()
 
 
-def _bare(atoms: Atoms, name: str) -> Atoms:
+def bare_structure(atoms: Atoms, name: str) -> Atoms:
     """What the reference method sees of a frame: the structure, initial charges and moments, total charge and spin.
 
     Total charge and spin multiplicity are in `Atoms.info` under the names that calculators read, and in the sums of the
