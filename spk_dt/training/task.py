@@ -20,22 +20,20 @@ from spk_dt.dynamics import (
     ModelForces,
     VerletList,
     Visited,
+    predict_stress,
     rollout,
+    stress_key_of,
 )
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accumulate import PartwiseLoss
 from spk_dt.training.losses import keep_counted, loss_by_class
 from spk_dt.training.metrics import RolloutLoss, StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
+from spk_dt.training.parts_of_batch import at_step, model_inputs
 from spk_dt.training.precision import loss_scaler
+from spk_dt.training.stress_of_data import refuse_without_stress, trained_stress
 
 __all__ = ["DynamicTrainingTask"]
-
-#: a model may read whatever else a batch holds
-_NOT_FOR_THE_MODEL = {
-    *(*properties.PAIRS, *properties.OF_WINDOW, *properties.RESULTS),
-    *(properties.velocities, properties.time_step, properties.inner_steps, properties.mobile),
-}
 
 
 class DynamicTrainingTask(AtomisticTask):
@@ -71,6 +69,7 @@ class DynamicTrainingTask(AtomisticTask):
         max_displacement: a system in which an atom would move further than this in one step counts as exploded and is
             stopped for the rest of the rollout; length unit of the data, default a tenth of the cutoff.
         compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
+        stress: an output beside `outputs` that is the stress; the model is made to predict it.
         kwargs: arguments of `schnetpack.AtomisticTask`.
 
     Raises:
@@ -92,9 +91,12 @@ class DynamicTrainingTask(AtomisticTask):
         skin: float = 0.5,
         max_displacement: float | None = None,
         compile: bool = False,
+        stress: ModelOutput | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, outputs, **kwargs)
+        if stress is not None:
+            predict_stress(model, stress.name)
+        super().__init__(model, outputs if stress is None else [*outputs, stress], **kwargs)
         self.rollout_length = rollout_length
         self.gradient = gradient if gradient is not None else Detached()
         self.first_step_weight = first_step_weight
@@ -131,6 +133,8 @@ class DynamicTrainingTask(AtomisticTask):
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
         if (frames := getattr(self.trainer.datamodule, "frames", None)) is not None:
             refuse_isolated(first_frames(frames), self.cutoff, f"'{frames.source}'", frames.distance_unit)
+            if (target := trained_stress(self.outputs, stress_key_of(self.model))) is not None:
+                refuse_without_stress(frames, target)
         available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
         if stage == "fit" and self.rollout_length > available:
             raise ValueError(
@@ -293,17 +297,15 @@ class DynamicTrainingTask(AtomisticTask):
 
     def _targets(self, batch: Mapping[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Targets at a step, and what losses may need to know of the systems."""
-        targets = {name: _at_step(batch, name, step) for name in self.target_names()}
+        targets = {name: at_step(batch, name, step) for name in self.target_names()}
         for key in (spk_properties.Z, spk_properties.n_atoms, "considered_atoms"):
             if key in batch:
                 targets[key] = batch[key]
         return targets
 
     def _model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch without pairs, targets, results of the reference method, and what belongs to the rollout."""
-        left_out = _NOT_FOR_THE_MODEL | set(self.target_names())
-        suffix = properties.window_suffix
-        return {key: value for key, value in batch.items() if key not in left_out and not key.endswith(suffix)}
+        """What the model reads of a batch."""
+        return model_inputs(batch, self.target_names())
 
     def guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
         """A new guard for a rollout from a batch."""
@@ -315,7 +317,7 @@ class DynamicTrainingTask(AtomisticTask):
     def _add_force_errors(self, subset: str, batch: Mapping[str, torch.Tensor], visited: Visited) -> None:
         if subset not in self._force_errors:
             self._force_errors[subset] = StepwiseElementMAE().to(self.device)
-        forces, expected = visited.state.forces.detach(), _at_step(batch, self._force_target, visited.step)
+        forces, expected = visited.state.forces.detach(), at_step(batch, self._force_target, visited.step)
         numbers, counted = batch[spk_properties.Z], batch.get(properties.counted_forces)
         if counted is not None:  # a component is an entry of its own
             numbers, forces, expected = numbers[counted.nonzero()[:, 0]], forces[counted, None], expected[counted, None]
@@ -351,9 +353,3 @@ class DynamicTrainingTask(AtomisticTask):
         if stored is not None:
             self.model.postprocessors = stored.postprocessors.to(self.device)
         self.rollout_length = checkpoint.get("rollout_length", self.rollout_length)
-
-
-def _at_step(batch: Mapping[str, torch.Tensor], name: str, step: int) -> torch.Tensor:
-    """A target at a step of the window."""
-    window = properties.window(name)
-    return batch[window][:, step].contiguous() if window in batch else batch[name]
