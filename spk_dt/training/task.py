@@ -225,7 +225,8 @@ class DynamicTrainingTask(AtomisticTask):
         """States of a rollout, with predictions and targets after constraints."""
         for visited in self.rollout(batch, n_steps, gradient, guard):
             targets = self._targets(batch, visited.step)
-            predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
+            outputs = {key: value.contiguous() for key, value in visited.outputs.items()}  # as metrics ask for
+            predicted, targets = self.apply_constraints(outputs, targets)
             if properties.counted_forces in batch:
                 keep_counted(batch[properties.counted_forces], self.force_key, self._force_target, predicted, targets)
             yield visited, predicted, targets
