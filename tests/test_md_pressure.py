@@ -1,7 +1,7 @@
-"""Each barostat of the configs holds the pressure that it is asked for, with the stress of a model; it is measured without it.
+"""Each barostat of the configs holds the pressure that it is asked for, with the stress of a model.
 
-The pressure that is measured comes from differences of the energy in cells that are larger and smaller, and from the momenta of
-the atoms, or of the centres of ring polymers.
+The pressure is measured without the stress, by differences of the energy in cells that are larger and smaller, and from the
+momenta of the atoms, or of the centres of ring polymers.
 """
 
 from pathlib import Path

@@ -27,7 +27,8 @@ from spk_dt.dynamics import (
 )
 
 STRAIN = 1e-5
-COMPILED = ("egnn", "schnet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("painn", "so3net")))  # SchNetPack's module of external fields cannot be traced
+# SchNetPack's module of external fields cannot be traced
+COMPILED = ("egnn", "schnet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("painn", "so3net")))
 
 
 def field_schnet():

@@ -37,8 +37,8 @@ class CompiledPotential:
     compiled function has not yet answered a call of this kind. If it has, it is given up after two failures in a row.
 
     Args:
-        model: a potential whose forces are the negative gradient of its energy, and its stress, if it has one, the derivative
-            with respect to strain. In evaluation mode outputs have no graph.
+        model: a potential whose forces are the negative gradient of its energy, and its stress, if it has one, the
+            derivative with respect to strain. In evaluation mode outputs have no graph.
 
     Raises:
         MemoryError, torch.OutOfMemoryError, RuntimeError: by a call, if memory runs out.

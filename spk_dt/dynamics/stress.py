@@ -1,7 +1,7 @@
 r"""The stress of a model: the derivative of its energy with respect to strain, per volume.
 
-SchNetPack has it in two parts: an input module `Strain`, which strains positions, cell and the offsets of pairs that cross it
-all alike, and an output module `Forces`, which differentiates,
+SchNetPack has it in two parts: an input module `Strain`, which strains positions, cell and the offsets of pairs across it
+alike, and an output module `Forces`, which differentiates,
 
 .. math::
     x_i \to (1 + \epsilon) x_i, \quad h \to h (1 + \epsilon)^T, \quad o_{ij} \to (1 + \epsilon) o_{ij}, \qquad

@@ -64,9 +64,9 @@ class CentroidBarostat(PILEBarostat):
             + \frac{1}{n} \sum_{b=1}^{n} \bigl( W_b - \sum_i (r_{ib} - \bar r_i) \cdot F_{ib} \bigr) \Bigr],
 
     with the virials :math:`W_b = -V \, \mathrm{Tr}\, \sigma_b` of the beads: Ceriotti, More, Manolopoulos, Comput. Phys.
-    Commun. 185, 1019 (2014), doi 10.1016/j.cpc.2013.10.027. SchNetPack's lacks the last term, which is the kinetic energy that
-    quantum particles have beyond classical ones, and holds a pressure that is off by it. SchNetPack's also has no mass after
-    a restart.
+    Commun. 185, 1019 (2014), doi 10.1016/j.cpc.2013.10.027. SchNetPack's lacks the last term, which is the kinetic energy
+    that quantum particles have beyond classical ones, and holds a pressure that is off by it. It also has no mass after a
+    restart.
     """
 
     cell_momenta: torch.Tensor

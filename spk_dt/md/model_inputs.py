@@ -1,7 +1,7 @@
 """Total charge and spin multiplicity of the molecules of SchNetPack's molecular dynamics, for models that take them.
 
-SchNetPack's system knows elements, positions, masses and cells only, and its calculators give the model no more. They also ask a
-model for its stress only if they are told to.
+SchNetPack's system knows elements, positions, masses and cells only, and its calculators give the model no more. They also
+ask a model for its stress only if they are told to.
 """
 
 import logging

@@ -63,7 +63,8 @@ class DynamicTrainingTask(AtomisticTask):
         step_weight: w_1, weight of the next step.
         step_weight_ratio: w_{k+1} / w_k of the later steps: above one the end of the window counts most, below one its
             beginning.
-        rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces.
+        rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces, and the
+            `stress` if it is given.
         force_key: name of the forces among the outputs of the model.
         skin: by how much the neighbour lists of rollouts reach beyond the cutoff, in the length unit of the data.
         max_displacement: a system in which an atom would move further than this in one step counts as exploded and is
@@ -106,10 +107,13 @@ class DynamicTrainingTask(AtomisticTask):
         self.skin = skin
         self.cutoff = cutoff_of(model)
         self.max_displacement = self.cutoff / 10.0 if max_displacement is None else max_displacement
-        rollout_outputs = [force_key] if rollout_outputs is None else list(rollout_outputs)
+        if rollout_outputs is None:
+            rollout_outputs = [force_key] if stress is None else [force_key, stress.name]
         names = [output.name for output in self.outputs]
         if not set(rollout_outputs) <= set(names):
-            raise ValueError(f"task.rollout_outputs={rollout_outputs} must be among the outputs of the task, {names}")
+            raise ValueError(
+                f"task.rollout_outputs={list(rollout_outputs)} must be among the outputs of the task, {names}"
+            )
         predicted: Any = model.model_outputs
         if force_key not in predicted:
             raise ValueError(f"the model predicts {predicted}, but no '{force_key}' to run dynamics with")

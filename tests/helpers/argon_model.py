@@ -1,4 +1,4 @@
-"""Argon as a SchNetPack model that predicts its stress: a smooth Lennard-Jones potential, and its pressure by differences."""
+"""Argon as a SchNetPack model with a stress: a smooth Lennard-Jones potential, and its pressure by differences."""
 
 import ase.units
 import numpy as np
@@ -20,23 +20,24 @@ CUTOFF, SIGMA, EPSILON = 6.5, 3.405, 119.8 * ase.units.kB  # Å, Å, eV
 class Argon(torch.nn.Module):
     """Energy of each atom."""
 
-    def __init__(self):
+    def __init__(self, energy_unit=1.0, length_unit=1.0):
         super().__init__()
         self.cutoff_fn = CosineCutoff(CUTOFF).double()
-        self.register_buffer("cutoff", torch.tensor(CUTOFF, dtype=torch.float64))
+        self.energy_unit, self.length_unit = energy_unit, length_unit  # in eV and Å
+        self.register_buffer("cutoff", torch.tensor(CUTOFF / length_unit, dtype=torch.float64))
 
     def forward(self, inputs):
-        r = torch.linalg.vector_norm(inputs[properties.Rij], dim=1)
+        r = torch.linalg.vector_norm(inputs[properties.Rij], dim=1) * self.length_unit
         ratio = (SIGMA / r) ** 6
         pairs = 2.0 * EPSILON * (ratio**2 - ratio) * self.cutoff_fn(r)
         zeros = torch.zeros(len(inputs[properties.Z]), dtype=r.dtype)
-        inputs["atomic"] = zeros.index_add(0, inputs[properties.idx_i], pairs)
+        inputs["atomic"] = zeros.index_add(0, inputs[properties.idx_i], pairs / self.energy_unit)
         return inputs
 
 
-def argon(path, stress=True, cls=Forces):
+def argon(path, stress=True, cls=Forces, **units):
     """Store the model."""
-    model = NeuralNetworkPotential(Argon(), [PairwiseDistances()], [Sum("energy"), cls()])
+    model = NeuralNetworkPotential(Argon(**units), [PairwiseDistances()], [Sum("energy"), cls()])
     if stress:
         predict_stress(model)
     torch.save(model.eval(), path)
@@ -57,7 +58,7 @@ def virial_pressure(positions, cells, step=1e-4):
     """-dE/dV of systems, [n_systems] in eV/Å^3, by differences of the energy in cells that are larger and smaller.
 
     Args:
-        positions: [n_systems, n_beads, n_atoms, 3] Å. The centres of beads are scaled with the cell, distances from them not.
+        positions: [n_systems, n_beads, n_atoms, 3] Å. Centres of beads are scaled with the cell, distances from them not.
         cells: [n_systems, 3, 3] Å.
     """
     model = NeuralNetworkPotential(Argon(), [PairwiseDistances()], [Sum("energy")])
