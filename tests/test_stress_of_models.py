@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import schnetpack as spk
 import torch
-from helpers.models import CUTOFF, batch_of, crystal, painn, potential, tiny_egnn
+from helpers.models import CUTOFF, batch_of, crystal, lammps_input, painn, potential, tiny_egnn
 from schnetpack import properties as p
 from schnetpack.atomistic import Forces, PairwiseDistances, StaticExternalFields, Strain
+from schnetpack.interfaces import SpkCalculator
 from schnetpack.nn import CosineCutoff, GaussianRBF
+from schnetpack.transform import MatScipyNeighborList
 
 from spk_dt.dynamics import (
     CompiledPotential,
@@ -24,6 +26,7 @@ from spk_dt.dynamics import (
     rollout,
     strained,
     stress_key_of,
+    without_stress,
 )
 
 STRAIN = 1e-5
@@ -272,3 +275,32 @@ def test_in_schnetpacks_own_way():
     )
     batch = batch_of(ase.build.bulk("Cu", cubic=True))
     torch.testing.assert_close(theirs(dict(batch))["stress"], ours(dict(batch))["stress"])
+
+
+def test_taken_out_for_lammps():
+    """What SchNetPack's pair style hands over has a cell that a strain cannot take."""
+    model, stressed = models("egnn")
+    given = lammps_input(crystal(1))
+    with pytest.raises(RuntimeError):
+        torch.jit.script(copy.deepcopy(stressed).float())(dict(given))
+    without_stress(stressed)
+    assert stress_key_of(stressed) is None
+    found = torch.jit.script(stressed.float())(dict(given))
+    expected = model.float()(dict(given))
+    assert found.keys() == expected.keys() == {"energy", "forces"}
+    torch.testing.assert_close(found["forces"], expected["forces"])
+
+
+@pytest.mark.parametrize("kind", ["egnn", "painn"])
+def test_scripted_and_by_ase(kind, tmp_path):
+    """SchNetPack's calculator switches the stress on once more, which changes nothing."""
+    _, stressed = models(kind)
+    batch = batch_of(crystal(1))
+    expected = stressed(dict(batch))["stress"]
+    torch.testing.assert_close(torch.jit.script(copy.deepcopy(stressed))(dict(batch))["stress"], expected)
+    torch.save(stressed, tmp_path / "model")
+    atoms = crystal(1)
+    neighbors = MatScipyNeighborList(cutoff=CUTOFF)
+    units = {"energy_unit": "eV", "position_unit": "Ang", "dtype": torch.float64}
+    atoms.calc = SpkCalculator(str(tmp_path / "model"), neighbors, stress_key="stress", **units)
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), expected[0].detach().numpy(), rtol=1e-6, atol=1e-9)

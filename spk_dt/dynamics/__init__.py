@@ -7,7 +7,7 @@ from spk_dt.dynamics.model_forces import ModelForces
 from spk_dt.dynamics.neighbors import VerletList
 from spk_dt.dynamics.rollout import ForceFunction, Visited, rollout
 from spk_dt.dynamics.state import State
-from spk_dt.dynamics.stress import predict_stress, strained, stress_key_of
+from spk_dt.dynamics.stress import predict_stress, strained, stress_key_of, without_stress
 
 __all__ = [
     "CompiledPotential",
@@ -29,4 +29,5 @@ __all__ = [
     "rollout",
     "strained",
     "stress_key_of",
+    "without_stress",
 ]

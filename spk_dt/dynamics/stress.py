@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from schnetpack import properties
-from schnetpack.atomistic import Forces, Response
+from schnetpack.atomistic import Forces, Response, Strain
 from schnetpack.md.utils import activate_model_stress
 from schnetpack.model import NeuralNetworkPotential
 
-__all__ = ["predict_stress", "strained", "stress_key_of"]
+__all__ = ["predict_stress", "strained", "stress_key_of", "without_stress"]
 
 
 def stress_key_of(model: Any) -> str | None:
@@ -56,6 +56,21 @@ def predict_stress(model: Any, key: str = properties.stress) -> None:
     for module in derivatives:
         module.stress_key = key
     activate_model_stress(model, key)
+
+
+def without_stress(model: Any) -> None:
+    """Let a model no longer predict the stress, in place; energy and forces stay what they are.
+
+    SchNetPack's pair style of LAMMPS needs it: it has no stress, and hands over cells that `Strain` cannot take.
+    """
+    for module in model.output_modules:
+        if isinstance(module, Forces) and module.calc_stress:
+            module.calc_stress = False
+            module.model_outputs = [key for key in module.model_outputs if key != module.stress_key]
+            module.required_derivatives = [key for key in module.required_derivatives if key != properties.strain]
+    model.input_modules = torch.nn.ModuleList(m for m in model.input_modules if not isinstance(m, Strain))
+    model.collect_derivatives()
+    model.collect_outputs()
 
 
 def strained(inputs: Mapping[str, torch.Tensor], strain: torch.Tensor) -> dict[str, torch.Tensor]:
