@@ -10,7 +10,7 @@ import schnetpack as spk
 import torch
 from helpers.models import CUTOFF, batch_of, crystal, lammps_input, painn, potential, tiny_egnn
 from schnetpack import properties as p
-from schnetpack.atomistic import Forces, PairwiseDistances, StaticExternalFields, Strain
+from schnetpack.atomistic import Forces, PairwiseDistances, Response, StaticExternalFields, Strain
 from schnetpack.interfaces import SpkCalculator
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.transform import MatScipyNeighborList
@@ -177,6 +177,22 @@ def test_compiled(traced, kind):
     assert compiled.compiled
 
 
+@pytest.mark.slow
+def test_with_machine_code():
+    torch._dynamo.reset()
+    _, stressed = models("egnn")
+    compiled = CompiledPotential(stressed.train())
+    batch = batch_of(*crystals())
+    plain, found = stressed(dict(batch)), compiled(batch)
+    torch.testing.assert_close(found["stress"], plain["stress"], rtol=1e-9, atol=1e-11)
+    loss_of(plain).backward()
+    expected = gradients(stressed)
+    loss_of(found).backward()
+    for name, gradient in gradients(stressed).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-7, atol=1e-9)
+    assert compiled.compiled
+
+
 def test_compiled_by_differences(traced):
     """Not the plain model, but the energy decides."""
     model, stressed = models("egnn")
@@ -263,7 +279,10 @@ def test_models_that_have_it_keep_it():
     )
     without = potential()
     without.output_modules = without.output_modules[:1]
-    with pytest.raises(ValueError, match="no stress"):
+    with pytest.raises(ValueError, match="a stress cannot be added to"):
+        predict_stress(without)
+    without.output_modules.append(Response("energy", ["forces"]))
+    with pytest.raises(ValueError, match="a stress cannot be added to"):
         predict_stress(without)
 
 

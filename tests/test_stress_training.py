@@ -207,6 +207,11 @@ def test_a_stress_of_another_name(stressed, tmp_path):
 # what cannot be trained on
 
 
+def test_an_output_that_the_model_does_not_predict():
+    with pytest.raises(ValueError, match=r"not \['stress'\], which the task needs; task/stress=trained lets it"):
+        task(potential(), [*paper_outputs(), stress_output()])
+
+
 def changed(path, stressed, change):
     """A copy of the database in which some rows are others."""
     path.write_bytes(stressed.read_bytes())

@@ -50,8 +50,8 @@ def predict_stress(model: Any, key: str = properties.stress) -> None:
     derivatives = [module for module in getattr(model, "output_modules", ()) if isinstance(module, Forces)]
     if not (isinstance(model, NeuralNetworkPotential) and derivatives):
         raise ValueError(
-            f"a {type(model).__name__} without an output module schnetpack.atomistic.Forces has no stress: it is a "
-            "derivative of the energy, as forces are."
+            f"a stress cannot be added to a {type(model).__name__} without an output module schnetpack.atomistic.Forces, "
+            "which takes the derivatives of its energy. A Response has one if 'stress' is among its response_properties."
         )
     for module in derivatives:
         module.stress_key = key

@@ -111,12 +111,11 @@ class DynamicTrainingTask(AtomisticTask):
             rollout_outputs = [force_key] if stress is None else [force_key, stress.name]
         names = [output.name for output in self.outputs]
         if not set(rollout_outputs) <= set(names):
-            raise ValueError(
-                f"task.rollout_outputs={list(rollout_outputs)} must be among the outputs of the task, {names}"
-            )
+            raise ValueError(f"task.rollout_outputs={rollout_outputs} must be among the outputs of the task, {names}")
         predicted: Any = model.model_outputs
-        if force_key not in predicted:
-            raise ValueError(f"the model predicts {predicted}, but no '{force_key}' to run dynamics with")
+        if lacking := {force_key, *names} - set(predicted):
+            hint = "; task/stress=trained lets it" if lacking == {spk_properties.stress} else ""
+            raise ValueError(f"the model predicts {predicted}, but not {sorted(lacking)}, which the task needs{hint}")
         if rollout_length < 1:
             raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
         self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
