@@ -8,7 +8,7 @@ import torch
 from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.stress import full_3x3_to_voigt_6_stress
-from helpers.models import potential
+from helpers.models import potential, tiny_egnn
 from helpers.programs import spktrain
 from helpers.stressed_data import copper, emt_database
 from helpers.training import data_module, paper_outputs, task, trainer
@@ -114,3 +114,25 @@ def test_by_command(stressed, tmp_path, monkeypatch):
     rows = list(connect(tmp_path / "second" / "on_policy" / "round_000.db").select())
     assert len(rows) == 2
     assert all(row.data["stress"].shape == (1, 3, 3) for row in rows)
+
+
+def test_labels_of_hardening_have_it_too(stressed, tmp_path, monkeypatch):
+    """A model that knows nothing fails at once, and is labelled."""
+    for name in ("model", "run"):
+        (tmp_path / name).mkdir()
+    torch.save(potential(tiny_egnn(3.0)), tmp_path / "model" / "best_model")
+    spktrain(
+        tmp_path / "run", monkeypatch, "experiment=dt_last", f"model_file={tmp_path / 'model'}", "task/stress=trained",
+        f"callbacks.on_policy.labels.reference={REFERENCE}", "callbacks.on_policy.goal.until_ps=0.02",
+        "callbacks.on_policy.goal.begin_ps=0.02", "callbacks.on_policy.goal.max_labels=6",
+        "callbacks.on_policy.simulations.interval_ps=0.01", "callbacks.on_policy.simulations.compile=false",
+        "data=trajectory", f"data.datapath={stressed}", "data.max_train_windows=8", "data.val_window=4",
+        "data.max_val_windows=2", "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=1",
+        "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "print_config=false",
+    )  # fmt: skip
+    rows = list(connect(tmp_path / "run" / "hardening" / "round_000.db").select())
+    assert 0 < len(rows) <= 6
+    for row in rows:
+        atoms = row.toatoms()
+        atoms.calc = EMT()
+        np.testing.assert_allclose(row.data["stress"][0], atoms.get_stress(voigt=False), atol=1e-9)
