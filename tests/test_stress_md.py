@@ -59,6 +59,13 @@ def test_in_the_units_of_the_model():
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_ensemble_of_which_some_have_no_stress():
+    """At constant volume it runs, whichever comes first."""
+    for i, files in enumerate(("[with,without]", "[without,with]")):
+        command = ("calculator=spk_ensemble", f"calculator.model_files={files}", f"simulation_dir=out_{i}")
+        assert bool(spkmd(*command)["positions"].isfinite().all())
+
+
 @pytest.mark.parametrize(
     ("calculator", "named"),
     [
