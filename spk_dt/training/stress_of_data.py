@@ -39,8 +39,9 @@ def refuse_without_stress(frames: Frames, target: str) -> None:
     """
     source = f"'{frames.source}'"
     if target not in frames.values:
+        present = ", ".join(sorted(key for key in frames.values if not key.startswith("_")))
         raise ValueError(
-            f"the stress is to be trained on, but {source} has no '{target}' (it has {', '.join(sorted(frames.values))}). "
+            f"the stress is to be trained on, but {source} has no '{target}' (it has {present}). "
             f"Convert files in which every frame has one (spkdt convert says of which it was left out), {_WAYS_OUT}."
         )
     length = frames.distance_unit
@@ -49,7 +50,7 @@ def refuse_without_stress(frames: Frames, target: str) -> None:
     if abs(factor - 1.0) > 1e-6:
         raise ValueError(
             f"the stress '{target}' of {source} is in '{frames.units[target]}', but that of a model with these energies "
-            f"and lengths is in '{expected}'. Set data.property_units.{target}={expected}."
+            f"and lengths is in '{expected}'. Set +data.property_units.{target}={expected}."
         )
     values = np.asarray(frames.values[target]).reshape(len(frames), -1)
     _refuse_some(frames, ~np.isfinite(values).all(axis=1), f"a stress '{target}' that is no number")
