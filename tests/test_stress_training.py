@@ -169,8 +169,13 @@ def test_in_the_units_of_the_data(stressed, tmp_path):
     found = other.frames.values["stress"]
     np.testing.assert_allclose(found, plain.frames.values["stress"] * factor, rtol=1e-6)
     assert other.frames.units["stress"] == "kcal/mol/Bohr/Bohr/Bohr"
+    asked = data_module(stressed, tmp_path, property_units={"energy": "eV", "forces": "eV/Ang", "stress": "GPa"})
+    with pytest.raises(ValueError, match=r"is in 'GPa', but .*\+data.property_units.stress=eV/Ang/Ang/Ang"):
+        trainer(tmp_path, max_epochs=1).fit(task(potential().double(), paper_outputs(), stress=stress_output()), asked)
     frames = replace(plain.frames, units=plain.frames.units | {"sigma": "GPa"}, values={"sigma": found})
-    with pytest.raises(ValueError, match=r"'sigma' of .* is in 'GPa', but .* data.property_units.sigma=eV/Ang/Ang/Ang"):
+    with pytest.raises(
+        ValueError, match=r"'sigma' of .* is in 'GPa', but .*\+data.property_units.sigma=eV/Ang/Ang/Ang"
+    ):
         refuse_without_stress(frames, "sigma")
     expected = frames.units | {"sigma": "eV/Ang/Ang/Ang"}
     refuse_without_stress(replace(frames, units=expected), "sigma")
