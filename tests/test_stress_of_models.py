@@ -31,7 +31,7 @@ from spk_dt.dynamics import (
 
 STRAIN = 1e-5
 # SchNetPack's module of external fields cannot be traced
-COMPILED = ("egnn", "schnet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("painn", "so3net")))
+COMPILED = ("egnn", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("schnet", "painn", "so3net")))
 
 
 def field_schnet():

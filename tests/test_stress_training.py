@@ -122,6 +122,7 @@ def test_the_stress_alone_finds_the_potential(gradient, steps, tmp_path):
         assert depth == pytest.approx(1.0, abs=0.01) if sign > 0 else depth < 0.85
 
 
+@pytest.mark.slow
 def test_compiled_as_plain(stressed, tmp_path, monkeypatch):
     """The same parameters after a training with rollouts."""
     torch._dynamo.reset()
