@@ -73,6 +73,11 @@ def verdict(results: Results) -> Table:
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
         rows.append(_ranked(f"simulations that exploded, of {len(results.starts)}", counts))
+    stress = [one.get("stress", {}) for one in metrics]
+    if any(stress):  # at frames of the data, whatever comes of simulations
+        rows.append(_ranked("error of the stress at frames of the data (GPa)", [one.get("mae_gpa") for one in stress]))
+        sizes = [abs(one["mean_pressure_error_gpa"]) if one else None for one in stress]
+        rows.append(_ranked("error of the mean pressure there (GPa)", sizes))
     for name, group, key, larger_is_better, of_all in _VERDICT:
         found = [one.get(group, {}).get(key) for one in metrics]
         if any(value is not None for value in found):
