@@ -179,7 +179,7 @@ def _missing(
                 "Choose another file, or other ids."
             )
         elif name in lacking:
-            yield name, geometry, _bare(atoms, name)
+            yield name, geometry, bare_structure(atoms, name)
         else:
             advance()
 

@@ -91,11 +91,11 @@ class InThisProcess(ReferenceProcess):
     def describe(self):
         return {"calculator": self.reference}
 
-    def compute(self, atoms, fresh=True):
+    def compute(self, atoms, fresh=True, stress=False):
         if fresh:
             self.calculator = reference_factory(self.reference)()
         try:
-            answer = _computed(atoms.copy(), self.calculator, Path("no folder"))
+            answer = _computed(atoms.copy(), self.calculator, Path("no folder"), stress)
         except RuntimeError as error:
             raise NoLabelError(f"RuntimeError: {error}") from error
         return Computed(**answer)
