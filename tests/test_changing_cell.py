@@ -7,6 +7,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.nose_hoover_chain import MTKNPT
+from helpers.program_files import write_siesta
 from helpers.short_training import short_data, short_task, short_trainer
 from helpers.simulation_files import changed, verlet_miss, write_vasprun
 from schnetpack import properties as spk
@@ -224,3 +225,21 @@ def test_the_reference_is_followed_as_long_as_its_cell_stays(tmp_path, npt, make
     assert [(len(one.forces), one.following) for one in starts] == [(6, 5)]
     path = written(tmp_path, npt, "npt")
     assert spread_continuations(read_partition(path, "all"))[0].steps == 0
+
+
+def test_siesta_must_print_the_cell_that_it_changes(tmp_path, npt):
+    """In each step, before its forces."""
+    path = tmp_path / "run.out"
+    write_siesta(path, npt)
+    text = path.read_text().replace(
+        "redata: Length",
+        "redata: Dynamics option                       = Nose-Parrinello-Rahman MD run\nredata: Length",
+    )
+    path.write_text(text)
+    convert([path], tmp_path / "out.db")
+    cells = load_frames(ASEAtomsData(str(tmp_path / "out.db"))).cell
+    np.testing.assert_allclose(cells, [atoms.cell.array for atoms in npt], atol=1e-5)
+    first, *steps = text.split("outcell:")
+    path.write_text(f"{first}outcell:{steps[0]}outcell:" + "".join(step.replace("outcell:", "") for step in steps[1:]))
+    with pytest.raises(ValueError, match=r"step 3: the run changes the cell \(Parrinello-Rahman\).*LongOutput T"):
+        convert([path], tmp_path / "other.db")
