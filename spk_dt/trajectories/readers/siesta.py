@@ -74,7 +74,7 @@ def frames(path: Path) -> Iterator[Atoms]:
                 if variable_cell and not new_cell:
                     raise ValueError(
                         f"'{path}', step {seen['step']}: the run changes the cell (Parrinello-Rahman), but it is not "
-                        "printed for this step (outcell: Unit cell vectors); print it in each step: WriteCoorStep T, LongOutput T"
+                        "printed for this step (outcell: Unit cell vectors); print it in each: WriteCoorStep T, LongOutput T"
                     )
                 atoms = Atoms([numbers[one] for one in seen["species"]], seen["positions"], cell=seen["cell"], pbc=True)
                 atoms.calc = SinglePointCalculator(atoms, energy=seen["energy"], forces=forces)
