@@ -12,11 +12,13 @@ LOWEST := .venv-lowest
 # with CONSTRAINTS=/dev/null a new environment has the newest versions that pyproject.toml admits
 CONSTRAINTS := constraints.txt
 DEMO := demo
-# a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 STUDY='--seconds 20 --picoseconds 1 --every-ps 0.2 --starts 1'
+# a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 SECONDS=30 LAST='--time 0.2 --number 2 --states 4'
 TRAIN :=
-STUDY := --seconds 240 --picoseconds 5 --starts 2
+SECONDS := 600
+LAST := --time 5 --number 12 --states 20
+REFERENCE_METHOD := tblite:GFN1-xTB
 
-.PHONY: env lint test test-lowest lowest-versions slow bench demo clean
+.PHONY: env lint test test-lowest lowest-versions slow bench demo demo-control demo-hardened clean
 
 env: $(VENV)/.complete
 
@@ -70,16 +72,30 @@ demo: env
 	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
 		system/initializer=frames dynamics.n_steps=400 simulation_dir=md overwrite=true
 	cd $(DEMO) && $(BIN)/python $(CURDIR)/tutorials/look_at_a_simulation.py md/simulation.hdf5
-	$(BIN)/python -m benchmarks.study run --out $(DEMO)/study --seed 0 --seed 1 --arm control --arm visits_hot \
-		$(STUDY)
-	$(BIN)/python -m benchmarks.study write --out $(DEMO)/study --results $(DEMO)/RESULTS.md
-	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate study/h2_pd6_graphene.db static=study/runs/egnn-control-0 \
-		visits=study/runs/egnn-visits_hot-0 --steps 300 --reference tblite:GFN1-xTB --relabel-every 100 --processes 2 \
+	$(MAKE) --jobs 2 demo-control demo-hardened
+	cd $(DEMO) && rm -rf evaluation && $(BIN)/spkdt evaluate embedded control=runs/control/best_model \
+		hardened=runs/hardened/best_model --steps 300 --reference $(REFERENCE_METHOD) --relabel-every 100 --processes 2 \
 		--out evaluation
+	cd $(DEMO) && { $(BIN)/spkdt certify control=runs/control/best_model hardened=runs/hardened/best_model embedded \
+		--reference $(REFERENCE_METHOD) $(LAST) --processes 2 --out evaluation/certificate || [ $$? -eq 3 ]; }
 	cd $(DEMO) && $(BIN)/spkdt report evaluation
 	@echo "Figures: $(DEMO)/runs/dt_egnn/validation.png, $(DEMO)/md/simulation.png"
-	@echo "Does it help, at equal compute: $(DEMO)/RESULTS.md, $(DEMO)/true_error.png"
+	@echo "How long the hardened model lasts, and its control: $(DEMO)/evaluation/certificate/survival.png"
 	@echo "Report:  $(DEMO)/evaluation/report.html"
+
+# Of the same model and for the same seconds of the processor, side by side: one without labels, one with labels where its
+# simulations go wrong.
+FROM_DEMO := model_file=runs/dt_egnn callbacks.budget.seconds=$(SECONDS) callbacks.budget.final_lr=5e-5 +seed=0 \
+	print_config=false +trainer.enable_progress_bar=false
+
+demo-control: env
+	cd $(DEMO) && OMP_NUM_THREADS=1 $(BIN)/spktrain experiment=dt_finetune run.id=control $(FROM_DEMO) \
+		'callbacks=[checkpoint,lrmonitor,dt_ema,budget]' globals.lr=1e-3 globals.max_rollout_length=1 \
+		task.rollout_length=1 task.scheduler_cls=null trainer.max_epochs=-1
+
+demo-hardened: env
+	cd $(DEMO) && OMP_NUM_THREADS=1 $(BIN)/spktrain experiment=dt_last run.id=hardened $(FROM_DEMO) \
+		callbacks.on_policy.labels.reference=$(REFERENCE_METHOD) callbacks.on_policy.goal.until_ps=5
 
 clean:
 	rm -rf $(VENV) $(LOWEST) $(DEMO) dist

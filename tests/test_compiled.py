@@ -8,7 +8,7 @@ import torch
 from helpers.models import CUTOFF, batch_of, crystal, molecule, painn, potential
 from helpers.training import data_module, paper_outputs, task, trainer
 from schnetpack import properties as p
-from schnetpack.atomistic import Forces, Strain
+from schnetpack.atomistic import Forces
 from schnetpack.nn import CosineCutoff
 
 from spk_dt import EGNN
@@ -159,14 +159,21 @@ def test_an_error_of_the_input_is_not_blamed_on_the_compiler(monkeypatch):
         CompiledPotential(potential())({p.R: torch.zeros(2, 3)})
 
 
-def test_models_that_are_not_energy_and_forces(caplog):
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ([], "its last output module must be Forces"),
+        ([Forces(calc_forces=False)], "its last output module must be Forces"),
+        ([Forces(calc_stress=True)], "it has a stress, but no input module Strain"),
+    ],
+)
+def test_models_that_are_not_energy_and_its_derivatives(outputs, reason, caplog):
     model = potential()
-    model.output_modules[-1] = Forces(calc_stress=True)
-    model.input_modules.insert(0, Strain())
+    model.output_modules = torch.nn.ModuleList([model.output_modules[0], *outputs])
     model.collect_derivatives()
     with caplog.at_level(logging.WARNING):
         assert not CompiledPotential(model).compiled
-    assert "Forces, without stress" in caplog.text
+    assert reason in caplog.text
 
 
 @pytest.mark.slow

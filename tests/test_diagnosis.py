@@ -183,7 +183,6 @@ FAULTS = {
     ],
     "jump": [lambda p: jump(p, 50, 3, [0.0, 0.8, 0.0])],
     "not_finite": [lambda p: changed(p, 50, x=lambda x: np.nan * x), lambda p: changed(p, 50, e=lambda e: np.inf)],
-    "cell_changes": [lambda p: replace(p, cell=(p.cell + np.eye(3)) * np.linspace(1.0, 1.01, len(p))[:, None, None])],
     "wrapped": [wrapped],
 }
 

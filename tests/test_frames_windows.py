@@ -191,7 +191,8 @@ def test_windows_are_exactly_those_that_fit(lengths, length, data):
     borders = np.cumsum([0, *lengths])
     trajectories = [Trajectory(f"t{i}", int(borders[i]), n, 0.5) for i, n in enumerate(lengths)]
     partition = data.draw(st.lists(st.sampled_from(range(borders[-1])), min_size=1))
-    frames = SimpleNamespace(trajectories=trajectories, source="a.db")
+    pbc, cell = [np.ones(3, dtype=bool)] * len(lengths), np.ones((borders[-1], 3, 3))
+    frames = SimpleNamespace(trajectories=trajectories, source="a.db", pbc=pbc, cell=cell)
     expected = [
         start
         for trajectory in trajectories

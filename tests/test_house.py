@@ -79,7 +79,7 @@ def test_an_arrow_up_would_be_found(tmp_path):
     "modules",
     [
         "spk_dt.trajectories, spk_dt.trajectories.convert, spk_dt.trajectories.diagnosis.printing",
-        "spk_dt.labels.relabel, spk_dt.labels.generate, spk_dt.labels.unit_check",
+        "spk_dt.labels.relabel, spk_dt.labels.generate, spk_dt.labels.generate_from, spk_dt.labels.unit_check",
     ],
 )
 def test_no_torch_where_none_is_needed(modules):

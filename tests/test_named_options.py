@@ -28,7 +28,7 @@ CALLBACKS = "callbacks=[checkpoint,lrmonitor,dt_ema,curriculum,budget,on_policy,
 #: overrides with which all keys of our configs are there, by the module of the program's configs
 COMPOSED = {
     "schnetpack.configs": [
-        ["experiment=dt_egnn", CALLBACKS, "task/gradient=truncated"],
+        ["experiment=dt_egnn", CALLBACKS, "task/gradient=truncated", "task/stress=trained"],
         ["experiment=dt_egnn", "data=md17_trajectory"],
         ["experiment=dt_egnn_paper", "data=dtegnn", "data/splitting=time_block"],
         ["experiment=dt_finetune"],

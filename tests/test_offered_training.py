@@ -69,6 +69,7 @@ ELSEWHERE = {
         "reference=",
     ),
     ("task/dynamic_training", "compile", "true"): ("test_compiled.py", "compile=True"),
+    ("task/stress/trained", "", "task/stress=trained"): ("test_stress_training.py", "task/stress=trained"),
 }
 #: of a list in which there is no way to set it by a key, or not a value
 NO_OFFERS = {

@@ -82,7 +82,7 @@ def test_a_model_with_total_charge_runs_rounds(charged, tmp_path, monkeypatch):
 
 
 def test_targets_without_labels_are_refused(charged, tmp_path):
-    with pytest.raises(ValueError, match=r"energy and forces only.*\['dipole_moment'\]"):
+    with pytest.raises(ValueError, match=r"energy, forces and stress only.*\['dipole_moment'\]"):
         fit(charged, tmp_path, outputs=("energy", "forces", "dipole_moment"))
 
 

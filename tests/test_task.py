@@ -246,7 +246,7 @@ def test_refusals(model, database, tmp_path):
         task(model, paper_outputs(), rollout_outputs=["stress"])
     with pytest.raises(ValueError, match="rollout_length=0"):
         task(model, paper_outputs(), rollout_length=0)
-    with pytest.raises(ValueError, match="no 'F'"):
+    with pytest.raises(ValueError, match=r"not \['F'\]"):
         task(model, paper_outputs(), force_key="F", rollout_outputs=["forces"])
     with pytest.raises(TypeError, match="rolout"):
         task(model, paper_outputs(), rolout=3)

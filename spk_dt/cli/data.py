@@ -1,4 +1,4 @@
-"""Commands that make trajectories, read, check and look at them."""
+"""Commands that read trajectories, check and look at them."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -6,32 +6,8 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import USER_ERRORS, Scratch, TimeLimit, app
-from spk_dt.cli.progress import frame_bars, progress_bar, trajectory_bars
-
-
-@app.command()
-def generate(
-    out: Annotated[Path, typer.Argument(metavar="OUT.db", help="Database to create; nothing is overwritten.")],
-    trajectories: Annotated[int, typer.Option(min=1, help="Number of trajectories.")] = 19,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of 0.5 fs of each trajectory.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
-    reference: Annotated[
-        str, typer.Option(help="tblite:METHOD, or package.module:Class of an ASE calculator.")
-    ] = "tblite:GFN1-xTB",
-    scratch: Scratch = None,
-    time_limit: TimeLimit = None,
-) -> None:
-    """Make trajectories of H2 on Pd6/graphene, like those that come with the package.
-
-    Takes about an hour on one CPU core with the defaults. If it is interrupted, the same command continues.
-    """
-    from spk_dt.labels.generate import Recipe
-    from spk_dt.labels.generate import generate as run
-
-    with trajectory_bars(trajectories) as progress:
-        folder = run(out, Recipe(steps=steps), trajectories, seed, reference, progress, scratch, time_limit)
-    typer.echo(f"{out}: {trajectories} trajectories of {steps + 1} frames. The folder {folder} is no longer needed.")
+from spk_dt.cli.app import USER_ERRORS, app
+from spk_dt.cli.progress import frame_bars, progress_bar
 
 
 @app.command()
@@ -224,11 +200,18 @@ def check(
         for trajectory in range(number):
             found.append(diagnose(loaded, trajectory, replay_kicks))
             progress(trajectory + 1)
+    made = dataset.metadata.get("simulation")
     if as_json:
-        typer.echo(json.dumps(as_dict(found, str(data)), indent=2, ensure_ascii=False, allow_nan=False))
+        report = as_dict(found, str(data)) | ({} if made is None else {"simulation": made})
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         console = Console()
         print_report(found, str(data), console if console.is_terminal else Console(width=140))
+        if isinstance(made, dict) and made.get("friction_per_fs") is not None:
+            typer.echo(
+                f"made with Langevin dynamics of {made['temperature_k']:g} K and friction {1e3 * made['friction_per_fs']:g} "
+                "/ps; while atoms are colder than that, the friction that kicks show is larger."
+            )
     if overall(found) == "refused":
         raise typer.Exit(1)
 

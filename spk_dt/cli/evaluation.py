@@ -124,6 +124,13 @@ def evaluate(
         )
         exploded = f"; {len(one['exploded'])} exploded and are left out from then on" if one["exploded"] else ""
         typer.echo(f"{name}: force error {where} {errors} eV/Å{exploded}")
+        if "stress" in one:
+            stress = one["stress"]
+            typer.echo(
+                f"{name}: stress error at {stress['n_frames']} frames of the data {stress['mae_gpa']:.3f} GPa, of "
+                f"{stress['mean_absolute_gpa']:.3f} GPa; the mean pressure is off by "
+                f"{stress['mean_pressure_error_gpa']:+.3f} GPa"
+            )
     if reference is not None:
         relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit)
     _draw(out)

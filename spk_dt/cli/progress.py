@@ -1,6 +1,7 @@
 """Progress bars of the command line, on stderr; rich is imported when one is shown."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from spk_dt.labels.generate import Progress
+    from spk_dt.labels.plan import Progress
 
-__all__ = ["frame_bars", "progress_bar", "task_bars", "trajectory_bars"]
+__all__ = ["Pace", "frame_bars", "progress_bar", "task_bars", "trajectory_bars"]
 
 
 @contextmanager
@@ -57,27 +58,90 @@ def frame_bars() -> "Iterator[Callable[[str, int, int | None], None]]":
             bars.stop()
 
 
+class Pace:
+    """How much of some trajectories is done, and how long the rest takes at the pace so far.
+
+    What an earlier run has left is done at once, and says nothing about the pace.
+
+    Args:
+        total: number of trajectories, which are named ``traj_...``.
+        clock: time in s.
+    """
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self._clock = total, clock
+        self._begun = clock()
+        self._steps: dict[str, int] = {}
+        self._parts: dict[str, float] = {}
+        self._computed = 0.0
+
+    def report(self, name: str, done: int, steps: int) -> None:
+        """Steps of a trajectory, or of what has to be done before it, that are done; called after each of them."""
+        if name.startswith("traj_"):
+            self._computed += (done == self._steps.get(name, 0) + 1) / steps
+            self._steps[name], self._parts[name] = done, done / steps
+
+    @property
+    def done(self) -> float:
+        """Trajectories that are done, and parts of them."""
+        return sum(self._parts.values())
+
+    def left(self) -> str:
+        """Time that is left, in words; empty if it is not known yet, or there is none."""
+        rest = self.total - self.done
+        if not self._computed > 0.0 or rest < 1e-9:
+            return ""
+        minutes = (self._clock() - self._begun) * rest / self._computed / 60.0
+        for limit, unit, size in ((1.5, "s", 1.0 / 60.0), (90.0, "min", 1.0), (48.0 * 60.0, "h", 60.0)):
+            if minutes < limit:
+                return f"about {minutes / size:.0f} {unit} left"
+        return f"about {minutes / 1440.0:.0f} days left"
+
+
 @contextmanager
-def trajectory_bars(total: int) -> "Iterator[Progress]":
-    """Progress bars over trajectories, and over the steps of what is being made."""
+def trajectory_bars(total: int, every_s: float = 60.0) -> "Iterator[Progress]":
+    """Progress over trajectories, and over the steps of those that are being made, with the time that is left.
+
+    On a terminal as bars; elsewhere, as in the log of a batch job, a line from time to time.
+
+    Args:
+        total: number of trajectories.
+        every_s: time between two lines, s.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description:>12}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[left]}"),
     )
-    bars = Progress(*columns, console=Console(stderr=True))
-    trajectories = bars.add_task("trajectories", total=total)
-    piece = bars.add_task("", total=1)
+    bars = Bars(*columns, console=Console(stderr=True))
+    trajectories = bars.add_task("trajectories", total=total, count=f"0/{total}", left="")
+    rows: dict[str, TaskID] = {}
+    pace, said = Pace(total), time.monotonic()
 
     def show(name: str, done: int, steps: int) -> None:
+        nonlocal said
+        pace.report(name, done, steps)
+        if not bars.console.is_terminal:
+            if time.monotonic() - said >= every_s:
+                said = time.monotonic()
+                left = f", {left}" if (left := pace.left()) else ""
+                line = f"{name}: step {done} of {steps}; {pace.done:.2f} of {total} trajectories{left}"
+                print(line, file=sys.stderr, flush=True)
+            return
         bars.start()  # once; not before there is something to show, so that an error stands alone
-        bars.update(piece, description=name, completed=done, total=steps)
-        if name.startswith("traj_"):
-            bars.update(trajectories, completed=int(name.removeprefix("traj_")) - 1 + done / steps)
+        if done < steps:
+            if name not in rows:
+                rows[name] = bars.add_task(name, total=steps, count="", left="")
+            bars.update(rows[name], completed=done, count=f"{done}/{steps}")
+        elif name in rows:
+            bars.remove_task(rows.pop(name))
+        complete = f"{int(pace.done + 1e-9)}/{total}"
+        bars.update(trajectories, completed=pace.done, count=complete, left=pace.left())
 
     try:
         yield show

@@ -16,6 +16,7 @@ from spk_dt.data.embedded import unpack
 from spk_dt.data.partition import Partition
 from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.trajectories.database import Trajectory, read_trajectories
+from spk_dt.trajectories.moves import same_cell
 
 __all__ = ["EMBEDDED", "Continuation", "continuation", "spread_continuations", "trajectory_database"]
 
@@ -25,7 +26,7 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class Continuation:
-    """A frame of a trajectory, with what the reference does from there on.
+    """A frame of a trajectory, with what the reference does from there on, as long as its cell stays what it is.
 
     Args:
         trajectory: name of the trajectory.
@@ -141,10 +142,16 @@ def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: in
             f"{trajectory.length - 1}."
         )
     inner_steps = trajectory.inner_steps
-    last = trajectory.length - 1 if steps is None else min(frame + steps // inner_steps, trajectory.length - 1)
+    end = trajectory.length - 1
+    last = end if steps is None else min(frame + steps // inner_steps, end)
     rows = dataset.conn.select(f"id>={trajectory.start + frame + 1},id<={trajectory.start + last + 1}", sort="id")
-    positions, energies, forces = [], [], []
+    start = read_frame(dataset, trajectory, frame)
+    positions: list[np.ndarray] = []
+    energies, forces = [], []
     for row in rows:
+        if not same_cell(row.cell * dataset.distance_conversion, start.cell.array, start.pbc):
+            end = frame + len(positions) - 1
+            break
         positions.append(row.positions)
         energies.append(float(np.sum(row.data[spk_properties.energy])))
         forces.append(np.asarray(row.data[spk_properties.forces]))
@@ -152,10 +159,10 @@ def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: in
         trajectory=trajectory.name,
         frame=frame,
         timestep_fs=trajectory.timestep_fs / inner_steps,
-        start=read_frame(dataset, trajectory, frame),
+        start=start,
         positions=np.array(positions) * dataset.distance_conversion,
         energies=np.array(energies) * dataset.conversions[spk_properties.energy],
         forces=np.array(forces) * dataset.conversions[spk_properties.forces],
-        following=(trajectory.length - 1 - frame) * inner_steps,
+        following=(end - frame) * inner_steps,
         inner_steps=inner_steps,
     )

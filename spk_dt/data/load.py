@@ -34,7 +34,8 @@ def load_frames(
 
     Args:
         dataset: the database, opened with the units and properties asked for. Velocities are converted to the length
-            unit per unit of time that follows from the units of length and energy.
+            unit per unit of time that follows from the units of length and energy, and the stress, unless its unit is
+            asked for, to energy per volume.
         max_memory_gb: above this size the arrays are kept in a folder beside the database and mapped into memory.
         progress: called with the number of frames read so far.
 
@@ -87,7 +88,7 @@ def load_frames(
 
 
 def _conversions(dataset: ASEAtomsData, keys: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Factor and final unit of each property; velocities go to length unit per unit of time that follows."""
+    """Factor and final unit of each property; velocities and stress go to the units that follow from length and energy."""
     factors = {key: float(dataset.conversions[key]) for key in keys}
     unit_of = {key: dataset.units[key] for key in keys}
     energy_unit, distance_unit = unit_of[spk_properties.energy], dataset.distance_unit
@@ -101,6 +102,10 @@ def _conversions(dataset: ASEAtomsData, keys: Sequence[str]) -> tuple[dict[str, 
     to_length_per_fs = units.conversion(unit_of[properties.velocities], f"{distance_unit}/fs", properties.velocities)
     factors[properties.velocities] *= to_length_per_fs * units.time_unit_in_fs(energy_unit, distance_unit)
     unit_of[properties.velocities] = f"{distance_unit} sqrt({energy_unit}/Dalton)/{distance_unit}"
+    if factors.get(properties.stress) == 1.0:  # no other unit than that of the database was asked for
+        per_volume = f"{energy_unit}/{distance_unit}/{distance_unit}/{distance_unit}"
+        factors[properties.stress] *= units.conversion(unit_of[properties.stress], per_volume, properties.stress)
+        unit_of[properties.stress] = per_volume
     return factors, unit_of
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
+from ase.stress import full_3x3_to_voigt_6_stress
 from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
@@ -15,6 +16,7 @@ from spk_dt import properties
 from spk_dt.data.partition import read_partition
 from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory
 from spk_dt.trajectories.stored_properties import set_spin_multiplicity, set_total_charge
+from spk_dt.units import conversion
 
 __all__ = ["open_dataset", "read_frame", "start_frames"]
 
@@ -36,8 +38,8 @@ def start_frames(
         split_files: of runs on these data, see `spk_dt.data.partition.read_partition`.
 
     Returns:
-        frames in the units of ASE, with momenta, and with energy and forces in a calculator; name of the trajectory and
-        index of the frame are in ``info``.
+        frames in the units of ASE, with momenta, and with energy, forces and, where the data have it, stress in a
+        calculator; name of the trajectory and index of the frame are in ``info``.
 
     Raises:
         FileNotFoundError: if there is no database.
@@ -82,5 +84,9 @@ def read_frame(dataset: ASEAtomsData, trajectory: Trajectory, frame: int) -> Ato
         set_spin_multiplicity(atoms, float(np.sum(row.data[properties.spin_multiplicity])))
     atoms.set_velocities(values[properties.velocities] / ase.units.fs)
     energy = float(values[spk_properties.energy].sum())
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=values[spk_properties.forces])
+    results = {"energy": energy, "forces": values[spk_properties.forces]}
+    if properties.stress in row.data:
+        to_ase = conversion(dataset.units[properties.stress], "eV/Ang/Ang/Ang", properties.stress)
+        results["stress"] = full_3x3_to_voigt_6_stress(np.reshape(row.data[properties.stress], (3, 3))) * to_ase
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

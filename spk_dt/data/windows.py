@@ -9,8 +9,10 @@ from schnetpack.transform import Transform
 from torch.utils.data import Dataset
 
 from spk_dt import properties
+from spk_dt.trajectories.diagnosis import SINGLE_FRAMES
 from spk_dt.trajectories.frames import Frames
-from spk_dt.trajectories.verlet_residual import shortest, verlet_residual
+from spk_dt.trajectories.moves import SAME_CELL, shortest
+from spk_dt.trajectories.verlet_residual import verlet_residual
 
 __all__ = ["TrajectoryWindows", "window_starts"]
 
@@ -31,7 +33,7 @@ def window_starts(frames: Frames, partition: Sequence[int], length: int, name: s
         [n_windows] indices of frames, ascending.
 
     Raises:
-        ValueError: if no window fits.
+        ValueError: if no window fits, or the cell changes along one: a rollout keeps that of its first frame.
     """
     members = np.unique(np.asarray(partition, dtype=np.int64))
     if len(members) == 0:
@@ -46,7 +48,25 @@ def window_starts(frames: Frames, partition: Sequence[int], length: int, name: s
             f"data.{name}_window={length} frames, but the longest run of consecutive {name} frames in "
             f"'{frames.source}' has {longest}; set data.{name}_window to at most {longest}, or use longer trajectories."
         )
-    return np.concatenate(starts)
+    found = np.concatenate(starts)
+    _refuse_changing_cells(frames, found, length, name)
+    return found
+
+
+def _refuse_changing_cells(frames: Frames, starts: np.ndarray, length: int, name: str) -> None:
+    """Refuse windows along which the cell changes."""
+    pbc = np.repeat(frames.pbc, [trajectory.length for trajectory in frames.trajectories], axis=0)
+    change = np.where(pbc[1:, :, None], np.abs(np.diff(frames.cell, axis=0)), 0.0).max(axis=(1, 2), initial=0.0)
+    changes = np.concatenate([[0], np.cumsum(change > SAME_CELL / length)])
+    changed = np.flatnonzero(changes[starts + length - 1] > changes[starts])
+    if len(changed):
+        frame = int(starts[changed[0]])
+        trajectory = frames.trajectories[frames.trajectory_of(frame)]
+        raise ValueError(
+            f"data.{name}_window={length}: the cell changes along windows of '{frames.source}', first along that from frame "
+            f"{frame - trajectory.start} of trajectory '{trajectory.name}' on, and a rollout keeps the cell of its first "
+            f"frame. {SINGLE_FRAMES} Or use trajectories at constant volume."
+        )
 
 
 class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):

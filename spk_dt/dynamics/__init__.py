@@ -7,6 +7,7 @@ from spk_dt.dynamics.model_forces import ModelForces
 from spk_dt.dynamics.neighbors import VerletList
 from spk_dt.dynamics.rollout import ForceFunction, Visited, rollout
 from spk_dt.dynamics.state import State
+from spk_dt.dynamics.stress import predict_stress, strained, stress_key_of, without_stress
 
 __all__ = [
     "CompiledPotential",
@@ -24,5 +25,9 @@ __all__ = [
     "VelocityVerlet",
     "VerletList",
     "Visited",
+    "predict_stress",
     "rollout",
+    "strained",
+    "stress_key_of",
+    "without_stress",
 ]

@@ -1,4 +1,4 @@
-"""A SchNetPack model whose energy and forces are one compiled function.
+"""A SchNetPack model whose energy, forces and stress are one compiled function.
 
 `torch.compile` cannot differentiate a compiled function twice, and training on forces needs second derivatives. So the first
 derivative is taken inside of what is compiled (`torch.func.grad`), and one backward pass remains outside. Sizes are
@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from schnetpack import properties
-from schnetpack.atomistic import Forces
+from schnetpack.atomistic import Forces, Strain
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from spk_dt.dynamics.stress import strained
 
 __all__ = ["CompiledPotential"]
 
@@ -35,7 +37,8 @@ class CompiledPotential:
     compiled function has not yet answered a call of this kind. If it has, it is given up after two failures in a row.
 
     Args:
-        model: a potential whose forces are the negative gradient of its energy. In evaluation mode outputs have no graph.
+        model: a potential whose forces are the negative gradient of its energy, and its stress, if it has one, the
+            derivative with respect to strain. In evaluation mode outputs have no graph.
 
     Raises:
         MemoryError, torch.OutOfMemoryError, RuntimeError: by a call, if memory runs out.
@@ -128,20 +131,29 @@ class CompiledPotential:
             self.model.do_postprocessing = before
 
     def _predict(self, positions: torch.Tensor, rest: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        forces = self.model.output_modules[-1]
+        strain = torch.zeros_like(rest[properties.cell]) if forces.calc_stress else None
         with _FlatLinearLayers():
-            gradient, outputs = torch.func.grad(self._energy, has_aux=True)(positions, rest)
-        outputs[self.model.output_modules[-1].force_key] = -gradient
+            derivative = torch.func.grad(self._energy, argnums=(0, 1) if forces.calc_stress else (0,), has_aux=True)
+            gradients, outputs = derivative(positions, strain, rest)
+        outputs[forces.force_key] = -gradients[0]
+        if forces.calc_stress:
+            volume = torch.linalg.det(rest[properties.cell])[:, None, None]
+            outputs[forces.stress_key] = gradients[1] / volume
         return outputs
 
     def _energy(
-        self, positions: torch.Tensor, rest: dict[str, torch.Tensor]
+        self, positions: torch.Tensor, strain: torch.Tensor | None, rest: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Sum of the energies of all systems, and all outputs but the forces."""
+        """Sum of the energies of all systems, and all outputs but its derivatives."""
         *modules, forces = self.model.output_modules
         inputs = {**rest, properties.R: positions}
         for module in (*self.model.input_modules, self.model.representation, *modules):
-            inputs = module(inputs)
-        outputs = {key: inputs[key] for key in self.model.model_outputs if key != forces.force_key}
+            if not isinstance(module, Strain):
+                inputs = module(inputs)
+            elif strain is not None:  # that of the model is a tensor of its own, which cannot be differentiated by here
+                inputs = strained(inputs, strain)
+        outputs = {key: inputs[key] for key in self.model.model_outputs if key not in forces.model_outputs}
         return inputs[forces.energy_key].sum(), outputs
 
 
@@ -179,12 +191,16 @@ class _State:
 
 
 def _why_not(model: nn.Module) -> str | None:
-    """Why a model cannot be taken apart into energy and forces, None if it can."""
+    """Why a model cannot be taken apart into energy and its derivatives, None if it can."""
     if not isinstance(model, NeuralNetworkPotential):
         return f"it is a {type(model).__name__}, not a NeuralNetworkPotential"
     forces = model.output_modules[-1] if len(model.output_modules) else None
-    if not isinstance(forces, Forces) or set(model.required_derivatives) != {properties.R}:
-        return "its last output module must be Forces, without stress"
+    if not isinstance(forces, Forces) or not forces.calc_forces:
+        return "its last output module must be Forces"
+    if beyond := set(model.required_derivatives) - {properties.R, properties.strain}:
+        return f"it needs derivatives with respect to {', '.join(sorted(beyond))}"
+    if forces.calc_stress and not any(isinstance(module, Strain) for module in model.input_modules):
+        return "it has a stress, but no input module Strain"
     return None
 
 

@@ -41,6 +41,7 @@ from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
+from spk_dt.evaluation.stress_error import stress_error
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
@@ -52,6 +53,9 @@ __all__ = ["Evaluation", "all_metrics", "evaluate"]
 
 #: frames of each trajectory at which a model is compared with the reference before it simulates: first and middle one
 _CHECKED_FRAMES = 2
+
+#: frames of each trajectory at which the stress is compared, where model and data have it
+_STRESS_FRAMES = 10
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Evaluation:
         thermostat: whether there was one; then nothing is compared with the reference trajectories, and energy is no
             constant.
         speeds: of the groups of start frames that were simulated side by side, see `spk_dt.evaluation.simulate.Speed`.
+        stress: error of its stress at frames of the data, see `spk_dt.evaluation.stress_error`; None if there is none.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Evaluation:
     tolerance: float
     thermostat: bool = False
     speeds: Sequence[Mapping[str, Any]] = ()
+    stress: Mapping[str, float | int] | None = None
 
 
 def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -88,7 +94,8 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
 
     Returns:
         ``along_reference``, see `spk_dt.evaluation.force_error.summary`; ``exploded``, the start frames whose simulation
-        has exploded: from then on they do not count in means; and what `spk_dt.evaluation.judge.judge` tells.
+        has exploded: from then on they do not count in means; ``stress``, if there is one; and what
+        `spk_dt.evaluation.judge.judge` tells.
     """
     exploded = zip(evaluation.simulations.starts, evaluation.exploded_step, strict=True)
     return {
@@ -104,6 +111,7 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
             for index, (one, step) in enumerate(exploded)
             if step >= 0
         ],
+        **({} if evaluation.stress is None else {"stress": dict(evaluation.stress)}),
         **judge(evaluation.simulations, evaluation.tolerance, evaluation.thermostat),
         "speed": dict(max(evaluation.speeds, key=lambda one: one["systems_side_by_side"], default={})),
     }
@@ -169,8 +177,9 @@ def evaluate(
         with trajectory_database(data) as database:
             partition = read_partition(database, split, [Path(file).parent / SPLIT_FILE for file in models.values()])
             starts = spread_continuations(partition, number, starts_per_trajectory, 0 if thermostat else protocol.steps)
-            several = min(_CHECKED_FRAMES, *(len(part.frames) for part in partition.first(number).parts))
-            checked = spread_continuations(partition, number, several, steps=0)
+            shortest = min(len(part.frames) for part in partition.first(number).parts)
+            checked = spread_continuations(partition, number, min(_CHECKED_FRAMES, shortest), steps=0)
+            stressed = spread_continuations(partition, number, min(_STRESS_FRAMES, shortest), steps=0)
             names = [one.trajectory for one in starts]
             thermal = noted_scales(partition)
             check = None
@@ -199,7 +208,10 @@ def evaluate(
             write_check(out, check)
         ase.io.write(out / "start.traj", [one.start for one in starts])
         found = [
-            _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance)
+            replace(
+                _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance),
+                stress=stress_error(file, units, stressed, protocol.device),
+            )
             for name, file in models.items()
         ]
         write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})

@@ -4,7 +4,7 @@ Start frames with the same time step, and a cell or none, are one group, and one
 of its own in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -24,8 +24,9 @@ from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.simulation_file import SimulationLogger
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import FramesInit, FreezingVerlet, ModelCalculator
+from spk_dt.units import conversion
 
-__all__ = ["Group", "Protocol", "forces_at_start", "group_starts", "simulate"]
+__all__ = ["Group", "Protocol", "forces_at_start", "group_starts", "simulate", "stress_at_start"]
 
 
 @dataclass(frozen=True)
@@ -206,13 +207,52 @@ def forces_at_start(
         [n_atoms of all start frames, 3] in the unit of the model, in the order of `starts`.
     """
     found: dict[int, np.ndarray] = {}
-    for group in groups:
-        calculator = ModelCalculator(model_file, "eV", position_unit).to(device)  # a neighbour list serves one batch
-        system = _system(starts, group).to(device).to(torch.float64)
-        calculator.calculate(system)
+    for group, system in _computed(model_file, "eV", position_unit, starts, groups, device):
         forces = system.properties[properties.forces][0].detach().cpu().numpy()
         found.update(zip(group.members, np.split(forces, np.cumsum(system.n_atoms.cpu().numpy())[:-1]), strict=True))
     return np.concatenate([found[index] for index in range(len(starts))])
+
+
+def stress_at_start(
+    model_file: str | Path,
+    units: tuple[Unit, Unit],
+    starts: Sequence[Continuation],
+    groups: Sequence[Group],
+    device: str = "cpu",
+) -> np.ndarray:
+    """Stress of a model that predicts it at all start frames.
+
+    Args:
+        model_file: stored SchNetPack model.
+        units: of its energies and positions.
+        starts: all start frames.
+        groups: which of them are computed together.
+        device: where to compute.
+
+    Returns:
+        [n_starts, 3, 3] eV/Å^3 with the sign of ASE, in the order of `starts`.
+    """
+    found = np.empty((len(starts), 3, 3))
+    to_ase = conversion("kJ / mol", "eV", "energy") / conversion("nm", "Ang", "length") ** 3
+    for group, system in _computed(model_file, *units, starts, groups, device):
+        found[list(group.members)] = system.stress[0].detach().cpu().numpy() * to_ase
+    return found
+
+
+def _computed(
+    model_file: str | Path,
+    energy_unit: Unit,
+    position_unit: Unit,
+    starts: Sequence[Continuation],
+    groups: Sequence[Group],
+    device: str,
+) -> Iterator[tuple[Group, System]]:
+    """Systems of the start frames, with what a model gives there."""
+    for group in groups:
+        calculator = ModelCalculator(model_file, energy_unit, position_unit).to(device)  # its list serves one batch
+        system = _system(starts, group).to(device).to(torch.float64)
+        calculator.calculate(system)
+        yield group, system
 
 
 def _system(starts: Sequence[Continuation], group: Group) -> System:

@@ -79,6 +79,11 @@ def verdict(results: Results) -> Table:
     drifts = [one.get("conservation", {}) for one in metrics]
     if any(one.get("largest_drift_mev_per_atom_per_ps") is not None for one in drifts):
         rows.append(_drift(drifts, whole))
+    stress = [one.get("stress", {}) for one in metrics]
+    if any(stress):  # at frames of the data, whatever comes of simulations
+        rows.append(ranked("error of the stress at frames of the data (GPa)", [one.get("mae_gpa") for one in stress]))
+        sizes = [abs(one["mean_pressure_error_gpa"]) if one else None for one in stress]
+        rows.append(ranked("error of the mean pressure there (GPa)", sizes))
     for name, group, key, larger_is_better, of_all in _VERDICT:
         found = [one.get(group, {}).get(key) for one in metrics]
         if any(value is not None for value in found):

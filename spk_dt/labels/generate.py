@@ -12,39 +12,29 @@ and draws its random numbers from a generator of its own. So a run that was inte
 piece and ends with the trajectories of one that was not.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import ase.units
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
-from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from spk_dt.folders.hold import hold
-from spk_dt.labels.provenance import differing
-from spk_dt.labels.reference_check import check_reference
-from spk_dt.labels.reference_process import ReferenceProcess
-from spk_dt.trajectories.database import TrajectoryWriter
+from spk_dt.labels.pieces import InProcess, frame_of, read_piece, run_dynamics, thermal_velocities, write_piece
+from spk_dt.labels.plan import Progress, carry_out
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.labels.side_by_side import Task
 
-__all__ = ["Progress", "Recipe", "generate", "place_molecule", "surface"]
+__all__ = ["Recipe", "generate", "place_molecule", "surface"]
 
 log = logging.getLogger(__name__)
-
-#: called with the piece that is being made, the steps done and the steps in all
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,6 +89,8 @@ def generate(
     progress: Progress | None = None,
     scratch: str | Path | None = None,
     time_limit: float | None = None,
+    n_processes: int = 1,
+    drop_failed: bool = False,
 ) -> Path:
     """Make trajectories and write them as a database; continue if an earlier run was interrupted.
 
@@ -114,41 +106,19 @@ def generate(
         seed: seed of all random numbers.
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
         progress: called after each step.
-        scratch: where each reference calculation has its folder; None takes that for temporary files (TMPDIR).
+        scratch: see `spk_dt.labels.plan.carry_out`, as the rest and what is raised.
         time_limit: s, for each reference calculation; None waits.
+        n_processes: how many trajectories are made at once.
+        drop_failed: whether to write the database without trajectories that fail.
 
     Returns:
         the folder with the pieces, which may be removed.
-
-    Raises:
-        FileExistsError: if `path` exists; before anything is computed.
-        NoLabelError: if the reference method fails at a geometry; what is done is kept, and the same call goes on.
-        ValueError: if the folder holds pieces made with other settings or versions, or by another method of the same name,
-            another process is at work in it, or an argument makes no sense.
-        ImportError: if the package of the reference calculator is not installed.
     """
     recipe = recipe or Recipe()
     if n_trajectories < 1:
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
-    names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
-    writer = TrajectoryWriter(path, splits=_splits(names))
-    folder = writer.path.with_name(f"{writer.path.stem}.generate")
-    with ReferenceProcess(reference, scratch, time_limit) as process:
-        made_by = {"reference": reference, **process.describe()}  # a wrong name shall not wait for the folder
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold(folder / "lock", f"makes trajectories in '{folder}'; wait for it, or choose another name."):
-            _check_settings(folder, {**asdict(recipe), "seed": seed, **made_by})
-            _check_method(folder, names, reference, scratch, time_limit)
-            pieces = _Pieces(folder, recipe, seed, process, progress or _silent)
-            state = pieces.get("relaxed", pieces.relaxed)[-1]
-            for i, name in enumerate(names, start=1):
-                state = pieces.get(f"start_{i:02d}", partial(pieces.start, i, state))[-1]
-                pieces.get(name, partial(pieces.trajectory, i, state))
-            writer.metadata = {"reference": made_by}
-            with writer:
-                for name in names:
-                    writer.add(name, ase.io.iread(pieces.file(name), ":"), recipe.timestep_fs)
-    return folder
+    plan = _OfRecipe(recipe, n_trajectories, seed)
+    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
 
 
 def surface(recipe: Recipe) -> Atoms:
@@ -188,57 +158,99 @@ def place_molecule(atoms: Atoms, recipe: Recipe, rng: np.random.Generator) -> At
     bond = recipe.molecule_bond_ang * axis / np.linalg.norm(axis)
 
     molecule = Atoms("H2", positions=[centre - 0.5 * bond, centre + 0.5 * bond])
-    velocities = _thermal_velocities(molecule, recipe.temperature_k, rng)
+    velocities = thermal_velocities(molecule, recipe.temperature_k, rng)
     velocities -= velocities.mean(axis=0)
     velocities[:, 2] -= np.sqrt(2.0 * recipe.molecule_energy_ev / molecule.get_masses().sum())
     molecule.set_velocities(velocities)
     return atoms + molecule
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """The files of a folder, and how each of them is made."""
+class _OfRecipe:
+    """The pieces of the recipe, see the head of this file; `spk_dt.labels.plan.Plan` says what the methods are."""
 
-    folder: Path
-    recipe: Recipe
-    seed: int
-    process: ReferenceProcess
-    progress: Progress
+    inner_steps = 1
 
-    def file(self, name: str) -> Path:
-        return self.folder / f"{name}.traj"
+    def __init__(self, recipe: Recipe, n_trajectories: int, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
+        self.names = [f"traj_{i:02d}" for i in range(1, n_trajectories + 1)]
+        self.settings: dict[str, Any] = {**asdict(recipe), "seed": seed}
+        self.timestep_fs = recipe.timestep_fs
+        self.metadata: dict[str, Any] = {}
 
-    def get(self, name: str, make: Callable[[], Iterator[Atoms]]) -> list[Atoms]:
-        """Frames of a piece: made if it is not there, and always read, so that both ways give the same numbers."""
-        if not self.file(name).exists():
-            part = self.folder / f".{name}.part"
-            ase.io.write(part, list(make()), format="traj")
-            part.replace(self.file(name))
-        frames = list(ase.io.iread(self.file(name), ":"))
-        steps = max(1, len(frames) - 1)
-        self.progress(name, steps, steps)
-        return frames
+    def differences(self, recorded: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        return []
 
-    def relaxed(self) -> Iterator[Atoms]:
+    def pieces(self, folder: Path) -> dict[str, list[Path]]:
+        names = ["relaxed", *(name.replace("traj", "start") for name in self.names), *self.names]
+        return {name: [folder / f"{name}.traj"] for name in names if (folder / f"{name}.traj").exists()}
+
+    def frames(self, folder: Path, name: str) -> Iterator[Atoms]:
+        return iter(read_piece(folder / f"{name}.traj"))
+
+    def way_out(self, folder: Path) -> str:
+        return ""
+
+    def tasks(self, folder: Path, progress: Progress) -> list[Task]:
+        """The relaxation; each start begins when the one before it is done, and its trajectory when it is done itself."""
+
+        def get(name: str, make: Callable[..., Iterator[Atoms]], *arguments: Any) -> Atoms:
+            """Last frame of a piece: made if it is not there, and always read, so that both ways give the same numbers."""
+            file = folder / f"{name}.traj"
+            if not file.exists():
+                write_piece(file, make(*arguments, lambda done, steps: progress(name, done, steps)))
+            frames = read_piece(file)
+            steps = max(1, len(frames) - 1)
+            progress(name, steps, steps)
+            return frames[-1]
+
+        def begin(process: ReferenceProcess) -> list[Task]:
+            return [start(1, get("relaxed", self._relaxed, process))]
+
+        def start(index: int, state: Atoms) -> Task:
+            name = f"start_{index:02d}"
+
+            def run(process: ReferenceProcess) -> list[Task]:
+                begun = get(name, self._start, process, index, state)
+                following = [start(index + 1, begun)] if index < len(self.names) else []
+                return [trajectory(index, begun), *following]
+
+            return Task(name, run)
+
+        def trajectory(index: int, begun: Atoms) -> Task:
+            def run(process: ReferenceProcess) -> list[Task]:
+                get(self.names[index - 1], self._trajectory, process, index, begun)
+                return []
+
+            return Task(self.names[index - 1], run)
+
+        return [Task("relaxed", begin)]
+
+    def _relaxed(self, process: ReferenceProcess, report: Callable[[int, int], None]) -> Iterator[Atoms]:
         """The relaxed surface."""
-        recipe, limit = self.recipe, self.recipe.relax_force_ev_per_ang
+        recipe, limit, step = self.recipe, self.recipe.relax_force_ev_per_ang, 0
         atoms = surface(recipe)
-        atoms.calc = _InProcess(self.process)
+        atoms.calc = InProcess(process)
         optimizer = FIRE(atoms, logfile=None)
-        for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
-            self.progress("relaxed", step, recipe.relax_steps)
+        try:
+            for step, _ in enumerate(optimizer.irun(fmax=limit, steps=recipe.relax_steps)):
+                report(step, recipe.relax_steps)
+        except NoLabelError as error:
+            raise NoLabelError(f"step {step}: {error}") from error
         force = np.linalg.norm(atoms.get_forces(), axis=1).max()
         if force > limit:
             log.warning(f"the surface has forces of {force:.2g} eV/Å after {step} steps, not {limit:g}; going on.")
-        yield _frame(atoms)
+        yield frame_of(atoms)
 
-    def start(self, index: int, state: Atoms) -> Iterator[Atoms]:
+    def _start(
+        self, process: ReferenceProcess, index: int, state: Atoms, report: Callable[[int, int], None]
+    ) -> Iterator[Atoms]:
         """The surface at the start of trajectory `index`; its centre of mass rests."""
         recipe, rng = self.recipe, np.random.default_rng([self.seed, index, 0])
-        atoms = self._atoms(state)
+        atoms = state.copy()
+        atoms.calc = InProcess(process)
         atoms.set_constraint(FixCom())
         if index == 1:
-            atoms.set_velocities(_thermal_velocities(atoms, recipe.temperature_k, rng))  # FixCom takes the mean away
+            atoms.set_velocities(thermal_velocities(atoms, recipe.temperature_k, rng))  # FixCom takes the mean away
         dynamics = Langevin(
             atoms,
             recipe.timestep_fs * ase.units.fs,
@@ -248,107 +260,16 @@ class _Pieces:
             rng=rng,
         )
         time = recipe.equilibration_fs if index == 1 else recipe.start_interval_fs
-        yield list(self._run(f"start_{index:02d}", dynamics, round(time / recipe.timestep_fs)))[-1]
-
-    def trajectory(self, index: int, start: Atoms) -> Iterator[Atoms]:
-        """Frames of trajectory `index`."""
-        atoms = self._atoms(place_molecule(start, self.recipe, np.random.default_rng([self.seed, index, 1])))
-        dynamics = VelocityVerlet(atoms, self.recipe.timestep_fs * ase.units.fs)
-        yield from self._run(f"traj_{index:02d}", dynamics, self.recipe.steps)
-
-    def _atoms(self, frame: Atoms) -> Atoms:
-        """A copy of a frame with a calculator that remembers nothing of earlier pieces."""
-        atoms = frame.copy()
-        atoms.calc = _InProcess(self.process)
-        return atoms
-
-    def _run(self, name: str, dynamics: MolecularDynamics, steps: int) -> Iterator[Atoms]:
-        """The first frame and that after each step."""
-        yield _frame(dynamics.atoms)
-        for step in range(1, steps + 1):
-            dynamics.run(1)
-            self.progress(name, step, steps)
-            yield _frame(dynamics.atoms)
-
-
-class _InProcess(Calculator):
-    """The reference calculator in a process of its own.
-
-    A new one is made for the first geometry, and goes on from one to the next.
-    """
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012  # as ASE declares it
-
-    def __init__(self, process: ReferenceProcess) -> None:
-        super().__init__()
-        self._process, self._fresh = process, True
-
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes
-    ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        assert atoms is not None
-        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        found = self._process.compute(bare, self._fresh)
-        self._fresh = False
-        self.results = {"energy": found.energy, "forces": found.forces}
-
-
-def _thermal_velocities(atoms: Atoms, temperature_k: float, rng: np.random.Generator) -> np.ndarray:
-    """[n_atoms, 3] velocities drawn from the Maxwell-Boltzmann distribution, in the unit of ASE."""
-    spread = np.sqrt(ase.units.kB * temperature_k / atoms.get_masses())
-    return spread[:, None] * rng.standard_normal((len(atoms), 3))
-
-
-def _frame(atoms: Atoms) -> Atoms:
-    """A copy with the energy and forces of its calculator."""
-    forces, energy = atoms.get_forces(apply_constraint=False), atoms.get_potential_energy()
-    frame = atoms.copy()
-    frame.set_constraint()
-    frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
-    return frame
-
-
-def _splits(names: list[str]) -> dict[str, list[str]] | None:
-    """The last quarter for testing, 15 % before it for validation, at least one each; None for fewer than three."""
-    if len(names) < 3:
-        return None
-    test = len(names) - max(1, round(0.25 * len(names)))
-    val = test - max(1, round(0.15 * len(names)))
-    return {"train": names[:val], "val": names[val:test], "test": names[test:]}
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix pieces made with other settings; keep the settings for the next time."""
-    file = folder / "recipe.json"
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=2) + "\n")
-        part.replace(file)
-        return
-    found = differing(json.loads(file.read_text()), settings)
-    if found:
-        before, now = (", ".join(f"{key}={values[i]}" for key, values in found.items()) for i in (0, 1))
-        raise ValueError(
-            f"'{folder}' holds pieces made with {before}, but now {now} is asked for. Ask for the same to continue, or "
-            "choose another name for the database, or remove the folder."
+        steps = round(time / recipe.timestep_fs)
+        yield from run_dynamics(
+            dynamics, range(steps + 1), lambda done: report(done, steps), lambda step: step == steps
         )
 
-
-def _check_method(folder: Path, names: list[str], reference: str, *how: Any) -> None:
-    """Compute frames of the pieces again before more are made: a name may have come to stand for another method."""
-    made = [name for name in names if (folder / f"{name}.traj").exists()]
-    if not made or len(made) == len(names):
-        return
-    frames = []
-    for name in made:
-        with ase.io.Trajectory(folder / f"{name}.traj") as file:
-            for index in {0, len(file) - 1}:
-                frames.append(file[index])
-                frames[-1].info |= {"trajectory": name, "frame": index}
-    way_out = "choose another name for the database"
-    check_reference(frames, reference, str(folder), None, False, False, way_out, "reference", *how)
-
-
-def _silent(piece: str, done: int, total: int) -> None:
-    """No progress shown."""
+    def _trajectory(
+        self, process: ReferenceProcess, index: int, start: Atoms, report: Callable[[int, int], None]
+    ) -> Iterator[Atoms]:
+        """Frames of trajectory `index`."""
+        atoms = place_molecule(start, self.recipe, np.random.default_rng([self.seed, index, 1]))
+        atoms.calc = InProcess(process)
+        dynamics, steps = VelocityVerlet(atoms, self.recipe.timestep_fs * ase.units.fs), self.recipe.steps
+        return run_dynamics(dynamics, range(steps + 1), lambda done: report(done, steps), lambda step: True)

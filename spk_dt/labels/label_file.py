@@ -7,10 +7,12 @@ to one geometry:
     geometry   hash of what the reference method sees of it
     energy     eV, null if the reference method failed
     forces     [n_atoms][3] eV/Å, null if it failed
+    stress     [3][3] eV/Å^3 with the sign of ASE, where it was asked for
     error      what went wrong, null if nothing did
     program    version of the program, where its output says it
 
-A process that is killed leaves at worst a last line that is cut off; it is dropped when the file is opened again.
+Where two lines have the same id the later one counts. A process that is killed leaves at worst a last line that is cut off;
+it is dropped when the file is opened again.
 """
 
 import hashlib

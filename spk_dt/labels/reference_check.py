@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ase.units
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt.labels.difference import NOISE_EV_PER_ANG, Difference, difference
 from spk_dt.labels.relabel import Labels, relabel
@@ -20,6 +22,9 @@ from spk_dt.trajectories.database import Trajectory
 __all__ = ["ReferenceCheck", "check_reference", "choose_frames", "frames_to_choose_from"]
 
 log = logging.getLogger(__name__)
+
+#: root mean square, in GPa and as a part of that of the data, by which the stress of one method may differ between runs
+STRESS_NOISE_GPA, STRESS_TOLERANCE = 0.1, 0.05
 
 #: frames that are computed, at least, if the data have as many
 _FRAMES = 3
@@ -66,6 +71,7 @@ def check_reference(
     name: str = "--reference",
     scratch: str | Path | None = None,
     time_limit: float | None = None,
+    stress: bool = False,
 ) -> ReferenceCheck:
     """Compute a few frames with a reference method, and compare with the energies and forces that they have.
 
@@ -82,6 +88,7 @@ def check_reference(
         name: option that names the reference, for messages.
         scratch: see `spk_dt.labels.relabel.relabel`.
         time_limit: see `spk_dt.labels.relabel.relabel`.
+        stress: whether the stress is used, too; a method that gives none is refused, and so is one with another.
 
     Raises:
         ValueError: if the method fails at a frame, or is not that of the data, and `another` is not set; or if the file has
@@ -97,7 +104,7 @@ def check_reference(
         return ReferenceCheck(reference, (), None, "not compared", message)
     chosen = choose_frames(usable)
     ids = tuple(f"{atoms.info['trajectory']}:{atoms.info['frame']}" for atoms in chosen)
-    labels = _labels(chosen, reference, file, ids, scratch, time_limit)
+    labels = _labels(chosen, reference, file, ids, scratch, time_limit, stress)
     found = difference(chosen, labels.energy, labels.forces)
     others = len(chosen) - 1
     where = f"at frame {chosen[0].info['frame']} of trajectory '{chosen[0].info['trajectory']}'" + (
@@ -106,6 +113,7 @@ def check_reference(
     problems = [
         *([] if found.same_forces else [_of_forces(found)]),
         *([_of_energies(found)] if energies and not found.energy.same_zero else []),
+        *(_of_stress(chosen, labels) if stress else []),
     ]
     if problems:
         message = f"{name}='{reference}' is not the method of the data: {where} of '{source}' {' '.join(problems)}"
@@ -136,9 +144,10 @@ def _labels(
     ids: Sequence[str],
     scratch: str | Path | None,
     time_limit: float | None,
+    stress: bool,
 ) -> Labels:
     """Labels of the frames; a method that fails leaves no file that would stand in the way of another one."""
-    how: dict[str, Any] = {"ids": ids, "sound": ids, "scratch": scratch, "time_limit": time_limit}
+    how: dict[str, Any] = {"ids": ids, "sound": ids, "scratch": scratch, "time_limit": time_limit, "stress": stress}
     if file is None:
         with TemporaryDirectory() as folder:
             return relabel(frames, reference, Path(folder) / "labels.jsonl", **how)
@@ -223,6 +232,22 @@ def _capital(sentence: str) -> str:
 
 def _of_forces(found: Difference) -> str:
     return f"its forces are off by {_sizes(found)}. {found.reason}"
+
+
+def _of_stress(frames: Sequence[Atoms], labels: Labels) -> list[str]:
+    """What is to be said of the stress, where the frames have one: another, as in sign or unit, or nothing."""
+    both = [
+        (frame.calc.results["stress"], full_3x3_to_voigt_6_stress(found))
+        for frame, found in zip(frames, labels.stress, strict=True)
+        if "stress" in frame.calc.results
+    ]
+    if not both:
+        return []
+    data, reference = (np.array(one) / ase.units.GPa for one in zip(*both, strict=True))
+    off, size = (float(np.sqrt(np.square(one).mean())) for one in (reference - data, data))
+    if off <= STRESS_NOISE_GPA + STRESS_TOLERANCE * size:
+        return []
+    return [f"its stress is off by {off:.2g} of {size:.2g} GPa (root mean square)."]
 
 
 def _of_energies(found: Difference) -> str:

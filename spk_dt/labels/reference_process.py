@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,11 +62,17 @@ class Computed:
         energy: eV; of several the one of which the forces are the gradient.
         forces: [n_atoms, 3] eV/Å.
         program: version of the program, where its output says it.
+        stress: [3, 3] eV/Å^3 with the sign of ASE, if it was asked for.
+        others: stress, dipole, charges and magmoms, as ASE has them, that the calculator gives along.
+        unusable: what is wrong with those of them that are left out, by name.
     """
 
     energy: float
     forces: np.ndarray
     program: str | None
+    stress: np.ndarray | None = None
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
 
 
 class ReferenceProcess:
@@ -130,17 +136,18 @@ class ReferenceProcess:
         provenance: dict[str, Any] = answer["provenance"]
         return provenance
 
-    def compute(self, atoms: Atoms, fresh: bool = True) -> Computed:
+    def compute(self, atoms: Atoms, fresh: bool = True, stress: bool = False) -> Computed:
         """Energy and forces of a geometry.
 
         Args:
             atoms: without a calculator.
             fresh: whether by a new calculator; False goes on with the one before, which may begin from its last density.
+            stress: whether to compute the stress, too.
 
         Raises:
             NoLabelError: if there are none; the scratch folder is kept.
         """
-        request = {"task": "compute", "fresh": fresh, "atoms": atoms}
+        request = {"task": "compute", "fresh": fresh, "atoms": atoms, "stress": stress}
         for last_try in (False, True):
             self._start()  # first, since it removes the folder if we are killed
             folder = self._new_folder()
@@ -148,7 +155,7 @@ class ReferenceProcess:
             try:
                 answer = self._ask(request | {"folder": str(folder)})
                 if answer["error"] is None:
-                    return Computed(answer["energy"], answer["forces"], answer["program"])
+                    return Computed(**{name: answer[name] for name in Computed.__dataclass_fields__})
                 keep, message = True, f"{answer['type']}: {answer['error']}"
             except _NoAnswer as error:
                 keep = not self._closed and (last_try or isinstance(error.__cause__, TimeoutError))

@@ -7,6 +7,7 @@ A request is a dictionary, sent over a `multiprocessing.connection.Connection`, 
     folder      scratch folder, where the process works meanwhile
     fresh       whether to make a new calculator; False goes on with the one before
     atoms       for "compute": the geometry
+    stress      for "compute": whether its stress is wanted, too
 
 Whatever is printed goes to `LOG` in the scratch folder. When the other end is gone, the process ends all programs that it
 has started, removes the scratch folder, and ends.
@@ -35,6 +36,7 @@ from spk_dt.labels.convergence import NotConvergedError, refuse_unconverged, sai
 from spk_dt.labels.nested_calculators import put_into
 from spk_dt.labels.process_tree import end_processes
 from spk_dt.labels.provenance import provenance, version_after
+from spk_dt.trajectories.stored_properties import usable_results
 
 __all__ = ["LOG", "serve"]
 
@@ -72,7 +74,7 @@ def serve(descriptor: int) -> None:
                 if request["task"] == "describe":
                     answer["provenance"] = provenance(calculator, folder)
                 else:
-                    answer |= _computed(request["atoms"], calculator, folder)
+                    answer |= _computed(request["atoms"], calculator, folder, request["stress"])
             except (Exception, SystemExit) as error:  # every calculator has its own
                 traceback.print_exc()
                 said = None if isinstance(error, NotConvergedError) else said_by_program(folder)
@@ -84,21 +86,37 @@ def serve(descriptor: int) -> None:
             connection.send(answer)
 
 
-def _computed(atoms: Atoms, calculator: Calculator, folder: Path) -> dict[str, Any]:
-    """Energy (eV) and forces (eV/Å) of a geometry; of energies the one of which the forces are the gradient."""
+def _computed(atoms: Atoms, calculator: Calculator, folder: Path, with_stress: bool) -> dict[str, Any]:
+    """Energy (eV), forces (eV/Å) and stress (eV/Å^3) of a geometry; the energy of which the forces are the gradient."""
     positions = atoms.positions.copy()
     atoms.calc = calculator
     forces = np.asarray(atoms.get_forces(), dtype=float)  # before the energy: a program gives it along with the forces
     energy = float(atoms.get_potential_energy())
     free_energy = getattr(calculator, "results", {}).get("free_energy")
     energy = energy if free_energy is None else float(free_energy)
+    stress = _stress_of(atoms) if with_stress else None
+    others, unusable = usable_results(getattr(calculator, "results", {}), atoms)
     atoms.calc = None
     refuse_unconverged(calculator, folder)
     if forces.shape != positions.shape or not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise ValueError("energy or forces are not finite")
+    if stress is not None and not np.isfinite(stress).all():
+        raise ValueError("the stress is not finite")
     if not np.array_equal(atoms.positions, positions):
         raise ValueError("the calculator has moved the atoms; switch its geometry optimisation off")
-    return {"energy": energy, "forces": forces, "program": version_after(calculator)}
+    answer = {"energy": energy, "forces": forces, "stress": stress, "program": version_after(calculator)}
+    return answer | {"others": others, "unusable": unusable}
+
+
+def _stress_of(atoms: Atoms) -> np.ndarray:
+    """[3, 3] stress, with the sign of ASE."""
+    try:
+        return np.asarray(atoms.get_stress(voigt=False), dtype=float)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the calculator gives no stress ({error}), which is to be trained on: name one that does, or train without the "
+            "stress (leave task/stress=trained out)"
+        ) from error
 
 
 def _receive(connection: Connection, requests: SimpleQueue[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
 from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
 from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
-__all__ = ["Labels", "relabel"]
+__all__ = ["Labels", "bare_structure", "relabel"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Labels:
         ids: [n_frames] name of each geometry.
         energy: [n_frames] eV; NaN where the reference method failed.
         forces: [n_frames] arrays [n_atoms, 3] eV/Å; NaN where it failed.
+        stress: [n_frames] arrays [3, 3] eV/Å^3 with the sign of ASE, likewise; NaN as well where it is not known.
         failures: what went wrong, by name of the geometry.
         n_computed: number of geometries computed in this call; the others were in the file.
         made_by: the reference method with its versions and settings, see `spk_dt.labels.provenance`.
@@ -39,6 +40,7 @@ class Labels:
     ids: tuple[str, ...]
     energy: np.ndarray
     forces: tuple[np.ndarray, ...]
+    stress: tuple[np.ndarray, ...]
     failures: dict[str, str]
     n_computed: int
     made_by: dict[str, Any]
@@ -63,6 +65,7 @@ def relabel(
     sound: Container[str] = (),
     scratch: str | Path | None = None,
     time_limit: float | None = None,
+    stress: bool = False,
 ) -> Labels:
     """Compute energy and forces of geometries with a reference method; continue where an earlier call stopped.
 
@@ -87,6 +90,8 @@ def relabel(
             program and not with the geometry: nothing is recorded, and the error is raised.
         scratch: where the scratch folders are made; None takes the folder for temporary files (TMPDIR).
         time_limit: s, after which a calculation is ended with all its programs, and is a failure; None waits.
+        stress: whether to compute the stress, too; geometries that have none in the file are computed again. A reference
+            method that gives no stress fails.
 
     Raises:
         ValueError: if the reference method fails at a geometry of `sound`, the file was made with another reference
@@ -111,7 +116,7 @@ def relabel(
         busy = f"is at work on '{path}'; wait for it, or choose another name."
         stack.enter_context(hold(path.with_name(f"{path.name}.lock"), busy))
         known = open_labels(path, {"format": LABEL_FORMAT, **made_by})
-        n_known = len(known)
+        n_computed = 0
         names: dict[str, int] = {}  # number of atoms of each geometry, in order
         number = count(1)
 
@@ -119,8 +124,9 @@ def relabel(
             if progress is not None:
                 progress(next(number))
 
-        todo = _missing(frames, ids, known, names, str(path), advance)
-        computed = stack.enter_context(closing(_records(todo, processes)))
+        lacking = {name for name, one in known.items() if stress and one["error"] is None and one.get("stress") is None}
+        todo = _missing(frames, ids, known, lacking, names, str(path), advance)
+        computed = stack.enter_context(closing(_records(todo, processes, stress)))
         stream = stack.enter_context(path.open("a", encoding="utf-8"))
         program = next((one["program"] for one in known.values() if "program" in one), None)
         for record in computed:
@@ -137,21 +143,25 @@ def relabel(
                 )
             program = program or now
             known[record["id"]] = record
+            n_computed += 1
             stream.write(json.dumps(record) + "\n")
             stream.flush()
             advance()
-        return _labels(names, known, len(known) - n_known, made_by)
+        return _labels(names, known, n_computed, made_by)
 
 
 def _missing(
     frames: Iterable[Atoms],
     ids: Iterable[str] | None,
     known: Mapping[str, Mapping[str, Any]],
+    lacking: Container[str],
     names: dict[str, int],
     source: str,
     advance: Callable[[], None],
 ) -> Iterator[tuple[str, str, Atoms]]:
-    """Id, hash and bare structure of each geometry that is not in the file, for the others `advance` is called.
+    """Id, hash and bare structure of each geometry that is not in the file, or lacks something there.
+
+    For the others `advance` is called.
 
     All of them are entered in `names` on the way.
     """
@@ -162,17 +172,19 @@ def _missing(
         names[name] = len(atoms)
         geometry = geometry_hash(atoms)
         if name not in known:
-            yield name, geometry, _bare(atoms, name)
+            yield name, geometry, bare_structure(atoms, name)
         elif known[name]["geometry"] != geometry:
             raise ValueError(
                 f"'{source}' has another geometry under the id '{name}' (hash {known[name]['geometry']}, not {geometry}). "
                 "Choose another file, or other ids."
             )
+        elif name in lacking:
+            yield name, geometry, bare_structure(atoms, name)
         else:
             advance()
 
 
-def _bare(atoms: Atoms, name: str) -> Atoms:
+def bare_structure(atoms: Atoms, name: str) -> Atoms:
     """What the reference method sees of a frame: the structure, initial charges and moments, total charge and spin.
 
     Total charge and spin multiplicity are in `Atoms.info` under the names that calculators read, and in the sums of the
@@ -199,7 +211,7 @@ def _bare(atoms: Atoms, name: str) -> Atoms:
 
 
 def _records(
-    todo: Iterable[tuple[str, str, Atoms]], processes: list[ReferenceProcess]
+    todo: Iterable[tuple[str, str, Atoms]], processes: list[ReferenceProcess], stress: bool
 ) -> Generator[dict[str, Any], None, None]:
     """Records of the geometries, in the order in which the processes finish them."""
     idle: SimpleQueue[ReferenceProcess] = SimpleQueue()
@@ -209,7 +221,7 @@ def _records(
     def record(name: str, geometry: str, atoms: Atoms) -> dict[str, Any]:
         process = idle.get()
         try:
-            return _record(name, geometry, atoms, process)
+            return _record(name, geometry, atoms, process, stress)
         finally:
             idle.put(process)
 
@@ -235,16 +247,18 @@ def _finished(pending: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         yield future.result()
 
 
-def _record(name: str, geometry: str, atoms: Atoms, process: ReferenceProcess) -> dict[str, Any]:
-    """What goes into the file about a geometry: energy and forces, or what went wrong."""
+def _record(name: str, geometry: str, atoms: Atoms, process: ReferenceProcess, stress: bool) -> dict[str, Any]:
+    """What goes into the file about a geometry: energy, forces and stress, or what went wrong."""
     record = {"id": name, "geometry": geometry, "energy": None, "forces": None, "error": None}
     if not np.isfinite(atoms.positions).all():
         return record | {"error": "ValueError: a position is not finite"}
     try:
-        found = process.compute(atoms)
+        found = process.compute(atoms, stress=stress)
     except NoLabelError as error:
         return record | {"error": str(error)}
-    told = {} if found.program is None else {"program": found.program}
+    told: dict[str, Any] = {} if found.program is None else {"program": found.program}
+    if found.stress is not None:
+        told["stress"] = found.stress.tolist()
     return record | {"energy": found.energy, "forces": found.forces.tolist()} | told
 
 
@@ -259,6 +273,10 @@ def _labels(
         forces=tuple(
             np.full((n_atoms, 3), np.nan) if record["forces"] is None else np.array(record["forces"]).reshape(-1, 3)
             for record, n_atoms in zip(records, names.values(), strict=True)
+        ),
+        stress=tuple(
+            np.full((3, 3), np.nan) if record.get("stress") is None else np.array(record["stress"])
+            for record in records
         ),
         failures={record["id"]: record["error"] for record in records if record["error"] is not None},
         n_computed=n_computed,

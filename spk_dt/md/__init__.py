@@ -11,6 +11,7 @@ from spk_dt.md.output_folder import OutputFolder
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
 from spk_dt.md.restart import Checkpoint, FileLogger
 from spk_dt.md.streams import MoleculeStream, PropertyStream
+from spk_dt.md.stress_check import StressForBarostat
 
 __all__ = [
     "MAX_DISPLACEMENT",
@@ -32,6 +33,7 @@ __all__ = [
     "PropertyStream",
     "ReferenceComparison",
     "StopExploded",
+    "StressForBarostat",
     "UniformInit",
     "VerletNeighborList",
     "hold_fixed",

@@ -54,7 +54,20 @@ class AnisotropicBarostat(NHCBarostatAnisotropic):
 
 
 class CentroidBarostat(PILEBarostat):
-    """`schnetpack.md.simulation_hooks.PILEBarostat` that can be continued: SchNetPack's has no mass after a restart."""
+    r"""`schnetpack.md.simulation_hooks.PILEBarostat` with the pressure that belongs to what it does, which can be continued.
+
+    It scales the centroids :math:`\bar r` of the ring polymers with the cell and leaves the beads where they are about them,
+    so that the pressure is that of the centroid virial,
+
+    .. math::
+        P = \frac{1}{3 V} \Bigl[ \sum_i \frac{\bar p_i^2}{m_i}
+            + \frac{1}{n} \sum_{b=1}^{n} \bigl( W_b - \sum_i (r_{ib} - \bar r_i) \cdot F_{ib} \bigr) \Bigr],
+
+    with the virials :math:`W_b = -V \, \mathrm{Tr}\, \sigma_b` of the beads: Ceriotti, More, Manolopoulos, Comput. Phys.
+    Commun. 185, 1019 (2014), doi 10.1016/j.cpc.2013.10.027. SchNetPack's lacks the last term, which is the kinetic energy
+    that quantum particles have beyond classical ones, and holds a pressure that is off by it. It also has no mass after a
+    restart.
+    """
 
     cell_momenta: torch.Tensor
 
@@ -65,6 +78,13 @@ class CentroidBarostat(PILEBarostat):
         if continued:
             self._init_barostat(simulator)
             self.cell_momenta = momenta
+
+    def propagate_half_step(self, system: System) -> None:
+        """Change momenta of atoms and cell by half a time step."""
+        super().propagate_half_step(system)
+        about_centroids = system.positions - system.positions.mean(0, keepdim=True)
+        missing = system.sum_atoms((about_centroids * system.forces).sum(2, keepdim=True)).sum(0)[:, 0]
+        self.cell_momenta = self.cell_momenta - 0.5 * self.time_step * missing
 
 
 def _function_of(matrix: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -88,6 +88,14 @@ class EnsembleCalculator(_WithoutOffsets, InputsCalculator, SchNetPackEnsembleCa
         outputs = [name.removesuffix(_VARIANCE) for name in required_properties]
         super().__init__(list(model_files), required_properties=outputs, **kwargs)
 
+    @staticmethod
+    def _accumulate_results(results: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Means and variances of what all models predict."""
+        common = set.intersection(*map(set, results))
+        parts = [{key: one[key] for key in common} for one in results]
+        found: dict[str, torch.Tensor] = SchNetPackEnsembleCalculator._accumulate_results(parts)
+        return found
+
     def _update_required_properties(self) -> None:
         """Add the variances, in the square of the unit; SchNetPack's converts them as it does the output."""
         super()._update_required_properties()

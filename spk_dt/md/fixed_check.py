@@ -16,17 +16,21 @@ from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
 from spk_dt.trajectories.fixed_atoms import mobile_of
 
-__all__ = ["FixedAtoms", "refuse_unfit"]
+__all__ = ["FixedAtoms", "SettingsCheck", "refuse_unfit"]
 
 _REMEDY = "or remove the constraints of ASE from that file"
 
 
-class FixedAtoms(Callback):
-    """Hydra callback that looks at the settings of a run in which atoms are fixed (`refuse_unfit`).
+class SettingsCheck(Callback):
+    """Hydra callback that looks at the settings of a run before it begins.
 
     Raises:
         SystemExit: if something does not fit; Hydra turns other exceptions of a callback into warnings.
     """
+
+    def check(self, config: DictConfig) -> None:
+        """Raise ValueError, naming setting and remedy, if settings do not fit."""
+        raise NotImplementedError
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the settings, those of the file of ``load_config`` included."""
@@ -35,9 +39,17 @@ class FixedAtoms(Callback):
             own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             if own.load_config is not None:
                 own = MDConfigMerger().merge_configs(own, OmegaConf.load(to_absolute_path(own.load_config)), overrides)
-            refuse_unfit(own)
+            self.check(own)
         except (ValueError, OSError) as error:
             raise SystemExit(f"spkmd: {error}") from error
+
+
+class FixedAtoms(SettingsCheck):
+    """Looks at the settings of a run in which atoms are fixed, see `refuse_unfit`."""
+
+    def check(self, config: DictConfig) -> None:
+        """See `refuse_unfit`."""
+        refuse_unfit(config)
 
 
 def refuse_unfit(config: DictConfig) -> None:

@@ -1,20 +1,29 @@
 """Total charge and spin multiplicity of the molecules of SchNetPack's molecular dynamics, for models that take them.
 
-SchNetPack's system knows elements, positions, masses and cells only, and its calculators give the model no more.
+SchNetPack's system knows elements, positions, masses and cells only, and its calculators give the model no more. They also
+ask a model for its stress only if they are told to.
 """
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from ase import Atoms
 from schnetpack import properties
 from schnetpack.md import System
 from schnetpack.md.calculators import SchNetPackCalculator
+from schnetpack.model import AtomisticModel
 from schnetpack.nn import ElectronicEmbedding
+from schnetpack.utils import load_model
 
+from spk_dt.dynamics import predict_stress, stress_key_of
 from spk_dt.trajectories.stored_properties import charge_and_spin
 
-__all__ = ["InputsCalculator", "state_inputs"]
+__all__ = ["InputsCalculator", "state_inputs", "stress_of_files"]
+
+log = logging.getLogger(__name__)
 
 _INPUTS = (properties.total_charge, properties.spin_multiplicity)
 
@@ -44,12 +53,51 @@ def state_inputs(system: System, molecules: Sequence[Atoms]) -> None:
         system.register_buffer(key, values, persistent=False)
 
 
+def stress_of_files(model_file: str | Path | Sequence[str | Path]) -> str | None:
+    """Name of the stress among the outputs of a stored model, or of all of several; None if one predicts none."""
+    files = [model_file] if isinstance(model_file, str | Path) else model_file
+    keys = {stress_key_of(load_model(str(file), device=torch.device("cpu"))) for file in files}
+    return keys.pop() if len(keys) == 1 else None
+
+
 class InputsCalculator(SchNetPackCalculator):
     """SchNetPack's calculator, which also gives the model total charge and spin multiplicity of the molecules.
 
+    A model that predicts its stress is asked for it, so that barostats have it.
+
+    Args:
+        model_file: stored SchNetPack model, or several for an ensemble.
+        args: arguments of `schnetpack.md.calculators.SchNetPackCalculator`.
+        stress_key: name of the stress. None takes that of the model; a name lets a model compute it that was not trained on
+            it, with a warning.
+        kwargs: as `args`.
+
     Raises:
-        ValueError: at the first step, if the model takes an input that the molecules do not have.
+        ValueError: if the model has the stress under another name, or cannot have it; at the first step, if it takes an
+            input that the molecules do not have.
     """
+
+    def __init__(
+        self, model_file: str | Sequence[str], *args: Any, stress_key: str | None = None, **kwargs: Any
+    ) -> None:
+        stress_key = stress_of_files(model_file) if stress_key is None else stress_key
+        super().__init__(model_file, *args, stress_key=stress_key, **kwargs)
+
+    def _load_model(self, model_file: str) -> AtomisticModel:
+        """A stored model, with its stress; SchNetPack's would strain twice what strains already."""
+        model = load_model(model_file, device=torch.device("cpu")).to(torch.float64).eval()
+        if self.stress_key is not None:
+            if stress_key_of(model) is None:
+                log.warning(
+                    "calculator.stress_key=%s: '%s' was not trained on the stress, and pressures may be far off. Compare "
+                    "it with the reference, or train with task/stress=trained.",
+                    *(self.stress_key, model_file),
+                )
+            predict_stress(model, self.stress_key)
+        if self.script_model:
+            model = torch.jit.script(model)
+        self._deactivate_postprocessing(model)
+        return model
 
     def _generate_input(self, system: System) -> dict[str, torch.Tensor]:
         inputs: dict[str, torch.Tensor] = super()._generate_input(system)

@@ -324,8 +324,11 @@ class Hardening(JoiningLabels):
             [f"{i}:{k}" for i, k in pairs],
             scratch=self.labels.scratch,
             time_limit=self.labels.time_limit,
+            stress=self.with_stress,
         )
         self._made_by = found.made_by
+        if self.with_stress:
+            trial.stress.update(zip(pairs, found.stress, strict=True))
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
 
     def _drawn(self, trial: Trial, outcomes: Mapping[int, Outcome]) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories.database import TrajectoryWriter
@@ -21,7 +22,7 @@ class LabelledStates(NamedTuple):
     """What has become of states.
 
     Args:
-        kept: states with energy (eV) and forces (eV/Å) of the reference method.
+        kept: states with energy (eV), forces (eV/Å) and, if asked for, stress (eV/Å^3) of the reference method.
         left_out: states without a label, or with a force above `Labelling.max_force`.
         n_failures: number of those without a label.
         made_by: the reference method with its versions and settings, see `spk_dt.labels.provenance`.
@@ -68,11 +69,12 @@ class Labelling:
             if value is not None and not value > 0:
                 raise ValueError(f"callbacks.on_policy.labels.{name}={value} must be positive.")
 
-    def label(self, states: Path) -> LabelledStates:
+    def label(self, states: Path, stress: bool = False) -> LabelledStates:
         """Compute the states of a file; labels of an interrupted call are kept beside it, and not computed again.
 
         Args:
             states: file that `write_states` has written.
+            stress: whether their stress is wanted, too.
         """
         frames = ase.io.read(states, ":")
         labels = relabel(
@@ -82,11 +84,13 @@ class Labelling:
             self.n_processes,
             scratch=self.scratch,
             time_limit=self.time_limit,
+            stress=stress,
         )
         kept, left_out = [], []
-        for atoms, energy, forces in zip(frames, labels.energy, labels.forces, strict=True):
+        for atoms, energy, forces, tensor in zip(frames, labels.energy, labels.forces, labels.stress, strict=True):
             if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force:
-                atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+                results = {"stress": full_3x3_to_voigt_6_stress(tensor)} if stress else {}
+                atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **results)
                 kept.append(atoms)
             else:
                 left_out.append(atoms)

@@ -103,12 +103,14 @@ class JoiningLabels(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: by `setup`, if there is no such reference method, the task has targets beside energy and forces, or
-            training runs in several processes; when training starts, if the reference method is not that of the data.
+        ValueError: by `setup`, if there is no such reference method, the task has targets beside energy, forces and stress,
+            or training runs in several processes; when training starts, if the reference method is not that of the data, or
+            gives no stress where this is trained on.
     """
 
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
         self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
+        self.with_stress = False  # whether the labels have it
 
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -116,11 +118,12 @@ class JoiningLabels(Callback):
         if stage != "fit":
             return
         reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
-        unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces})
+        unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces, properties.stress})
+        self.with_stress = properties.stress in pl_module.target_names()
         if unlabelled:
             raise ValueError(
-                f"callbacks.on_policy labels states with energy and forces only, but the task has the targets {unlabelled}; "
-                "train without callbacks.on_policy, or on energy and forces."
+                "callbacks.on_policy labels states with energy, forces and stress only, but the task has the targets "
+                f"{unlabelled}; train without callbacks.on_policy, or on energy, forces and stress."
             )
         if trainer.world_size > 1:
             raise ValueError("callbacks.on_policy works in one process only; set trainer.devices=1.")
@@ -159,6 +162,7 @@ class JoiningLabels(Callback):
             name="callbacks.on_policy.labels.reference",
             scratch=self.labels.scratch,
             time_limit=self.labels.time_limit,
+            stress=self.with_stress,
         )
 
     def _file(self, number: int) -> Path:
@@ -251,7 +255,7 @@ class OnPolicyLabels(JoiningLabels):
                 log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)
                 return True
             write_states(states, drawn)
-        kept, left_out, n_failures, made_by = self.labels.label(states)
+        kept, left_out, n_failures, made_by = self.labels.label(states, self.with_stress)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
         if kept:

@@ -20,22 +20,20 @@ from spk_dt.dynamics import (
     ModelForces,
     VerletList,
     Visited,
+    predict_stress,
     rollout,
+    stress_key_of,
 )
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accumulate import PartwiseLoss
 from spk_dt.training.losses import keep_counted, loss_by_class
 from spk_dt.training.metrics import RolloutLoss, StepwiseElementMAE
 from spk_dt.training.pair_radius import pair_radius
+from spk_dt.training.parts_of_batch import at_step, model_inputs
 from spk_dt.training.precision import loss_scaler
+from spk_dt.training.stress_of_data import refuse_without_stress, trained_stress
 
 __all__ = ["DynamicTrainingTask"]
-
-#: a model may read whatever else a batch holds
-_NOT_FOR_THE_MODEL = {
-    *(*properties.PAIRS, *properties.OF_WINDOW, *properties.RESULTS),
-    *(properties.velocities, properties.time_step, properties.inner_steps, properties.mobile),
-}
 
 
 class DynamicTrainingTask(AtomisticTask):
@@ -65,12 +63,14 @@ class DynamicTrainingTask(AtomisticTask):
         step_weight: w_1, weight of the next step.
         step_weight_ratio: w_{k+1} / w_k of the later steps: above one the end of the window counts most, below one its
             beginning.
-        rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces.
+        rollout_outputs: names of the outputs in the loss for S > 1 and in the validation loss; default the forces, and the
+            `stress` if it is given.
         force_key: name of the forces among the outputs of the model.
         skin: by how much the neighbour lists of rollouts reach beyond the cutoff, in the length unit of the data.
         max_displacement: a system in which an atom would move further than this in one step counts as exploded and is
             stopped for the rest of the rollout; length unit of the data, default a tenth of the cutoff.
         compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
+        stress: an output beside `outputs` that is the stress; the model is made to predict it.
         kwargs: arguments of `schnetpack.AtomisticTask`.
 
     Raises:
@@ -92,9 +92,12 @@ class DynamicTrainingTask(AtomisticTask):
         skin: float = 0.5,
         max_displacement: float | None = None,
         compile: bool = False,
+        stress: ModelOutput | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, outputs, **kwargs)
+        if stress is not None:
+            predict_stress(model, stress.name)
+        super().__init__(model, outputs if stress is None else [*outputs, stress], **kwargs)
         self.rollout_length = rollout_length
         self.gradient = gradient if gradient is not None else Detached()
         self.first_step_weight = first_step_weight
@@ -104,13 +107,15 @@ class DynamicTrainingTask(AtomisticTask):
         self.skin = skin
         self.cutoff = cutoff_of(model)
         self.max_displacement = self.cutoff / 10.0 if max_displacement is None else max_displacement
-        rollout_outputs = [force_key] if rollout_outputs is None else list(rollout_outputs)
+        if rollout_outputs is None:
+            rollout_outputs = [force_key] if stress is None else [force_key, stress.name]
         names = [output.name for output in self.outputs]
         if not set(rollout_outputs) <= set(names):
             raise ValueError(f"task.rollout_outputs={rollout_outputs} must be among the outputs of the task, {names}")
         predicted: Any = model.model_outputs
-        if force_key not in predicted:
-            raise ValueError(f"the model predicts {predicted}, but no '{force_key}' to run dynamics with")
+        if lacking := {force_key, *names} - set(predicted):
+            hint = "; task/stress=trained lets it" if lacking == {spk_properties.stress} else ""
+            raise ValueError(f"the model predicts {predicted}, but not {sorted(lacking)}, which the task needs{hint}")
         if rollout_length < 1:
             raise ValueError(f"task.rollout_length={rollout_length}: a rollout has at least one step, the first frame")
         self.rollout_outputs = [output for output in self.outputs if output.name in rollout_outputs]
@@ -131,6 +136,8 @@ class DynamicTrainingTask(AtomisticTask):
         self._batch_radius = pair_radius(self.trainer.datamodule, self.cutoff)
         if (frames := getattr(self.trainer.datamodule, "frames", None)) is not None:
             refuse_isolated(first_frames(frames), self.cutoff, f"'{frames.source}'", frames.distance_unit)
+            if (target := trained_stress(self.outputs, stress_key_of(self.model))) is not None:
+                refuse_without_stress(frames, target)
         available = getattr(self.trainer.datamodule, "window", {"train": 1})["train"]
         if stage == "fit" and self.rollout_length > available:
             raise ValueError(
@@ -221,7 +228,8 @@ class DynamicTrainingTask(AtomisticTask):
         """States of a rollout, with predictions and targets after constraints."""
         for visited in self.rollout(batch, n_steps, gradient, guard):
             targets = self._targets(batch, visited.step)
-            predicted, targets = self.apply_constraints(dict(visited.outputs), targets)
+            outputs = {key: value.contiguous() for key, value in visited.outputs.items()}  # as metrics ask for
+            predicted, targets = self.apply_constraints(outputs, targets)
             if properties.counted_forces in batch:
                 keep_counted(batch[properties.counted_forces], self.force_key, self._force_target, predicted, targets)
             yield visited, predicted, targets
@@ -293,17 +301,15 @@ class DynamicTrainingTask(AtomisticTask):
 
     def _targets(self, batch: Mapping[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """Targets at a step, and what losses may need to know of the systems."""
-        targets = {name: _at_step(batch, name, step) for name in self.target_names()}
+        targets = {name: at_step(batch, name, step) for name in self.target_names()}
         for key in (spk_properties.Z, spk_properties.n_atoms, "considered_atoms"):
             if key in batch:
                 targets[key] = batch[key]
         return targets
 
     def _model_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch without pairs, targets, results of the reference method, and what belongs to the rollout."""
-        left_out = _NOT_FOR_THE_MODEL | set(self.target_names())
-        suffix = properties.window_suffix
-        return {key: value for key, value in batch.items() if key not in left_out and not key.endswith(suffix)}
+        """What the model reads of a batch."""
+        return model_inputs(batch, self.target_names())
 
     def guard(self, batch: Mapping[str, torch.Tensor]) -> ExplosionGuard:
         """A new guard for a rollout from a batch."""
@@ -315,7 +321,7 @@ class DynamicTrainingTask(AtomisticTask):
     def _add_force_errors(self, subset: str, batch: Mapping[str, torch.Tensor], visited: Visited) -> None:
         if subset not in self._force_errors:
             self._force_errors[subset] = StepwiseElementMAE().to(self.device)
-        forces, expected = visited.state.forces.detach(), _at_step(batch, self._force_target, visited.step)
+        forces, expected = visited.state.forces.detach(), at_step(batch, self._force_target, visited.step)
         numbers, counted = batch[spk_properties.Z], batch.get(properties.counted_forces)
         if counted is not None:  # a component is an entry of its own
             numbers, forces, expected = numbers[counted.nonzero()[:, 0]], forces[counted, None], expected[counted, None]
@@ -351,9 +357,3 @@ class DynamicTrainingTask(AtomisticTask):
         if stored is not None:
             self.model.postprocessors = stored.postprocessors.to(self.device)
         self.rollout_length = checkpoint.get("rollout_length", self.rollout_length)
-
-
-def _at_step(batch: Mapping[str, torch.Tensor], name: str, step: int) -> torch.Tensor:
-    """A target at a step of the window."""
-    window = properties.window(name)
-    return batch[window][:, step].contiguous() if window in batch else batch[name]

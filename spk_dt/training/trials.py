@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from math import inf, sqrt
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
@@ -139,6 +141,7 @@ class Trial:
         timesteps_fs: of each simulation, fs.
         batches: the simulations that run side by side, with their conditions for one interval.
         states: of each simulation so far, from the start on, with energy and forces of the model.
+        stress: [3, 3] of states, by simulation and number, where labels have it.
     """
 
     folder: Path
@@ -148,6 +151,7 @@ class Trial:
     timesteps_fs: list[float]
     batches: dict[Batch, Conditions]
     states: dict[int, list[Atoms]] = field(default_factory=dict)
+    stress: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def run(self, engine: Engine, n_intervals: int, progress: Callable[[], None]) -> None:
         """Simulate on, until there are so many intervals from the start; `progress` is called after each of a batch."""
@@ -170,5 +174,6 @@ class Trial:
         atoms = self.states[i][k].copy()
         atoms.info = {"timestep_fs": self.timesteps_fs[i]}
         energy, forces = label
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        results = {"stress": full_3x3_to_voigt_6_stress(self.stress[i, k])} if (i, k) in self.stress else {}
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **results)
         return atoms

@@ -20,6 +20,7 @@ __all__ = [
     "set_stored_properties",
     "set_total_charge",
     "stored_properties",
+    "usable_results",
     "with_charge_and_spin",
 ]
 
@@ -65,22 +66,12 @@ def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None
     Raises:
         ValueError: if a value has another shape or is not a number, or two names of one input contradict each other.
     """
-    found: dict[str, np.ndarray] = {}
     results = atoms.calc.results if atoms.calc is not None else {}
-    for key, (name, atomwise) in _RESULTS.items():
-        if results.get(name) is None:
-            continue
-        value = _numbers(results[name], f"{where}: its {name}")
-        if key == properties.stress:
-            value = voigt_6_to_full_3x3_stress(value) if value.shape == (6,) else value
-            expected: tuple[int, ...] = (3, 3)
-        else:
-            expected = (len(atoms),) if atomwise else (3,)
-        if key == properties.magnetic_moments and value.ndim == 2:  # not collinear
-            expected = (len(atoms), 3)
-        if value.shape != expected:
-            raise ValueError(f"{where}: its {name} has the shape {value.shape}, not {expected}; repair or remove it.")
-        found[key] = value if atomwise else value[None]
+    found = {
+        key: _result(key, results[name], len(atoms), where)
+        for key, (name, _) in _RESULTS.items()
+        if results.get(name) is not None
+    }
     found |= {key: np.array([value]) for key, value in charge_and_spin(atoms, where).items()}
     for key in inputs or {}:
         if key in atoms.arrays:
@@ -89,6 +80,40 @@ def stored_properties(atoms: Atoms, where: str, inputs: Mapping[str, str] | None
             value = _numbers(atoms.info[key], f"{where}: its {key}")
             found[key] = value if value.shape[:1] == (1,) else value[None]
     return found
+
+
+def usable_results(results: Mapping[str, object], atoms: Atoms) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Of the results of a calculator those that `stored_properties` takes, and what is wrong with the others, by name.
+
+    Args:
+        results: as an ASE calculator has them.
+        atoms: what was computed.
+    """
+    usable, unusable = {}, {}
+    for key, (name, _) in _RESULTS.items():
+        if results.get(name) is not None:
+            try:
+                _result(key, results[name], len(atoms), "the calculator")
+                usable[name] = np.array(results[name], dtype=np.float64)
+            except ValueError as error:
+                unusable[name] = str(error)
+    return usable, unusable
+
+
+def _result(key: str, value: object, n_atoms: int, where: str) -> np.ndarray:
+    """A result of a calculator as the database has it; raises ValueError if it is no array of numbers of its shape."""
+    name, atomwise = _RESULTS[key]
+    found = _numbers(value, f"{where}: its {name}")
+    if key == properties.stress:
+        found = voigt_6_to_full_3x3_stress(found) if found.shape == (6,) else found
+        expected: tuple[int, ...] = (3, 3)
+    else:
+        expected = (n_atoms,) if atomwise else (3,)
+    if key == properties.magnetic_moments and found.ndim == 2:  # not collinear
+        expected = (n_atoms, 3)
+    if found.shape != expected:
+        raise ValueError(f"{where}: its {name} has the shape {found.shape}, not {expected}; repair or remove it.")
+    return found if atomwise else found[None]
 
 
 def charge_and_spin(atoms: Atoms, where: str) -> dict[str, float]:

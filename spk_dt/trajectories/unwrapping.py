@@ -1,4 +1,4 @@
-"""Frames of one trajectory: the same atoms in the same cell, with positions that do not jump by lattice vectors."""
+"""Frames of one trajectory: the same atoms, with positions that do not jump by lattice vectors."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from spk_dt.trajectories.moves import moves, same_cell
 from spk_dt.trajectories.stored_properties import carry_over
 
 __all__ = ["LARGEST_MOVE", "checked_frames"]
@@ -17,12 +18,11 @@ LARGEST_MOVE = 0.4
 #: numbers beyond are taken for damage
 _LARGEST = 1e15
 
-#: largest difference of a cell vector from that of the first frame, Å
-_SAME_CELL = 1e-6
-
 
 def checked_frames(frames: Iterable[Atoms], source: str) -> Iterator[Atoms]:
     """Check frames, and move each atom by lattice vectors to where it is nearest to its place in the frame before.
+
+    Where the cell changes, that place goes with it.
 
     Args:
         frames: frames in order of time, with energy, forces and perhaps momenta in the units of ASE.
@@ -33,32 +33,24 @@ def checked_frames(frames: Iterable[Atoms], source: str) -> Iterator[Atoms]:
         a free energy, it is the energy, since the forces are its gradient.
 
     Raises:
-        ValueError: if a frame lacks energy or forces, or has numbers that are not finite; if atoms, periodicity or cell
-            change, or momenta are in some frames only; if an atom moves too far to tell which of its images it is. Names
-            the frame.
+        ValueError: if a frame lacks energy or forces, or has numbers that are not finite, or a cell without volume; if
+            atoms or periodicity change, or momenta are in some frames only; if an atom moves too far to tell which of its
+            images it is. Names the frame.
     """
     first: Atoms | None = None
-    positions, reach = np.zeros((0, 3)), 0.0
-    inverse: np.ndarray | None = None
+    before = Atoms()
     for index, raw in enumerate(frames):
         where = f"{source}, frame {index}"
         frame = _frame(raw, where)
         if first is None:
             first = frame.copy()  # whoever gets the frame may change it
-            periodic = frame.cell.array[frame.pbc]
-            if len(periodic):
-                if np.linalg.matrix_rank(periodic) < len(periodic):
-                    raise ValueError(
-                        f"{where}: it is periodic, but its cell {frame.cell.array.tolist()} has no volume."
-                    )
-                inverse = np.linalg.pinv(periodic)  # [3, n_periodic]; columns are normal to the planes of the cell
-                reach = LARGEST_MOVE / np.linalg.norm(inverse, axis=0).max()
         else:
             _check_same(first, frame, where)
-            frame.set_cell(first.cell)
-            if inverse is not None:
-                _unwrap(frame, positions, periodic, inverse, reach, where)
-        positions = frame.positions.copy()
+            if same_cell(frame.cell.array, first.cell.array, first.pbc):
+                frame.set_cell(first.cell)
+            if first.pbc.any():
+                _unwrap(frame, before, where)
+        before = frame.copy()
         yield frame
 
 
@@ -95,6 +87,9 @@ def _frame(raw: Atoms, where: str) -> Atoms:
             )
     if not np.all(frame.get_masses() > 0.0):
         raise ValueError(f"{where}: the mass of an atom is not positive.")
+    periodic = frame.cell.array[frame.pbc]
+    if np.linalg.matrix_rank(periodic) < len(periodic):
+        raise ValueError(f"{where}: it is periodic, but its cell {frame.cell.array.tolist()} has no volume.")
     frame.set_constraint(raw.constraints)
     frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=forces)
     carry_over(raw, frame)
@@ -112,12 +107,6 @@ def _check_same(first: Atoms, frame: Atoms, where: str) -> None:
         raise ValueError(f"{where}: its masses differ from those of the first frame.")
     if not np.array_equal(frame.pbc, first.pbc):
         raise ValueError(f"{where}: it is periodic along other vectors than the first frame.")
-    if np.abs((frame.cell.array - first.cell.array)[first.pbc]).max(initial=0.0) > _SAME_CELL:
-        raise ValueError(
-            f"{where}: its cell {frame.cell.array.tolist()} differs from that of the first frame, "
-            f"{first.cell.array.tolist()}. "
-            "Dynamic Training integrates at a fixed cell, so trajectories at constant pressure cannot be used."
-        )
     if frame.has("momenta") != first.has("momenta"):
         has, first_has = ("has", "has none") if frame.has("momenta") else ("has no", "has them")
         raise ValueError(
@@ -126,18 +115,20 @@ def _check_same(first: Atoms, frame: Atoms, where: str) -> None:
         )
 
 
-def _unwrap(
-    frame: Atoms, before: np.ndarray, periodic: np.ndarray, inverse: np.ndarray, reach: float, where: str
-) -> None:
-    """Move atoms by lattice vectors to where they are nearest to `before`."""
-    images = np.round((frame.positions - before) @ inverse)
+def _unwrap(frame: Atoms, before: Atoms, where: str) -> None:
+    """Move atoms by lattice vectors to where they are nearest to their place in the frame before."""
+    cells = np.array([before.cell.array, frame.cell.array])
+    periodic = cells[:, frame.pbc]
+    inverse = np.linalg.pinv(periodic)  # [2, 3, n_periodic]; columns are normal to the planes of the cell
+    images = np.round(frame.positions @ inverse[1] - before.positions @ inverse[0])
     if images.any():
-        frame.positions = frame.positions - images @ periodic
-    moves = np.linalg.norm((frame.positions - before) @ inverse @ periodic, axis=1)
-    if moves.max() > reach:
-        atom = int(moves.argmax())
+        frame.positions = frame.positions - images @ periodic[1]
+    moved = moves(np.array([before.positions, frame.positions]), cells, frame.pbc)[0]
+    lengths = np.linalg.norm(moved @ inverse[1] @ periodic[1], axis=1)
+    if lengths.max() > LARGEST_MOVE / np.linalg.norm(inverse[1], axis=0).max():
+        atom = int(lengths.argmax())
         raise ValueError(
-            f"{where}: atom {atom} ({frame.symbols[atom]}) is {moves[atom]:.2f} Å from its place in the frame before, "
+            f"{where}: atom {atom} ({frame.symbols[atom]}) is {lengths[atom]:.2f} Å from its place in the frame before, "
             f"more than {LARGEST_MOVE:g} of the cell, so it is not known which way it went. Frames are missing there, "
             "or were saved too rarely."
         )

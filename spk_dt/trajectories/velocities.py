@@ -9,7 +9,8 @@ them, T = n h apart, and accelerations a that change linearly from one frame to 
 
 and the last frame by time reversal. For n = 1 the three are exact for velocity Verlet; beyond, the error is of fourth order
 in T, at the ends of third. Coordinates that do not change at all, as those of frozen atoms, get no velocity, whatever force
-acts on them.
+acts on them. Where the cell changes, differences of positions are without what it carries along
+(`spk_dt.trajectories.moves`), and the velocities as good as that.
 
 ===================  =====================
 :math:`x, v, a`      positions, velocities, accelerations F / m
@@ -23,6 +24,8 @@ from collections.abc import Iterable, Iterator
 import ase.units
 import numpy as np
 from ase import Atoms
+
+from spk_dt.trajectories.moves import moves
 
 __all__ = ["recover_velocities"]
 
@@ -69,7 +72,7 @@ def recover_velocities(
 def _between(before: Atoms, now: Atoms, after: Atoms, time: float, weight: float) -> np.ndarray:
     """[n_atoms, 3] velocities of a frame between two others."""
     change = _accelerations(after) - _accelerations(before)
-    velocities = (after.positions - before.positions) / (2.0 * time) - weight * time / 12.0 * change
+    velocities = _moved(before, after) / (2.0 * time) - weight * time / 12.0 * change
     velocities[(before.positions == now.positions) & (now.positions == after.positions)] = 0.0
     return velocities
 
@@ -82,9 +85,17 @@ def _at_end(now: Atoms, other: Atoms, further: Atoms, time: float, weight: float
     """
     acceleration = _accelerations(now)
     curvature = 0.5 * acceleration + weight / 6.0 * (_accelerations(other) - acceleration)
-    velocities = (other.positions - now.positions) / time - time * curvature
+    velocities = _moved(now, other) / time - time * curvature
     velocities[(other.positions == now.positions) & (further.positions == now.positions)] = 0.0
     return velocities
+
+
+def _moved(before: Atoms, after: Atoms) -> np.ndarray:
+    """[n_atoms, 3] move from a frame to another, without what a cell that changes carries along."""
+    cells = np.array([before.cell.array, after.cell.array])
+    if np.array_equal(*cells):
+        return after.positions - before.positions
+    return moves(np.array([before.positions, after.positions]), cells, before.pbc)[0]
 
 
 def _accelerations(atoms: Atoms) -> np.ndarray:

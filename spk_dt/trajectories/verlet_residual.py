@@ -12,22 +12,9 @@ which is exact for n = 1 (velocity Verlet itself), and of fourth and third order
 
 import numpy as np
 
-__all__ = ["shortest", "verlet_residual"]
+from spk_dt.trajectories.moves import shortest
 
-
-def shortest(displacements: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Displacements without whole lattice vectors, for atoms that move by less than half a cell.
-
-    Args:
-        displacements: [..., 3].
-        cell: [3, 3] lattice vectors as rows; those along which it is not periodic may be zero.
-        pbc: [3] whether it is periodic.
-    """
-    pbc = np.asarray(pbc, dtype=bool)
-    if not pbc.any():
-        return displacements
-    periodic = np.asarray(cell)[pbc]
-    return displacements - np.round(displacements @ np.linalg.pinv(periodic)) @ periodic
+__all__ = ["verlet_residual"]
 
 
 def verlet_residual(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from math import isfinite, log
 
 import numpy as np
-from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
 
@@ -96,8 +95,7 @@ def measure_bonds(reader: PieceReader) -> Bonds | None:
 def _nearest(reader: PieceReader, frame: int, bonding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ratio to the nearest neighbour, infinite if there is none, and the element of that: [n_bonding] each."""
     numbers = reader.numbers[bonding]
-    positions = reader.read(frame, frame + 1).positions[0][bonding]
-    atoms = Atoms(numbers, positions, cell=reader.cell, pbc=reader.pbc)
+    atoms = reader.atoms(frame, bonding)
     radii = covalent_radii[numbers]
     ratio, element = np.full(len(numbers), np.inf), np.zeros(len(numbers), dtype=int)
     for reach in _REACH:

@@ -16,10 +16,17 @@ from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.residual import measure_residual
 from spk_dt.trajectories.diagnosis.scales import fit_energy, fit_scales
 from spk_dt.trajectories.diagnosis.sequence import find_events
+from spk_dt.trajectories.diagnosis.stress import measure_stress, of_stress
 from spk_dt.trajectories.diagnosis.survey import Survey, survey
 from spk_dt.trajectories.frames import Frames
 
-__all__ = ["diagnose"]
+__all__ = ["SINGLE_FRAMES", "diagnose"]
+
+#: how to train on frames that are no reference of a rollout
+SINGLE_FRAMES = "Train on single frames: globals.max_rollout_length=1 data.val_window=1 (experiment=dt_on_policy too)."
+
+#: findings of what moves atoms beside the forces, which rollouts would miss
+_OF_ROLLOUTS = ("thermostat", "other_forces", "single_kicks", "constraints", "noise")
 
 
 def diagnose(frames: Frames, trajectory: int, replay_kicks: bool = False) -> Diagnosis:
@@ -49,13 +56,14 @@ def diagnose(frames: Frames, trajectory: int, replay_kicks: bool = False) -> Dia
 
 def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float | None]) -> list[Finding]:
     """All findings; `numbers` is filled with what is measured on the way."""
-    found = _not_finite(reader) or _at_rest(reader) or _cell(reader)
+    found = _not_finite(reader) or _at_rest(reader)
     if found:
         return found
     if len(reader) < 3:
         text = f"{len(reader)} frames are too few to see whether they follow each other; it takes three."
         return [
             Finding("too_few_frames", "warning", text, "Longer trajectories serve dynamic training."),
+            *_cell(reader),
             *_overlap(reader),
         ]
     series = survey(reader)
@@ -67,7 +75,7 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
     if found:
         return found
     if not series.followed.any():
-        return [*_overlap(reader), _too_sparse(reader, series)]
+        return [*_cell(reader), *_overlap(reader), _too_sparse(reader, series)]
 
     sequence = find_events(reader, series)
     found = rules_of_frames.of_sequence(reader, sequence) or rules_of_frames.of_velocities(reader, series, sequence)
@@ -75,21 +83,26 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
         return found
     strange = sequence.strange
     scales = fit_scales(reader, series, strange)
-    energy = fit_energy(series, strange)
-    if energy is not None:
+    stress = measure_stress(series, strange)
+    # what the cell does to the energy is known with a stress, and noise without one
+    explained = not reader.cell_changes or stress is not None
+    energy = fit_energy(series, strange, np.nan_to_num(series.cell_work) * (1.0 if stress is None else stress.value))
+    if energy is not None and explained:
         numbers["energy_slope"] = energy.value
     found = (
         rules_of_frames.of_pairing(reader, scales, energy)
         or rules_of_units.of_scales(reader, series, scales, energy, numbers["temperature_k"])
+        or of_stress(stress)
         or _overlap(reader)
     )
     if found:
         return found
-    numbers["drift_mev_per_atom_per_ps"], numbers["fluctuation_mev_per_atom"] = rules_of_motion.conservation(
-        reader, series
-    )
+    if not reader.cell_changes:
+        numbers["drift_mev_per_atom_per_ps"], numbers["fluctuation_mev_per_atom"] = rules_of_motion.conservation(
+            reader, series
+        )
 
-    found = rules_of_fixed.of_undeclared(reader, series)
+    found = _cell(reader) + rules_of_fixed.of_undeclared(reader, series)
     found += rules_of_motion.of_constraints(reader, series, replay_kicks)
     atoms = np.flatnonzero(series.free & series.followed if reader.inner_steps > 1 else series.free)
     kicks = None
@@ -99,8 +112,12 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
         numbers["displaced_floor"] = max(kicks.explained.values())
         numbers["residual_position_ang"], numbers["residual_velocity_ang_per_fs"] = kicks.position, kicks.velocity
         found += rules_of_motion.of_kicks(reader, scales, kicks, replay_kicks)
-    if not any(finding.key == "corrupted_frame" for finding in found):  # whose forces do not explain the energy either
-        found += rules_of_motion.of_energy(reader, series, energy, kicks)
+    if explained and all(
+        one.key != "corrupted_frame" for one in found
+    ):  # whose forces do not explain the energy either
+        found += rules_of_motion.of_energy(reader, series, energy, None if reader.cell_changes else kicks)
+    if reader.cell_changes:
+        found = [finding for finding in found if finding.key not in _OF_ROLLOUTS]
     found += rules_of_motion.of_momentum(reader, series)
     if reader.inner_steps > 1 and series.coverage < 0.9:
         found.append(_too_sparse(reader, series))
@@ -147,12 +164,15 @@ def _at_rest(reader: PieceReader) -> list[Finding]:
 
 
 def _cell(reader: PieceReader) -> list[Finding]:
-    """A cell that changes."""
-    change, frame = cell_change(reader)
-    if change < 1e-6:
+    """A cell that changes: frames serve one by one, but are no reference of a rollout, which keeps its cell."""
+    if not reader.cell_changes:
         return []
-    text = f"the cell changes, by up to {change:.2g} Å, first in frame {frame}: a rollout keeps the cell of its first frame."
-    return [Finding("cell_changes", "refused", text, "Use a trajectory at constant volume.", [frame], {"ang": change})]
+    change, frame = cell_change(reader)
+    text = (
+        f"the cell changes, by up to {change:.2g} Å, first in frame {frame}: a rollout keeps the cell of its first frame, "
+        "and is refused along this trajectory."
+    )
+    return [Finding("cell_changes", "warning", text, SINGLE_FRAMES, [frame], {"ang": change})]
 
 
 def _overlap(reader: PieceReader) -> list[Finding]:

@@ -1,12 +1,11 @@
 """What structures alone show: overlapping atoms, bonds of fixed length, a cell that changes."""
 
 import numpy as np
-from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
-from spk_dt.trajectories.verlet_residual import shortest
+from spk_dt.trajectories.moves import same_cell, shortest
 
 __all__ = ["cell_change", "closest_pair", "rigid_pairs"]
 
@@ -23,18 +22,17 @@ _FEW = 10
 
 
 def cell_change(reader: PieceReader) -> tuple[float, int]:
-    """Largest change of a component of the cell from the first frame, Å, and the first frame with one above 1e-6 Å."""
-    cells = reader.frames.cell[reader.record.start : reader.record.start + len(reader)]
-    change = np.abs(cells - cells[0]).max(axis=(1, 2))
-    scale = np.abs(reader.cell).max() / max(np.abs(cells[0]).max(), 1e-300)
-    return float(change.max() * scale), int(np.argmax(change * scale > 1e-6))
+    """Largest change of a component of the cell from the first frame, Å, and the first frame whose cell is another."""
+    cells = reader.cells(0, len(reader))
+    other = ~same_cell(cells, reader.cell, reader.pbc)
+    return float(np.abs(cells - reader.cell)[:, reader.pbc].max(initial=0.0)), int(np.argmax(other))
 
 
 def closest_pair(reader: PieceReader) -> tuple[float, float, int, int, int] | None:
     """The pair of atoms that overlaps most in a few frames: distance and sum of radii in Å, frame, both atoms."""
     found = None
     for frame in np.unique(np.linspace(0, len(reader) - 1, _FRAMES).astype(int)).tolist():
-        atoms = Atoms(reader.numbers, reader.read(frame, frame + 1).positions[0], cell=reader.cell, pbc=reader.pbc)
+        atoms = reader.atoms(frame)
         radii = covalent_radii[reader.numbers]
         i, j, distances = neighbor_list("ijd", atoms, _OVERLAP * radii)
         if len(distances):
@@ -59,11 +57,10 @@ def rigid_pairs(reader: PieceReader, atoms: np.ndarray) -> np.ndarray:
     if len(atoms) < 2 or len(reader) < _FEW:
         return np.empty((0, 2), dtype=int)
     spread = np.unique(np.linspace(0, len(reader) - 1, 32).astype(int))
-    positions = np.array([reader.read(frame, frame + 1).positions[0][atoms] for frame in spread])
-    first = Atoms(reader.numbers[atoms], positions[0], cell=reader.cell, pbc=reader.pbc)
-    i, j = neighbor_list("ij", first, 2.5)
+    sample = [reader.atoms(frame, atoms) for frame in spread.tolist()]
+    i, j = neighbor_list("ij", sample[0], 2.5)
     i, j = i[i < j], j[i < j]
-    vectors = shortest(positions[:, j] - positions[:, i], reader.cell, reader.pbc)
+    vectors = np.array([shortest(one.positions[j] - one.positions[i], one.cell.array, reader.pbc) for one in sample])
     spread_of = np.ptp(np.linalg.norm(vectors, axis=2), axis=0)
     turned = np.linalg.norm(vectors - vectors[0], axis=2).max(axis=0)
     rigid = (spread_of < _RIGID * np.linalg.norm(vectors[0], axis=1)) & (spread_of < _TURNS * turned)

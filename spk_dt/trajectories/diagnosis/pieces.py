@@ -6,11 +6,12 @@ from functools import cached_property
 
 import ase.units
 import numpy as np
+from ase import Atoms
 
 from spk_dt import properties, units
 from spk_dt.trajectories.database import VELOCITIES
 from spk_dt.trajectories.frames import Frames
-from spk_dt.trajectories.verlet_residual import shortest
+from spk_dt.trajectories.moves import moves, same_cell
 
 __all__ = ["Piece", "PieceReader"]
 
@@ -27,7 +28,9 @@ class Piece:
         velocities: [n_frames, n_atoms, 3] Å/fs, zero of what is held fixed.
         accelerations: [n_frames, n_atoms, 3] Å/fs², force over mass, likewise.
         energy: [n_frames] eV.
-        moved: [n_frames - 1, n_atoms, 3] Å from each frame to the next, without lattice vectors.
+        moved: [n_frames - 1, n_atoms, 3] Å from each frame to the next, without lattice vectors, and without what a cell
+            that changes carries along (`spk_dt.trajectories.moves`); `positions` then go on by it from those of the first
+            frame of the piece.
     """
 
     positions: np.ndarray
@@ -79,22 +82,46 @@ class PieceReader:
     @cached_property
     def cell(self) -> np.ndarray:
         """[3, 3] Å of the first frame."""
-        return self.frames.cell[self.record.start] * self._length
+        return self.cells(0, 1)[0]
+
+    @cached_property
+    def cell_changes(self) -> bool:
+        """Whether the cell is not the same in all frames."""
+        return not same_cell(self.cells(0, len(self)), self.cell, self.pbc).all()
+
+    def cells(self, start: int, stop: int) -> np.ndarray:
+        """[n_frames, 3, 3] Å of frames `start` to `stop`."""
+        return self.frames.cell[self.record.start + start : self.record.start + stop] * self._length
+
+    def atoms(self, frame: int, members: np.ndarray | slice = slice(None)) -> Atoms:
+        """Elements, positions and cell of a frame, or of some of its atoms."""
+        positions = self.raw(properties.R, frame, frame + 1)[0] * self._length
+        return Atoms(self.numbers[members], positions[members], cell=self.cells(frame, frame + 1)[0], pbc=self.pbc)
 
     def raw(self, key: str, start: int, stop: int) -> np.ndarray:
         """A property of frames `start` to `stop`, as it is in memory."""
         return self.frames.window(key, self.record.start + start, stop - start, self.index)
 
+    def stress(self, start: int, stop: int) -> np.ndarray | None:
+        """[n_frames, 3, 3] eV/Å³ of frames `start` to `stop`; None if the data have none, or none of all directions."""
+        if properties.stress not in self.frames.values or not self.pbc.all():
+            return None
+        unit = units.conversion(self.frames.units[properties.stress], "eV/Ang/Ang/Ang", properties.stress)
+        return self.raw(properties.stress, start, stop).reshape(-1, 3, 3) * unit
+
     def read(self, start: int, stop: int) -> Piece:
         """Frames `start` to `stop` (without it)."""
         positions = self.raw(properties.R, start, stop) * self._length
+        moved = moves(positions, self.cells(start, stop), self.pbc)
+        if self.cell_changes:
+            positions = positions[:1] + np.cumsum(np.concatenate([0.0 * positions[:1], moved]), axis=0)
         to_acceleration = self._energy / self._length * ase.units.fs**2 / self.masses[:, None] * self.mobile
         return Piece(
             positions=positions,
             velocities=self.raw(properties.velocities, start, stop) * (self._length / self._time * self.mobile),
             accelerations=self.raw(properties.forces, start, stop) * to_acceleration,
             energy=self.raw(properties.energy, start, stop).reshape(-1) * self._energy,
-            moved=shortest(np.diff(positions, axis=0), self.cell, self.pbc),
+            moved=moved,
         )
 
     def ranges(self, first: int, last: int, at_least: int = 1) -> Iterator[tuple[int, int]]:

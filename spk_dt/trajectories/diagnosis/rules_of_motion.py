@@ -12,6 +12,7 @@ from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.residual import Residual
 from spk_dt.trajectories.diagnosis.scales import EnergyFit, Scales
 from spk_dt.trajectories.diagnosis.survey import Survey
+from spk_dt.trajectories.energy_drift import drifts, slope_and_fluctuation
 from spk_dt.trajectories.verlet_residual import verlet_residual
 
 __all__ = ["NEGLIGIBLE", "TOLERATED", "conservation", "of_constraints", "of_energy", "of_kicks", "of_momentum"]
@@ -26,12 +27,8 @@ _SCALES = 0.8
 _GROWS = 3.0
 #: and by more, steady
 _STEADY = 30.0
-#: drift of the total energy worth a warning, meV per atom and ps
-_DRIFT = 10.0
 #: fewer frames do not show one
 _DRIFTS_FROM = 12
-#: part of the range of the kinetic energy by which velocity Verlet lets the total energy swing, (omega dt)²/4 and some more
-_SHADOW = 0.05
 #: a centre of mass that is faster than this many times its thermal velocity drifts
 _DRIFTS = 3.5
 
@@ -276,9 +273,8 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
     if kicks is None or kicks.worst >= NEGLIGIBLE or found or len(reader) < _DRIFTS_FROM:
         return found
     drift -= kicks.work_mev_per_atom_per_ps
-    duration = 1e-3 * reader.step_fs * (len(reader) - 1)
-    shadow = 1e3 * _SHADOW * float(np.ptp(survey.kinetic)) / len(reader.numbers)
-    if abs(drift) > _DRIFT and abs(drift) * duration > max(5.0 * fluctuation, shadow):
+    duration = reader.step_fs * (len(reader) - 1)
+    if drifts(drift, fluctuation, duration, survey.kinetic, len(reader.numbers)):
         text = (
             f"the total energy drifts by {drift:.3g} meV per atom and ps, although nothing but forces moves the atoms."
         )
@@ -289,12 +285,7 @@ def of_energy(reader: PieceReader, survey: Survey, energy: EnergyFit | None, kic
 
 def conservation(reader: PieceReader, survey: Survey) -> tuple[float, float]:
     """Slope of the total energy, meV per atom that moves and ps, and RMS about that line, meV per atom."""
-    time = 1e-3 * reader.step_fs * np.arange(len(survey.energy))
-    total = survey.energy + survey.kinetic
-    total = 1e3 * (total - total.mean()) / (survey.degrees_of_freedom / 3.0)
-    time = time - time.mean()
-    slope = float(time @ total / (time @ time))
-    return slope, float(np.sqrt(np.mean((total - slope * time) ** 2)))
+    return slope_and_fluctuation(survey.energy + survey.kinetic, reader.step_fs, survey.degrees_of_freedom)
 
 
 def of_momentum(reader: PieceReader, survey: Survey) -> list[Finding]:

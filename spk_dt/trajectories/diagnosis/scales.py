@@ -277,10 +277,16 @@ class EnergyFit:
     kinetic: bool
 
 
-def fit_energy(survey: Survey, strange: np.ndarray) -> EnergyFit | None:
-    """Fit the third equation; None if there are not three good steps or the energy does not change."""
+def fit_energy(survey: Survey, strange: np.ndarray, cell_work: np.ndarray) -> EnergyFit | None:
+    """Fit the third equation; None if there are not three good steps or the energy does not change.
+
+    Args:
+        survey: what `survey` found.
+        strange: [n_frames - 1] steps to leave out.
+        cell_work: [n_frames - 1] work of the stress, eV.
+    """
     clean = ~strange
-    change, work = survey.energy_change, survey.work
+    change, work = survey.energy_change, survey.work + cell_work
     shifted = {(0, 0): (change, work[1])}
     for by in (1, -1):
         shifted[by, 0] = (np.roll(change, -by), work[1])  # the energy of frame k is found at k + by

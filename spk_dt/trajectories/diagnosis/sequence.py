@@ -18,7 +18,7 @@ import numpy as np
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.rounding import measure_rounding
 from spk_dt.trajectories.diagnosis.survey import Survey
-from spk_dt.trajectories.verlet_residual import shortest
+from spk_dt.trajectories.moves import shortest
 
 __all__ = ["MOSTLY_STRANGE", "Event", "Sequence", "find_events"]
 

@@ -7,7 +7,9 @@ frame to frame with the work of the forces along the path,
     c_k = \tfrac12 (x_{k+1} - x_{k-1}), \qquad \beta_Z = \mathrm{median}_k \frac{\langle c_k, T v_k \rangle_Z}{\langle T v_k,
     T v_k \rangle_Z}, \qquad \Delta E_k = E_{k+1} - E_k, \qquad W_k = -\tfrac12 (F_k + F_{k+1}) \cdot (x_{k+1} - x_k)
 
-where the scalar products are weighted with the masses. The forces of an atom can be followed from frame to frame if they
+where the scalar products are weighted with the masses. Where the cell changes, :math:`x_{k+1} - x_k` are the moves without
+what it carries along (`spk_dt.trajectories.moves`), and the stress does the work :math:`V \sigma : \varepsilon_k`, with the
+strain from cell to cell. The forces of an atom can be followed from frame to frame if they
 change little: atoms with :math:`|a_{k+1} - 2 a_k + a_{k-1}|^2 < 0.3\,|a_k|^2` (for a vibration: less than about an eighth
 of its period between frames) are those from which time step and units are found.
 """
@@ -20,6 +22,7 @@ import numpy as np
 from spk_dt.trajectories.diagnosis.geometry import rigid_pairs
 from spk_dt.trajectories.diagnosis.pieces import PieceReader
 from spk_dt.trajectories.diagnosis.rounding import spacing
+from spk_dt.trajectories.moves import cell_strain
 from spk_dt.trajectories.stated import UNITS
 
 __all__ = ["Survey", "survey", "weighted_median"]
@@ -56,6 +59,7 @@ class Survey:
         energy_change: [n_frames - 1] eV.
         work: [3, n_frames - 1] eV, with the forces of the frame before, of the frame itself, of the frame after; NaN
             where there is none.
+        cell_work: [n_frames - 1] eV, of the stress; zero at a constant cell, NaN where it changes and there is no stress.
         energy: [n_frames] eV.
         kinetic: [n_frames] eV.
         momentum: [n_frames, 3] Dalton Å/fs.
@@ -78,6 +82,7 @@ class Survey:
     step_size: np.ndarray
     energy_change: np.ndarray
     work: np.ndarray
+    cell_work: np.ndarray
     energy: np.ndarray
     kinetic: np.ndarray
     momentum: np.ndarray
@@ -110,7 +115,7 @@ def survey(reader: PieceReader) -> Survey:
     products = np.zeros((3, n_frames, len(elements)))  # cv, vv, cc
     energy, kinetic, momentum = np.empty(n_frames), np.empty(n_frames), np.empty((n_frames, 3))
     step_size = np.empty(n_frames - 1)
-    work = np.full((3, n_frames - 1), np.nan)
+    work, cell_work = np.full((3, n_frames - 1), np.nan), np.zeros(n_frames - 1)
     wrapped_steps, wrapped_atoms = 0, np.zeros(len(masses), dtype=bool)
     squared_force = squared_net_force = 0.0
     for first, last in reader.ranges(0, n_frames):
@@ -134,6 +139,7 @@ def survey(reader: PieceReader) -> Survey:
         wrapped_steps += int(crossed.any(axis=1).sum())
         wrapped_atoms |= crossed.any(axis=0)
         mean_force = 0.5 * (force[:-1] + force[1:])
+        cell_work[first : first + number] = _cell_work(reader, first, first + number)
         for shift in (-1, 0, 1):
             other = np.arange(before, before + number) + shift
             there = (other >= 0) & (other < len(mean_force))
@@ -169,6 +175,7 @@ def survey(reader: PieceReader) -> Survey:
         step_size=step_size,
         energy_change=np.diff(energy),
         work=work,
+        cell_work=cell_work,
         energy=energy,
         kinetic=kinetic / ase.units.fs**2,
         momentum=momentum,
@@ -176,6 +183,20 @@ def survey(reader: PieceReader) -> Survey:
         force=float(np.sqrt(squared_force / n_frames / len(masses))),
         wrapped_steps=wrapped_steps,
         wrapped_atoms=int(wrapped_atoms.sum()),
+    )
+
+
+def _cell_work(reader: PieceReader, first: int, last: int) -> np.ndarray:
+    """Work of the stress in steps `first` to `last`, eV: [n_steps]."""
+    if not reader.cell_changes:
+        return np.zeros(last - first)
+    stress = reader.stress(first, last + 1)
+    if stress is None:
+        return np.full(last - first, np.nan)
+    cells = reader.cells(first, last + 1)
+    volume = np.abs(np.linalg.det(cells))
+    return np.einsum(
+        "k,kij,kij->k", 0.5 * (volume[1:] + volume[:-1]), 0.5 * (stress[1:] + stress[:-1]), cell_strain(cells)
     )
 
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 import ase.units
 import numpy as np
 
-from spk_dt.trajectories.verlet_residual import shortest
+from spk_dt.trajectories.moves import shortest
 
 __all__ = ["measured_time_step", "motion", "nominal_time_step", "unbroken"]
 

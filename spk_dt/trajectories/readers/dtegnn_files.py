@@ -27,9 +27,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import TrajectoryReader
 
+from spk_dt.trajectories.moves import shortest
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.consecutive import measured_time_step, motion, nominal_time_step
-from spk_dt.trajectories.verlet_residual import shortest
 
 __all__ = ["TIMESTEP_FS", "read", "recognises"]
 

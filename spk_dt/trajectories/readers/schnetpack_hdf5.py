@@ -24,8 +24,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses
 
+from spk_dt.trajectories.moves import moves
 from spk_dt.trajectories.readers.base import RawTrajectory
-from spk_dt.trajectories.verlet_residual import shortest
 from spk_dt.units import conversion, time_unit_in_fs
 
 __all__ = ["read", "recognises"]
@@ -241,7 +241,7 @@ def _force_unit(molecule: _Molecule) -> tuple[float, str]:
         raise ValueError(
             f"'{molecule.path}' has no energies. Set calculator.energy_key to what the model calls them, and simulate again."
         )
-    bend = np.diff(shortest(np.diff(positions, axis=0), cell[0].reshape(3, 3), molecule.pbc), axis=0)
+    bend = np.diff(moves(positions, cell.reshape(-1, 3, 3), molecule.pbc), axis=0)
     correction = (1.0 - 1.0 / molecule.inner_steps**2) / 12.0
     acceleration = (forces[1:-1] + correction * np.diff(forces, 2, axis=0)) / molecule.masses[:, None]
     weight = molecule.masses[:, None]

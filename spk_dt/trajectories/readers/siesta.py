@@ -18,6 +18,7 @@ from spk_dt.trajectories.readers.text import floats, open_text
 __all__ = ["frames", "recognises"]
 
 _STEP = re.compile(r"\s*Begin MD step\s*=\s*(\d+)")
+_VARIABLE_CELL = re.compile(r"redata: Dynamics option\s*=.*Parrinello")
 _LENGTH = re.compile(r"redata: Length of MD time step\s*=\s*(\S+)\s+fs")
 _SPECIES = re.compile(r"\s*Species number:\s*(\d+).*?Atomic number:\s*(\d+)")
 _ENERGY = re.compile(r"siesta: E_KS\(eV\) =\s*(\S+)")
@@ -35,17 +36,20 @@ def frames(path: Path) -> Iterator[Atoms]:
     """Frames of a file.
 
     Raises:
-        ValueError: if a step lacks coordinates, energy or forces; names the setting of SIESTA.
+        ValueError: if a step lacks coordinates, energy or forces, or its cell while the run changes it; names the setting
+            of SIESTA.
         IncompleteFrameError: if the file ends within a step.
     """
     numbers: dict[int, int] = {}
     seen: dict[str, Any] = {}
     timestep_fs: float | None = None
-    index = 0
+    index, variable_cell, new_cell = 0, False, False
     with open_text(path) as file:
         for line in file:
             if match := _SPECIES.match(line):
                 numbers[int(match[1])] = int(match[2])
+            elif _VARIABLE_CELL.match(line):
+                variable_cell = True
             elif match := _LENGTH.match(line):
                 timestep_fs = float(match[1])
             elif match := _STEP.match(line):
@@ -59,7 +63,7 @@ def frames(path: Path) -> Iterator[Atoms]:
                 seen["species"] = [int(row[3]) for row in rows]
                 seen["positions"] = floats([row[:3] for row in rows], path, index) * _LENGTHS[match[1]]
             elif line.startswith("outcell: Unit cell vectors (Ang)"):
-                seen["cell"] = floats([row[:3] for row in _table(file, 3)], path, index)
+                seen["cell"], new_cell = floats([row[:3] for row in _table(file, 3)], path, index), True
             elif match := _ENERGY.match(line):
                 seen["energy"] = floats([[match[1]]], path, index)[0, 0]
             elif line.startswith("siesta: Atomic forces (eV/Ang)") and "step" in seen:
@@ -67,13 +71,18 @@ def frames(path: Path) -> Iterator[Atoms]:
                 missing = [key for key in ("positions", "energy", "cell") if key not in seen]
                 if missing or forces.shape != seen["positions"].shape:
                     raise ValueError(f"{_lacks(path, seen)} print them in each step: WriteCoorStep T, WriteForces T")
+                if variable_cell and not new_cell:
+                    raise ValueError(
+                        f"'{path}', step {seen['step']}: the run changes the cell (Parrinello-Rahman), but it is not "
+                        "printed for this step (outcell: Unit cell vectors); print it in each: WriteCoorStep T, LongOutput T"
+                    )
                 atoms = Atoms([numbers[one] for one in seen["species"]], seen["positions"], cell=seen["cell"], pbc=True)
                 atoms.calc = SinglePointCalculator(atoms, energy=seen["energy"], forces=forces)
                 atoms.info["step"] = seen.pop("step")
                 if timestep_fs is not None:
                     atoms.info["time_fs"] = timestep_fs * atoms.info["step"]
                 yield atoms
-                index += 1
+                index, new_cell = index + 1, False
     if "step" in seen:
         raise IncompleteFrameError(path, index, f"step {seen['step']} has no forces")
 
