@@ -81,7 +81,7 @@ def with_evaluation(model_file, frames, timestep_fs, energy_unit):
     none = np.empty(0)
     starts = [Continuation("", 0, timestep_fs, atoms, none, none, none, following=0) for atoms in frames]
     calculator = ModelCalculator(model_file, energy_unit, "Angstrom")
-    assert (simulate(calculator, starts, group, file, Protocol(STEPS)) == -1).all()
+    assert (simulate(calculator, starts, group, file, Protocol(STEPS))[0] == -1).all()
     loader = HDF5Loader(str(file))
     positions = [10.0 * loader.get_positions(mol_idx=i)[-1] for i in range(len(frames))]
     loader.database.close()

@@ -67,7 +67,8 @@ def test_the_reference_itself_and_an_exact_model_pass(clusters, tmp_path):
     found = certify(models, clusters, tmp_path / "out", REFERENCE, 6, SHORT, computing=PLAIN)
     for one in found.values():
         assert one["failures"] == 0
-        assert one["statement"].startswith("safe: 0 of 6 simulations fail over 0.4 ps at constant energy")
+        assert one["statement"].startswith("safe to 0.4 ps at constant energy from ")
+        assert one["statement"].endswith("with 95 % confidence: at most 39.3 % of simulations fail (none of 6 did)")
         assert one["share_failing_at_most"] == pytest.approx(1.0 - 0.05 ** (1 / 6))
         assert all(outcome["simulated_ps"] == pytest.approx(0.4) for outcome in one["outcomes"])
         largest = max(max(pair) for outcome in one["outcomes"] for pair in outcome["deviations"].values())
@@ -177,7 +178,8 @@ def test_the_command_tells_by_its_exit_code(clusters, tmp_path, monkeypatch):
     options = ["--reference", REFERENCE, "--time", "0.1", "--number", "3", "--states", "4", "--no-compile"]
     code, output, _ = spkdt("certify", "exact=run", str(clusters), "--out", "good", *options)
     assert code == 0
-    assert "exact: safe: 0 of 3 simulations fail" in output
+    assert "exact: too few simulations to call it safe to 0.1 ps at constant energy" in output
+    assert "at most 63.2 % of simulations fail (none of 3 did)" in output
     for ending in ("png", "pdf", "svg"):
         assert (tmp_path / "good" / f"survival.{ending}").stat().st_size > 1000
     content = json.loads((tmp_path / "good" / "certificate.json").read_text())
@@ -185,7 +187,8 @@ def test_the_command_tells_by_its_exit_code(clusters, tmp_path, monkeypatch):
     broken = "ase:helpers.broken_potentials:Sticky"
     code, output, _ = spkdt("certify", broken, str(clusters), "--out", "bad", *options, "--time", "1")
     assert code == 3
-    assert "Sticky: 3 of 3 simulations fail" in output
+    assert "Sticky: not safe to 1 ps at constant energy" in output
+    assert "3 of 3 simulations fail, the first at" in output
 
 
 @pytest.mark.parametrize("wrong_from", [1, 2, 7, 40, 63, 64])

@@ -93,6 +93,8 @@ def test_too_few_frames_say_nothing(dimer):
     none = energy_conservation(time_fs, potential * np.nan, velocities, MASSES, forces)
     assert none.as_dict() == {
         "drift_mev_per_atom_per_ps": None,
+        "drift_standard_error_mev_per_atom_per_ps": None,
+        "drift_over_kinetic_deviation_per_ps": None,
         "rms_fluctuation_mev_per_atom": None,
         "mean_temperature_k": None,
         "largest_force_ev_per_ang": None,

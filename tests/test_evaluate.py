@@ -117,6 +117,7 @@ def test_files(result):
     assert names - figures == {
         *(
             "distributions.json",
+            "motion.json",
             "settings.json",
             "start.traj",
             "force_error.csv",
@@ -373,7 +374,9 @@ def test_exploded_molecules_do_not_harm_the_others(data, tmp_path, kick):
     out = evaluated(data, tmp_path / "brittle", tmp_path / "deep", "--steps", STEPS, "--out", tmp_path / "out")
     assert "1 exploded" in out
     marks = {name: best for name, _, best in verdict(read_results(tmp_path / "out")).rows}
-    assert not any(marks["force error along the reference, H (eV/Å)"])  # what is left of the brittle one has no error
+    assert not any(
+        marks["divergence: force error along the reference, H (eV/Å)"]
+    )  # what is left of the brittle one has no error
     assert not any(marks["largest drift of the energy (meV per atom and ps)"])
     assert marks["simulations that exploded, of 3"] == [False, True]
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["brittle"]

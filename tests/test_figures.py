@@ -73,17 +73,17 @@ def test_the_band_is_the_spread_over_starts(folder, results):
 def test_the_two_errors_stand_beside_each_other(folder, results):
     figure = plot_error_pairs(results)
     assert len(figure.axes) == 4
-    left, right = figure.axes[0], figure.axes[1]
-    assert "along the reference" in left.get_title()
-    assert "divergence" in left.get_title()
-    assert "true error" in right.get_title()
-    assert figure.axes[2].get_xlabel() == "simulated time (fs)"
-    assert figure.axes[3].get_xlabel() == "simulated time (ps)"
+    true, along = figure.axes[0], figure.axes[1]
+    assert "along the reference" in along.get_title()
+    assert "divergence" in along.get_title()
+    assert "true error" in true.get_title()
+    assert figure.axes[2].get_xlabel() == "simulated time (ps)"
+    assert figure.axes[3].get_xlabel() == "simulated time (fs)"
     rows = table(folder / "true_error.csv", model="dt", element="H")
-    np.testing.assert_allclose(lines(right)["dt"].get_xdata(), [float(row["time_fs"]) / 1000 for row in rows])
-    np.testing.assert_allclose(lines(right)["dt"].get_ydata(), [float(row["mae"]) for row in rows])
-    assert lines(right)["dt"].get_xdata()[-1] == 2.5
-    assert left.get_ylim()[0] == right.get_ylim()[0] == 0.0
+    np.testing.assert_allclose(lines(true)["dt"].get_xdata(), [float(row["time_fs"]) / 1000 for row in rows])
+    np.testing.assert_allclose(lines(true)["dt"].get_ydata(), [float(row["mae"]) for row in rows])
+    assert lines(true)["dt"].get_xdata()[-1] == 2.5
+    assert true.get_ylim()[0] == along.get_ylim()[0] == 0.0
 
 
 def test_without_true_errors_there_is_no_pair(results):
@@ -98,7 +98,7 @@ def test_large_errors_make_the_axis_logarithmic(folder, tmp_path):
         for step in range(10):
             stream.write(f"dt,{step},{step / 2},H,{0.1 * 3**step},0\ndt,{step},{step / 2},Pd,0.1,0\n")
     figure = plot_error_pairs(read_results(tmp_path / "ev"))
-    assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log", "linear", "linear"]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
 
 
 def test_distributions(results):

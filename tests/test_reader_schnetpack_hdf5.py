@@ -204,7 +204,7 @@ def test_an_evaluation_in_which_a_molecule_explodes(tmp_path):
         ]
         starts.append(Continuation("t", 0, 0.5, frames[0], *values, following=1))
     (group,) = group_starts(starts)
-    exploded = simulate(ModelCalculator(model, "eV", "Ang"), starts, group, tmp_path / "a.hdf5", Protocol(120))
+    exploded, _ = simulate(ModelCalculator(model, "eV", "Ang"), starts, group, tmp_path / "a.hdf5", Protocol(120))
     assert (exploded > 3).any()
     raws = schnetpack_hdf5.read(tmp_path / "a.hdf5")
     assert [raw.n_frames for raw in raws] == [120 if step < 0 else step - 1 for step in exploded]

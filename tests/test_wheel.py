@@ -52,7 +52,8 @@ def test_contents(wheel):
     assert wheel.stat().st_size < 15e6
     names = zipfile.ZipFile(wheel).namelist()
     assert {"spk_dt/configs/experiment/dt_egnn.yaml", "spk_dt/configs/md/config.yaml"} <= set(names)
-    assert {"spk_dt/data/h2_pd6_graphene.npz", "spk_dt/evaluation/report.html.jinja"} <= set(names)
+    templates = {f"spk_dt/evaluation/report{part}.html.jinja" for part in ("", "_certificate", "_evaluation")}
+    assert {"spk_dt/data/h2_pd6_graphene.npz", *templates} <= set(names)
     assert "hydra_plugins/spk_dt/spktrain/hydra/env/default.yaml" in names
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
         *("spk_dt", "hydra_plugins", "spk_dt_programs.pth")

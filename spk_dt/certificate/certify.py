@@ -24,13 +24,16 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt.certificate.conditions import Conditions
-from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
+from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import Batch, batches, read_states, run_simulations
+from spk_dt.certificate.statement import statement
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
 from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged
 from spk_dt.data.continuation import spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
+from spk_dt.folders.file_hash import file_hash
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.reference_check import check_reference
 from spk_dt.labels.relabel import relabel
@@ -118,14 +121,17 @@ def certify(
         partition = read_partition(database, split, [file.parent / SPLIT_FILE for file in files])
         n_parts = len(partition.parts)
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
+        scales = scales_of_data(partition, -(-number // n_parts))
         starts = [spread[i * len(spread) // number] for i in range(number)]
     frames = [one.start for one in starts]
     timesteps = [conditions.time_step or one.timestep_fs for one in starts]
-    scales = scales_of(frames)
     settings = {
         "data": str(data),
         "split": partition.name,
         "models": {name: str(file) for name, file in models.items()},
+        "model_sha256": {
+            name: file_hash(file) for name, file in models.items() if not str(file).startswith(ASE_PREFIX)
+        },
         "reference": reference,
         "number": number,
         "conditions": asdict(conditions),
@@ -203,6 +209,13 @@ def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:
     if file.exists():
         before = json.loads(file.read_text())
         others = [key for key in settings if json.loads(json.dumps(settings[key])) != before.get(key)]
+        if "model_sha256" in others and "model_sha256" not in before:
+            others.remove("model_sha256")  # of a version that did not write it
+        if others == ["model_sha256"]:
+            raise ValueError(
+                f"the simulations in '{file.parent}' are of other model files than are there now: the models have been "
+                "trained since. Choose another folder."
+            )
         if others:
             told = "; ".join(f"{key}: {before.get(key)} there, {settings[key]} now" for key in others)
             raise ValueError(
@@ -247,8 +260,7 @@ def _judge(
             atoms.info |= {"reason": outcome.reason}
             if outcome.state in labels[i]:
                 energy, forces = labels[i][outcome.state]
-                atoms.info["reference_energy"] = energy
-                atoms.set_array("reference_forces", forces)
+                atoms.info |= {"reference_energy": energy, "reference_forces": forces}  # .traj keeps no other arrays
             wrong.append(atoms)
     return outcomes, sum(map(len, labels.values())), wrong
 
@@ -262,18 +274,20 @@ def _certificate(
     failures = [time for time in failed_ps if time is not None]
     total = sum(length if time is None else time for time, length in zip(failed_ps, simulated_ps, strict=True))
     share = failure_share_bound(len(failures), len(ordered))
-    return {
-        "statement": _statement(conditions, ordered, share),
+    forces = scales.forces(np.array(list(scales.force)), conditions.temperature)
+    record = {
         "simulations": len(ordered),
         "failures": len(failures),
         "first_failure_ps": min(failures, default=None),
         "share_failing_at_most": share,
-        "failures_per_ns_at_most": failure_rate_bound(len(failures), total),
+        "failures_per_ns_at_most": failure_rate_bound(len(failures), total) if total > 0.0 else None,
         "confidence": 0.95,
         "limits": {
             "energy_ev": scales.energy(1, conditions.temperature) * criteria.energy,
             "energy": "times the square root of the number of atoms",
-            "force_ev_per_ang": {int(z): criteria.force * value for z, value in scales.force.items()},
+            "force_ev_per_ang": {
+                z: criteria.force * float(value) for z, value in zip(scales.force, forces, strict=True)
+            },
             "temperature_of_data_k": scales.temperature,
             **asdict(criteria),
         },
@@ -284,21 +298,10 @@ def _certificate(
         "survival": survival(failed_ps, simulated_ps).as_dict(),
         "outcomes": [one.as_dict() for one in ordered],
     }
+    return {"statement": statement(conditions, record), **record}
 
 
 def _fails(outcome: Outcome, factor: float) -> bool:
     """Whether a simulation fails with limits that are multiplied, of the states that the reference method has computed."""
     by_sign = outcome.state is not None and outcome.state not in outcome.deviations
     return by_sign or any(not max(one) <= factor for one in outcome.deviations.values())
-
-
-def _statement(conditions: Conditions, outcomes: Sequence[Outcome], share: float) -> str:
-    """In one sentence."""
-    failures = [one for one in outcomes if one.failed_ps is not None]
-    where = f"over {conditions.time_ps:g} ps {conditions.described}"
-    seen = f"{len(failures)} of {len(outcomes)} simulations fail {where}"
-    bound = f"with 95 % confidence at most {share:.1%} do"
-    if not failures:
-        return f"safe: {seen}; {bound}"
-    first = min(failures, key=lambda one: one.failed_ps or 0.0)
-    return f"{seen}, the first at {first.failed_ps:.3g} ps ({first.reason}); {bound}"

@@ -1,7 +1,7 @@
 """Under which conditions a potential is certified: ensemble, temperature, time."""
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 
 __all__ = ["Conditions"]
 
@@ -69,11 +69,20 @@ class Conditions:
             )
         return n_steps
 
+    def thermostat_at(self, time_ps: float) -> float | None:
+        """Temperature of the thermostat on the way to the state at a time, K; None without one.
+
+        Args:
+            time_ps: time, ps.
+        """
+        interval = ceil(round(time_ps / self.time_ps * self.n_states, 6)) - 1
+        return self.thermostat(min(max(interval, 0), self.n_states - 1))
+
     @property
     def described(self) -> str:
         """In words, for titles and statements."""
         if self.temperature is None:
             return "at constant energy"
         if self.end_temperature is None:
-            return f"with a Langevin thermostat at {self.temperature:g} K"
-        return f"heated by a Langevin thermostat from {self.temperature:g} to {self.end_temperature:g} K"
+            return f"at {self.temperature:g} K (Langevin thermostat)"
+        return f"while heated from {self.temperature:g} to {self.end_temperature:g} K (Langevin thermostat)"

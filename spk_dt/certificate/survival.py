@@ -1,8 +1,10 @@
-"""Survival of simulations: Kaplan-Meier estimate with its confidence band, and exact bounds for rates and shares.
+r"""Survival of simulations: Kaplan-Meier estimate with its confidence band, and exact bounds for rates and shares.
 
 E. L. Kaplan, P. Meier, J. Am. Stat. Assoc. 53 (1958) 457: the estimate; its band is that of the log-log transform with
-Greenwood's variance (`scipy.stats.ecdf`). C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404: exact bounds of a share.
-F. Garwood, Biometrika 28 (1936) 437: exact bounds of the rate of a Poisson process.
+Greenwood's variance (`scipy.stats.ecdf`). It is not defined before the first failure and after the last simulation has
+failed; there the band is the exact one of a share, 1 to :math:`(\alpha/2)^{1/n}` and its mirror image for n simulations.
+C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404: exact bounds of a share. F. Garwood, Biometrika 28 (1936) 437: exact
+bounds of the rate of a Poisson process.
 """
 
 import warnings
@@ -21,7 +23,7 @@ class Survival(NamedTuple):
     Args:
         time_ps: [n] ps; the first is 0.
         share: [n] share of the simulations that have not failed.
-        low: [n] lower edge of its confidence band; NaN where the band is not defined, which is before the first failure.
+        low: [n] lower edge of its confidence band.
         high: [n] upper edge.
     """
 
@@ -31,8 +33,17 @@ class Survival(NamedTuple):
     high: np.ndarray
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, None where it is not known."""
-        return {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self._asdict().items()}
+        """For JSON."""
+        return {name: values.tolist() for name, values in self._asdict().items()}
+
+    def at(self, time_ps: float) -> tuple[float, float, float]:
+        """Share and the edges of its band at a time.
+
+        Args:
+            time_ps: time, ps, not negative.
+        """
+        last = int(np.searchsorted(self.time_ps, time_ps, side="right")) - 1
+        return float(self.share[last]), float(self.low[last]), float(self.high[last])
 
 
 def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], confidence: float = 0.95) -> Survival:
@@ -46,18 +57,17 @@ def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], c
     failures = [time for time in failed_ps if time is not None]
     censored = [length for time, length in zip(failed_ps, simulated_ps, strict=True) if time is None]
     curve = stats.ecdf(stats.CensoredData(uncensored=failures, right=censored)).sf
-    low, high = (np.full(len(curve.quantiles), np.nan),) * 2
+    share = np.concatenate([[1.0], curve.probabilities])
+    low, high = np.full((2, len(share)), np.nan)
     if failures:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # where nothing has failed yet, or everything has
             band = curve.confidence_interval(confidence, method="log-log")
-        low, high = band.low.probabilities, band.high.probabilities
-    return Survival(
-        np.concatenate([[0.0], curve.quantiles]),
-        np.concatenate([[1.0], curve.probabilities]),
-        np.concatenate([[np.nan], low]),
-        np.concatenate([[np.nan], high]),
-    )
+        low[1:], high[1:] = band.low.probabilities, band.high.probabilities
+    farthest = (0.5 * (1.0 - confidence)) ** (1.0 / len(simulated_ps))
+    low, high = np.where(share == 1.0, farthest, low), np.where(share == 1.0, 1.0, high)
+    low, high = np.where(share == 0.0, 0.0, low), np.where(share == 0.0, 1.0 - farthest, high)
+    return Survival(np.concatenate([[0.0], curve.quantiles]), share, low, high)
 
 
 def failure_share_bound(failures: int, simulations: int, confidence: float = 0.95) -> float:

@@ -21,7 +21,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
 from spk_dt.trajectories.fixed_atoms import degrees_of_freedom
 
-__all__ = ["Judge", "Label", "Outcome", "closest_contact", "judge_all", "judged"]
+__all__ = ["Judge", "Label", "Outcome", "closest_contact", "closest_pair", "first_sign", "judge_all", "judged"]
 
 #: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
 Label = tuple[float, np.ndarray]
@@ -77,7 +77,7 @@ def judged(
         criteria: what is wrong.
         scales: what errors are measured by.
     """
-    sign = _first_sign(states, temperatures, criteria, scales)
+    sign = first_sign(states, temperatures, criteria, scales)
     first_wrong = len(states) if sign is None else sign[0]
     spaced = [first_wrong * (n + 1) // (criteria.n_checks + 1) for n in range(criteria.n_checks)]
     wanted = {0, max(0, first_wrong - 1), *_suspicious(states[:first_wrong]), *spaced}
@@ -123,24 +123,17 @@ def judge_all(
     return outcomes, labels
 
 
-def closest_contact(atoms: Atoms) -> float:
-    """Smallest distance of two atoms over the sum of their covalent radii; infinite if no two are within twice this sum."""
-    i, j, distance = neighbor_list("ijd", atoms, natural_cutoffs(atoms, mult=2.0))
-    sums = covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]
-    return float((distance / sums).min(initial=np.inf))
-
-
-def _suspicious(states: Sequence[Atoms]) -> list[int]:
-    """States in which an error is most likely: closest contact and largest force."""
-    contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
-    force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))
-    return sorted({contact, force} - {0}, reverse=True)
-
-
-def _first_sign(
+def first_sign(
     states: Sequence[Atoms], temperatures: Sequence[float | None], criteria: Criteria, scales: Scales
 ) -> tuple[int, str] | None:
-    """First state that is wrong without asking the reference method, and why."""
+    """First state that is wrong without asking the reference method, and why.
+
+    Args:
+        states: see `judged`.
+        temperatures: see `judged`.
+        criteria: what is wrong.
+        scales: what errors are measured by.
+    """
     total = states[0].get_total_energy()
     for k, atoms in enumerate(states):
         bath = temperatures[k]
@@ -158,6 +151,36 @@ def _first_sign(
         ):
             return k, "temperature"
     return None
+
+
+def closest_contact(atoms: Atoms) -> float:
+    """Smallest distance of two atoms over the sum of their covalent radii; infinite if no two are within twice this sum."""
+    return closest_pair(atoms)[3]
+
+
+def closest_pair(atoms: Atoms) -> tuple[int, int, np.ndarray, float]:
+    """The two atoms whose distance is smallest over the sum of their covalent radii.
+
+    Args:
+        atoms: a state.
+
+    Returns:
+        their numbers, the vector [3] from the first to the second (Å), and the ratio, which is infinite if no two are within
+        twice the sum of their radii.
+    """
+    i, j, distance, vector = neighbor_list("ijdD", atoms, natural_cutoffs(atoms, mult=2.0))
+    if len(i) == 0:
+        return 0, 0, np.zeros(3), np.inf
+    ratio = distance / (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]])
+    k = int(ratio.argmin())
+    return int(i[k]), int(j[k]), vector[k], float(ratio[k])
+
+
+def _suspicious(states: Sequence[Atoms]) -> list[int]:
+    """States in which an error is most likely: closest contact and largest force."""
+    contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
+    force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))
+    return sorted({contact, force} - {0}, reverse=True)
 
 
 def _outcome(

@@ -184,17 +184,29 @@ def relabel(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate has written.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that spkdt evaluate or spkdt certify has written.")
+    ],
+    certificate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder that spkdt certify has written; may be repeated. Those in DIR called certificate* are found.",
+        ),
+    ] = None,
 ) -> None:
-    """Make one page of an evaluation: figures, tables, settings, and trajectories to turn and play. Needs no network."""
+    """Make one page of an evaluation, of certificates, or of both: how long the models last, tables, figures, trajectories.
+
+    Certificates and survival stand first. The page needs no network.
+    """
     from spk_dt.evaluation.report import write_report
 
-    typer.echo(f"{write_report(directory)}")
+    typer.echo(f"{write_report(directory, certificate or ())}")
 
 
 def _draw(directory: Path) -> None:
     """Figures of an evaluation, as files."""
-    from spk_dt.evaluation.report import write_figures
+    from spk_dt.evaluation.report_figures import write_figures
     from spk_dt.evaluation.results import read_results
 
     write_figures(read_results(directory))

@@ -10,11 +10,13 @@ symbol                variable                              unit
 `U`                   ``potential_energy``                  eV
 `v`                   ``velocities``                        Å/fs
 `b`                   ``drift_mev_per_atom_per_ps``         meV per atom and ps
+`\sigma_b`            ``drift_standard_error...``           meV per atom and ps
 `\mathrm{RMS}`        ``rms_fluctuation_mev_per_atom``      meV per atom
 `T`                   ``mean_temperature_k``                K
 ====================  ====================================  =========================
 
-The slope is that of the least-squares line. Energy oscillates about it with the fastest vibrations (velocity Verlet
+The slope is that of the least-squares line. Its standard error is that of a line through the means over 20 pieces, since
+neighbouring frames are not independent. Energy oscillates about it with the fastest vibrations (velocity Verlet
 conserves a neighbouring energy), so over a few periods a slope is found where there is no drift: give it 100 fs at least.
 
 :math:`N_f` are the degrees of freedom, 3 for each atom unless some are held fixed, and :math:`N = N_f / 3`: energies are per
@@ -26,8 +28,11 @@ from typing import Any
 
 import ase.units
 import numpy as np
+from scipy.stats import linregress
 
 __all__ = ["Conservation", "energy_conservation", "kinetic_energy"]
+
+_PIECES = 20  # of a trajectory
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Conservation:
 
     Args:
         drift_mev_per_atom_per_ps: slope of the total energy per atom.
+        drift_standard_error_mev_per_atom_per_ps: its standard error; None for fewer than 40 frames.
+        drift_over_kinetic_deviation_per_ps: slope of the total energy over the standard deviation of the kinetic energy.
         rms_fluctuation_mev_per_atom: RMS deviation of the total energy per atom from the line.
         mean_temperature_k: mean over the frames (the centre of mass counts).
         largest_force_ev_per_ang: largest force on an atom in any frame.
@@ -44,6 +51,8 @@ class Conservation:
     """
 
     drift_mev_per_atom_per_ps: float | None
+    drift_standard_error_mev_per_atom_per_ps: float | None
+    drift_over_kinetic_deviation_per_ps: float | None
     rms_fluctuation_mev_per_atom: float | None
     mean_temperature_k: float | None
     largest_force_ev_per_ang: float | None
@@ -91,7 +100,7 @@ def energy_conservation(
     finite = np.isfinite(total)
     n_frames = len(total) if finite.all() else int(finite.argmin())
 
-    drift = rms = temperature = None
+    drift = error = relative = rms = temperature = None
     if n_frames > 0:
         temperature = float(2.0 * kinetic[:n_frames].mean() / (freedom * ase.units.kB))
     if n_frames > 2:  # a line passes through two frames whatever they are
@@ -100,12 +109,17 @@ def energy_conservation(
         time = time - time.mean()
         slope = np.sum(time * energy) / np.sum(time**2)
         drift = _finite(slope)
+        deviation = 1e3 * kinetic[:n_frames].std() / n_atoms
+        relative = _finite(slope / deviation) if deviation > 0.0 else None
+        if n_frames >= 2 * _PIECES:
+            means = [[one.mean() for one in np.array_split(values, _PIECES)] for values in (time, energy)]
+            error = _finite(float(linregress(*means).stderr))
         rms = _finite(np.sqrt(np.mean((energy - energy.mean() - slope * time) ** 2)))
     largest = None
     if forces is not None:
         sizes = np.linalg.norm(np.asarray(forces)[:n_frames], axis=-1)
         largest = float(sizes[np.isfinite(sizes)].max()) if np.isfinite(sizes).any() else None
-    return Conservation(drift, rms, temperature, largest, n_frames, n_frames == len(total))
+    return Conservation(drift, error, relative, rms, temperature, largest, n_frames, n_frames == len(total))
 
 
 def _finite(value: float) -> float | None:

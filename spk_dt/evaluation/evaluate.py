@@ -10,6 +10,7 @@ The folder that is written:
     metrics.json             numbers for each model, see `all_metrics`
     reference_check.json     whether the reference method is that of the data (`spk_dt.evaluation.reference`)
     distributions.json       h(r) and g(r) of each model and of the reference, `spk_dt.evaluation.distributions`
+    motion.json              vibrations, displacements and forces at short distances, `spk_dt.evaluation.motion`
     true_error.csv           force error at the visited geometries, if they are relabelled (`spk_dt.evaluation.true_error`),
                              true_error_by_start.csv, and of energies true_energy_error_by_start.csv
 """
@@ -25,13 +26,16 @@ from typing import Any
 import ase.io
 import numpy as np
 
+from spk_dt.certificate.engines import ModelEngine
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
 from spk_dt.data.isolated import refuse_isolated
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
+from spk_dt.evaluation.failures import noted_scales
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.judge import judge, mean_distributions
+from spk_dt.evaluation.motion import motion, pair_numbers
 from spk_dt.evaluation.output import settings, without_nan, write_curves
 from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
@@ -67,6 +71,7 @@ class Evaluation:
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         thermostat: whether there was one; then nothing is compared with the reference trajectories, and energy is no
             constant.
+        speeds: of the groups of start frames that were simulated side by side, see `spk_dt.evaluation.simulate.Speed`.
         stress: error of its stress at frames of the data, see `spk_dt.evaluation.stress_error`; None if there is none.
     """
 
@@ -77,6 +82,7 @@ class Evaluation:
     exploded_step: np.ndarray
     tolerance: float
     thermostat: bool = False
+    speeds: Sequence[Mapping[str, Any]] = ()
     stress: Mapping[str, float | int] | None = None
 
 
@@ -107,6 +113,7 @@ def all_metrics(evaluation: Evaluation) -> dict[str, Any]:
         ],
         **({} if evaluation.stress is None else {"stress": dict(evaluation.stress)}),
         **judge(evaluation.simulations, evaluation.tolerance, evaluation.thermostat),
+        "speed": dict(max(evaluation.speeds, key=lambda one: one["systems_side_by_side"], default={})),
     }
 
 
@@ -174,6 +181,7 @@ def evaluate(
             checked = spread_continuations(partition, number, min(_CHECKED_FRAMES, shortest), steps=0)
             stressed = spread_continuations(partition, number, min(_STRESS_FRAMES, shortest), steps=0)
             names = [one.trajectory for one in starts]
+            thermal = noted_scales(partition)
             check = None
             if reference is not None:
                 check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
@@ -192,6 +200,7 @@ def evaluate(
             "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
             "max_displacement_Ang": MAX_DISPLACEMENT,
             "bond_tolerance_Ang": tolerance,
+            "thermal": thermal,
             "command": list(command),
         }
         (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
@@ -207,6 +216,11 @@ def evaluate(
         ]
         write_curves(out, {one.name: one.averages for one in found}, {one.name: one.curves for one in found})
         metrics = {one.name: all_metrics(one) for one in found}
+        engines = {name: ModelEngine(file, *units, compile=False) for name, file in models.items()}
+        moving = motion({one.name: one.simulations for one in found}, engines, starts)
+        (out / "motion.json").write_text(json.dumps(without_nan(moving)) + "\n")
+        for name, curves in moving["pairs"].items():
+            metrics[name]["repulsion"] = pair_numbers(curves)
         (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
         (out / "distributions.json").write_text(json.dumps(_distributions(found)) + "\n")
         return metrics
@@ -290,9 +304,11 @@ def _evaluate_model(
     simulations = Simulations(starts, [group.members for group in groups], files)
     curves: dict[int, ErrorCurve] = {}
     exploded_step = np.full(len(starts), -1)
+    speeds: list[dict[str, Any]] = []
     for g, group in enumerate(groups):
         calculator = ModelCalculator(file, *units, protocol.compile)
-        exploded_step[list(group.members)] = simulate(calculator, starts, group, files[g].path, protocol)
+        exploded_step[list(group.members)], speed = simulate(calculator, starts, group, files[g].path, protocol)
+        speeds.append(speed.as_dict())
         curves.update({index: _curve(trajectory, starts[index]) for index, trajectory in simulations.of_group(g)})
     ordered = [curves[index] for index in range(len(starts))]
     comparable: dict[float, list[ErrorCurve]] = {}
@@ -300,7 +316,7 @@ def _evaluate_model(
         comparable.setdefault(one.timestep_fs, []).append(curve)
     averages = [force_error.average_curves(same) for same in comparable.values()]
     thermostat = protocol.temperature is not None
-    return Evaluation(name, simulations, ordered, averages, exploded_step, tolerance, thermostat)
+    return Evaluation(name, simulations, ordered, averages, exploded_step, tolerance, thermostat, speeds)
 
 
 def _curve(trajectory: SimulatedTrajectory, start: Continuation) -> ErrorCurve:

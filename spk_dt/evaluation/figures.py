@@ -44,7 +44,7 @@ def plot_along_reference(results: Results) -> Figure:
 
 
 def plot_error_pairs(results: Results) -> Figure:
-    """Error along the reference beside the true error of visited geometries, a row for each element.
+    """True error of visited geometries beside the error along the reference, a row for each element.
 
     Each panel has its own scale: the two errors may differ by an order of magnitude. With a thermostat there is only the
     true error.
@@ -56,14 +56,14 @@ def plot_error_pairs(results: Results) -> Figure:
         raise ValueError(f"'{results.directory}' has no true_error.csv; only the error along the reference is known.")
     pairs = [("quality of the potential", "true error where the model goes", results.true_errors)]
     if not results.thermostat:
-        pairs.insert(0, ("divergence of trajectories", "error along the reference", results.along_reference))
+        pairs.append(("divergence of trajectories", "error along the reference", results.along_reference))
     elements = results.elements
     figure, grid = panels(len(elements), len(pairs), (WIDTH, 1.6 * len(elements) + 0.9), sharex="col")
     style = styles(results.models)
+    factors = []
     for column, (meaning, name, errors) in enumerate(pairs):
-        unit, factor = time_unit(
-            max(np.nanmax(curve.time_fs) for curves in errors.values() for curve in curves.values())
-        )
+        longest = max(np.nanmax(curve.time_fs) for curves in errors.values() for curve in curves.values())
+        unit, factor = time_unit(longest)
         for row, element in enumerate(elements):
             axes = grid[row, column]
             for model in results.models:
@@ -73,9 +73,10 @@ def plot_error_pairs(results: Results) -> Figure:
             axes.grid(axis="y", color="0.9", linewidth=0.6)
         grid[0, column].set_title(f"{name}:\n{meaning}", fontsize=10)
         grid[-1, column].set_xlabel(f"simulated time ({unit})")
+        factors.append(factor)
     if not results.thermostat:
         last = max(start.reference_steps * start.timestep_fs for start in results.starts)
-        _mark_end_of_reference(grid[:, -1], last * factor)
+        _mark_end_of_reference(grid[:, 0], last * factors[0])
     for axes in grid.flat:
         _error_axis(axes)
     for row, element in enumerate(elements):

@@ -67,6 +67,10 @@ def judge(simulations: Simulations, tolerance: float, thermostat: bool = False) 
         "conservation": {
             "mean_drift_mev_per_atom_per_ps": _mean(one["drift_mev_per_atom_per_ps"] for one in conservation),
             "largest_drift_mev_per_atom_per_ps": _largest(one["drift_mev_per_atom_per_ps"] for one in conservation),
+            "standard_error_of_largest_drift_mev_per_atom_per_ps": _error_of_largest_drift(conservation),
+            "largest_drift_over_kinetic_deviation_per_ps": _largest(
+                one["drift_over_kinetic_deviation_per_ps"] for one in conservation
+            ),
             "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
             **energy,
         },
@@ -110,6 +114,15 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def _error_of_largest_drift(conservation: Sequence[dict[str, Any]]) -> float | None:
+    """Standard error of the drift whose absolute value is largest; None if one is not known."""
+    drifts = [one["drift_mev_per_atom_per_ps"] for one in conservation]
+    if not drifts or None in drifts:
+        return None
+    worst: float | None = conservation[int(np.argmax(np.abs(drifts)))]["drift_standard_error_mev_per_atom_per_ps"]
+    return worst
 
 
 def _largest(values: Iterable[float | None]) -> float | None:

@@ -7,7 +7,7 @@ __all__ = ["named_models"]
 
 #: what an evaluation writes beside the folders of its models
 _RESERVED = {
-    *("start.traj", "settings.json", "metrics.json", "distributions.json", "report.html", "figures"),
+    *("start.traj", "settings.json", "metrics.json", "distributions.json", "motion.json", "report.html", "figures"),
     *("force_error.csv", "force_error_by_start.csv", "true_error.csv", "true_error_by_start.csv"),
     *("true_energy_error_by_start.csv", "reference"),
 }

@@ -14,6 +14,7 @@ from spk_dt.data.continuation import EMBEDDED, Continuation
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.simulate import Group
+from spk_dt.folders.file_hash import file_hash
 
 __all__ = ["settings", "without_nan", "write_curves", "write_table"]
 
@@ -28,6 +29,7 @@ def settings(
     return {
         "data": str(data) if str(data) == EMBEDDED else str(Path(data).resolve()),
         "models": {name: str(Path(file).resolve()) for name, file in models.items()},
+        "model_sha256": {name: file_hash(file) for name, file in models.items()},
         "elements": [chemical_symbols[z] for z in numbers],
         "starts": [
             {

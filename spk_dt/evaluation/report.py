@@ -1,4 +1,4 @@
-"""One page that shows an evaluation: what was run, which model is best at what, figures, numbers, trajectories in 3D.
+"""One page that shows certificates and an evaluation: how long models last, which is best at what, trajectories in 3D.
 
 The page is a single HTML file that loads nothing: figures, trajectories and the library that draws them are inside, and a
 content security policy forbids the rest. The figures are also written as files, for a paper.
@@ -7,105 +7,153 @@ content security policy forbids the rest. The figures are also written as files,
 import json
 import shlex
 from base64 import b64encode
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from spk_dt.evaluation.figures import plot_along_reference, plot_distributions, plot_energy_change, plot_error_pairs
+from spk_dt.evaluation.certificate_figure import plot_survival
+from spk_dt.evaluation.certificates import FILE as CERTIFICATE
+from spk_dt.evaluation.certificates import Certificate, WrongState, check_models, read_certificate
 from spk_dt.evaluation.plot_style import save_figure
+from spk_dt.evaluation.report_figures import BAND, write_figures
 from spk_dt.evaluation.results import Results, read_results
-from spk_dt.evaluation.tables import metric_tables, verdict
-from spk_dt.evaluation.training_curve import plot_training_curve, read_training_curve
+from spk_dt.evaluation.tables import metric_tables, repulsion_table, verdict
 from spk_dt.evaluation.viewer import chemiscope_script, scenes
+from spk_dt.evaluation.wrong_state_figure import plot_wrong_states
 
-__all__ = ["write_figures", "write_report"]
+__all__ = ["write_report"]
+
+_MOST_PICTURES = 6  # of first wrong states of a certificate
 
 _CAPTIONS = {
-    "error_pairs": "The two force errors, mean over starting points; each panel has its own scale. Left: error along the "
-    "reference, with the 16th to 84th percentile over starting points as band. Right: true error of the geometries "
-    "that the models visit, relabelled with the reference method, with one standard deviation over starting points as band.",
-    "error_along_reference": "Force error along the reference against the simulation step, mean over starting points. The "
-    "band is the 16th to 84th percentile over starting points.",
-    "distances": "Distances between atoms in the simulations and in the reference, over the time that the reference lasts.",
-    "total_energy": "Change of the total energy, a line for each starting point. Exact dynamics conserves it; a drift or a "
-    "jump shows a potential that is not smooth, or a time step that is too long.",
-}
-
-_CAPTIONS_WITH_THERMOSTAT = {
-    "error_pairs": "True force error of the geometries that the models visit, relabelled with the reference method, mean "
-    "over starting points, with one standard deviation as band.",
-    "distances": "Distances between atoms in the simulations.",
+    "survival": "Simulations that have not failed against time, Kaplan-Meier estimate; " + BAND,
+    "wrong_states": "First wrong states, the earliest of each model. Red: the closest contact, the two atoms whose distance "
+    "is smallest over the sum of their covalent radii (in brackets). Orange: the atom whose force has the largest error. "
+    "Atoms farther than 9 Å from the contact are left out.",
 }
 
 
-def write_report(directory: str | Path) -> Path:
-    """Write the report of an evaluation, and its figures as files.
+def write_report(directory: str | Path, certificates: Iterable[str | Path] = ()) -> Path:
+    """Write the report of an evaluation and of certificates, and its figures as files.
 
     Args:
-        directory: folder that ``spkdt evaluate`` wrote. The page is ``report.html`` in it, the figures are in ``figures``;
-            what an earlier report left there is replaced.
+        directory: folder that ``spkdt evaluate`` or ``spkdt certify`` wrote. The page is ``report.html`` in it, the figures
+            are in ``figures``; what an earlier report left there is replaced.
+        certificates: folders that ``spkdt certify`` wrote; those in the folder itself that are called ``certificate*`` are
+            found.
 
     Returns:
         the page.
 
     Raises:
-        FileNotFoundError: if the folder is none of an evaluation.
-        ValueError: if a file in it is not what an evaluation writes.
+        FileNotFoundError: if the folder is none of an evaluation or a certificate, or one of `certificates` is none.
+        ValueError: if a file is not what an evaluation or a certificate writes, or a certificate is of another model file
+            than the evaluation of the same name.
     """
-    results = read_results(directory)
-    template = files("spk_dt.evaluation") / "report.html.jinja"
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    script = chemiscope_script()
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(
-        results=results,
-        command=shlex.join(results.settings.get("command", [])),
-        versions=results.settings.get("versions", {}),
-        verdict=verdict(results),
-        figures=[_shown(name, caption, folder) for name, caption, folder in write_figures(results)],
-        metrics=metric_tables(results.metrics, list(results.models)),
-        configurations=_configurations(results),
-        settings=json.dumps(results.settings, indent=2, ensure_ascii=False),
-        scenes=json.dumps(scenes(results), separators=(",", ":")).replace("<", "\\u003c") if script else None,
-        script=script,
+    directory = Path(directory)
+    certified = _certificates(directory, certificates)
+    results = read_results(directory) if (directory / "force_error.csv").is_file() or not certified else None
+    names = list(dict.fromkeys([*(results.models if results else ()), *(n for c in certified for n in c.models)]))
+    context: dict[str, Any] = {"results": None}
+    if results is not None:
+        context = _evaluation(results) | {"not_compared": check_models(certified, results.settings)}
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    path = results.directory / "report.html"
+    page = environment.get_template("report.html.jinja").render(
+        {"not_compared": []}
+        | context
+        | {
+            "title": f"{'Certificate' if results is None else 'Evaluation'} of {', '.join(names)}",
+            "several": len(names) > 1,
+            "certificates": [
+                _shown_certificate(one, label, directory, names)
+                for one, label in zip(certified, _labels(certified), strict=True)
+            ],
+        }
+    )
+    path = directory / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def write_figures(results: Results) -> list[tuple[str, str, Path]]:
-    """Write the figures that the results allow as PDF, SVG and PNG.
+def _evaluation(results: Results) -> dict[str, Any]:
+    """What the template shows of an evaluation."""
+    script = chemiscope_script()
+    true = [results.metrics.get(model, {}).get("true_error", {}) for model in results.models]
+    return {
+        "results": results,
+        "command": shlex.join(results.settings.get("command", [])),
+        "versions": results.settings.get("versions", {}),
+        "verdict": verdict(results),
+        "absent": _absent(results.motion),
+        "failures_known": any("failures" in one for one in true),
+        "figures": [_shown(name, caption, folder) for name, caption, folder in write_figures(results)],
+        "repulsion": repulsion_table(results),
+        "metrics": metric_tables(results.metrics, list(results.models)),
+        "configurations": _configurations(results),
+        "settings": json.dumps(results.settings, indent=2, ensure_ascii=False),
+        "scenes": json.dumps(scenes(results), separators=(",", ":")).replace("<", "\\u003c") if script else None,
+        "script": script,
+    }
 
-    Returns:
-        name, caption and path without ending of each.
-    """
-    folder = results.directory / "figures"
-    figures: dict[str, Figure] = {}
-    if results.true_errors:
-        figures["error_pairs"] = plot_error_pairs(results)
-    if not results.thermostat:
-        figures["error_along_reference"] = plot_along_reference(results)
-    if any(results.distributions.values()):
-        figures["distances"] = plot_distributions(results.distributions, list(results.models))
-    energy = None if results.thermostat else plot_energy_change(results)
-    if energy is not None:
-        figures["total_energy"] = energy
-    captions = _CAPTIONS | (_CAPTIONS_WITH_THERMOSTAT if results.thermostat else {})
-    for model, path in results.models.items():
-        try:
-            curve = read_training_curve(Path(path).parent)
-        except (FileNotFoundError, ValueError):
-            continue  # a model that was not made by a dynamic training
-        figures[f"training_{model}"] = plot_training_curve(curve)
-        captions[f"training_{model}"] = (
-            f"Training of {model}: error of free rollouts on the validation trajectories. Dashed: the level at the end of "
-            "the first stage, S = 1, which is conventional training."
-        )
+
+def _absent(motion: Mapping[str, Any]) -> dict[str, str]:
+    """Curves that there are not, and why, each reason once."""
+    found: dict[str, str] = {}
+    for quantity in ("vibrations", "displacement"):
+        reasons = {name: one["reason"] for name, one in motion.get(quantity, {}).items() if "reason" in one}
+        found |= {f"{quantity} of {name}": reason for name, reason in reasons.items()}
+    return found
+
+
+def _certificates(directory: Path, named: Iterable[str | Path]) -> list[Certificate]:
+    """Those that are named, and those in the folder of the report."""
+    there = [directory, *sorted(directory.glob("certificate*"))]
+    folders = [*(folder for folder in there if (folder / CERTIFICATE).is_file()), *map(Path, named)]
+    return [read_certificate(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+
+
+def _shown_certificate(certificate: Certificate, label: str, directory: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of a certificate; the figures are written to the folder of the report."""
+    wrong = certificate.wrong_states
+    figures = {"survival": plot_survival(certificate.models, certificate.conditions.time_ps, names)}
+    drawn = [one for one in _first_of_each(wrong, list(certificate.models)) if one.atoms is not None]
+    if drawn:
+        figures["wrong_states"] = plot_wrong_states(drawn)
+    shown = []
     for name, figure in figures.items():
-        save_figure(figure, folder / name)
-    return [(name, captions[name], folder / name) for name in figures]
+        path = directory / "figures" / f"{name}_{label}"
+        save_figure(figure, path)
+        shown.append(_shown(path.name, _CAPTIONS[name], path))
+    return {
+        **{key: getattr(certificate, key) for key in ("title", "statements", "table", "method", "folder")},
+        "check": certificate.reference_check,
+        "figures": shown,
+        "wrong": wrong,
+        "settings": json.dumps(certificate.settings, indent=2, ensure_ascii=False),
+    }
+
+
+def _labels(certificates: Sequence[Certificate]) -> list[str]:
+    """Names for files, by conditions, and numbered where these are the same."""
+    found: list[str] = []
+    for one in certificates:
+        kelvin = (one.conditions.temperature, one.conditions.end_temperature)
+        label = "_".join([f"{one.conditions.time_ps:g}ps", *(f"{value:g}K" for value in kelvin if value is not None)])
+        before = sum(other == label or other.startswith(f"{label}_no") for other in found)
+        found.append(f"{label}_no{before + 1}" if before else label)
+    return found
+
+
+def _first_of_each(wrong: Sequence[WrongState], models: Sequence[str]) -> list[WrongState]:
+    """At most `_MOST_PICTURES` states, of all models as far as they have any, the earliest of each."""
+    ranks = [(rank, one) for model in models for rank, one in enumerate(w for w in wrong if w.model == model)]
+    chosen = sorted(ranks, key=lambda pair: pair[0])[:_MOST_PICTURES]
+    return [one for one in wrong if any(one is other for _, other in chosen)]
 
 
 def _shown(name: str, caption: str, path: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What an evaluation left in its folder, read once for figures and report: settings, tables, metrics, trajectories.
 
 The folder holds ``settings.json``, ``force_error.csv``, ``start.traj`` and, for each model, ``NAME/simulation_<g>.hdf5``;
-and, depending on what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json`` and
-``distributions.json``.
+and, depending on what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json``,
+``distributions.json`` and ``motion.json``.
 """
 
 import csv
@@ -81,6 +81,7 @@ class Results:
             geometries were not relabelled.
         metrics: content of ``metrics.json``; empty without.
         distributions: content of ``distributions.json``; empty without.
+        motion: content of ``motion.json``; empty without.
     """
 
     directory: Path
@@ -92,6 +93,7 @@ class Results:
     true_errors: dict[str, dict[str, Errors]]
     metrics: dict[str, Any]
     distributions: dict[str, Any]
+    motion: dict[str, Any]
 
     @property
     def thermostat(self) -> bool:
@@ -147,6 +149,10 @@ def read_results(directory: str | Path) -> Results:
     if absent:
         raise ValueError(f"'{directory / 'force_error.csv'}' has no errors of {', '.join(sorted(absent))}.")
     names = Start.__dataclass_fields__
+
+    def optional(name: str) -> dict[str, Any]:
+        return _json(directory / name) if (directory / name).is_file() else {}
+
     by_start = directory / "force_error_by_start.csv"
     true = directory / "true_error.csv"
     return Results(
@@ -157,8 +163,9 @@ def read_results(directory: str | Path) -> Results:
         starts=[Start(**{key: start[key] for key in names}) for start in settings["starts"]],
         along_reference=_with_spread(along, by_start) if by_start.is_file() else along,
         true_errors=_errors(true, spread=True) if true.is_file() else {},
-        metrics=_json(directory / "metrics.json") if (directory / "metrics.json").is_file() else {},
-        distributions=_json(directory / "distributions.json") if (directory / "distributions.json").is_file() else {},
+        metrics=optional("metrics.json"),
+        distributions=optional("distributions.json"),
+        motion=optional("motion.json"),
     )
 
 

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from platform import processor
 from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import ase.io
 import numpy as np
@@ -84,6 +87,66 @@ class Group:
     timestep_fs: float
 
 
+class Clock(SimulationHook):
+    """Measures the time of steps, without the first one, which may compile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = self._last = 0.0
+        self._steps = 0
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean over the steps after the first; None if there was but one."""
+        return (self._last - self._first) / (self._steps - 1) if self._steps > 1 else None
+
+    def on_step_finalize(self, simulator: Simulator) -> None:
+        """After each step."""
+        self._steps += 1
+        if self._steps == 1:
+            self._first = self._now()
+
+    def on_simulation_end(self, simulator: Simulator) -> None:
+        """After the last step."""
+        self._last = self._now()
+
+    def _now(self) -> float:
+        """Seconds, when what was asked of a GPU is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return perf_counter()
+
+
+class Speed(NamedTuple):
+    """How fast a group of simulations was.
+
+    Args:
+        protocol: how they were made.
+        group: how many, with which time step.
+        seconds_per_step: of all of them together; None if it is not known.
+    """
+
+    protocol: Protocol
+    group: Group
+    seconds_per_step: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``metrics.json``: ns of each simulation, and of all side by side, in a day, and what was measured on."""
+        n_systems, seconds = len(self.group.members), self.seconds_per_step
+        each = None if seconds is None else 1e-6 * self.group.timestep_fs * 86400.0 / seconds
+        device = torch.device(self.protocol.device)
+        return {
+            "ns_per_day": each,
+            "ns_per_day_of_all": None if each is None else n_systems * each,
+            "systems_side_by_side": n_systems,
+            "timestep_fs": self.group.timestep_fs,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor() or device.type,
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "precision_bits": self.protocol.precision,
+            "compiled": self.protocol.compile,
+        }
+
+
 def group_starts(starts: Sequence[Continuation]) -> list[Group]:
     """Groups of start frames, in the order of their first members.
 
@@ -97,7 +160,7 @@ def group_starts(starts: Sequence[Continuation]) -> list[Group]:
 
 def simulate(
     calculator: ModelCalculator, starts: Sequence[Continuation], group: Group, file: Path, protocol: Protocol
-) -> np.ndarray:
+) -> tuple[np.ndarray, Speed]:
     """Simulate a group of start frames.
 
     Args:
@@ -108,17 +171,20 @@ def simulate(
         protocol: how.
 
     Returns:
-        [n_molecules] first step that a molecule could not make since it has exploded, -1 for those that have not.
+        [n_molecules] first step that a molecule could not make since it has exploded, -1 for those that have not; and how
+        fast it was.
     """
     system = _system(starts, group)
-    hooks: list[SimulationHook] = [SimulationLogger(file, system, protocol.steps, protocol.every)]
+    clock = Clock()
+    hooks: list[SimulationHook] = [clock, SimulationLogger(file, system, protocol.steps, protocol.every)]
     if protocol.temperature is not None:
         torch.manual_seed(protocol.seed)
         hooks.insert(0, LangevinThermostat(protocol.temperature, 1.0 / protocol.friction))
     integrator = FreezingVerlet(group.timestep_fs)
     simulator = Simulator(system, integrator, calculator, hooks, progress=protocol.progress)
     simulator.to(protocol.device).to(getattr(torch, f"float{protocol.precision}")).simulate(protocol.steps)
-    return integrator.exploded_step.cpu().numpy()
+    speed = Speed(protocol, group, clock.seconds_per_step)
+    return integrator.exploded_step.cpu().numpy(), speed
 
 
 def forces_at_start(

@@ -1,6 +1,6 @@
 """Numbers of an evaluation as tables: one that compares the models, and one for each group of metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from spk_dt.evaluation.results import Errors, Results
 
-__all__ = ["Table", "format_number", "metric_tables", "verdict"]
+__all__ = ["Table", "format_number", "metric_tables", "ranked", "repulsion_table", "verdict"]
 
 
 #: further rows of the verdict: name, where the number is in the metrics, whether larger is better, and whether simulations
@@ -21,14 +21,14 @@ _VERDICT = (
         True,
         True,
     ),
-    ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False, False),
     (
-        "largest drift of the energy (meV per atom and ps)",
-        "conservation",
-        "largest_drift_mev_per_atom_per_ps",
-        False,
-        False,
+        "pairs of elements that repel when pushed together",
+        "repulsion",
+        "pairs_that_stay_repulsive",
+        True,
+        True,
     ),
+    ("error of the distribution of distances, h(r)", "structure", "mae_of_h_of_r", False, False),
 )
 
 
@@ -48,7 +48,10 @@ class Table:
 
 
 def verdict(results: Results) -> Table:
-    """The quantities that decide, with the best value marked; no mark where a model has none.
+    """The quantities that decide, the most important first, with the best value marked; no mark where a model has none.
+
+    First which simulations fail, then true errors at late times, last how fast trajectories part from those of the
+    reference, which says nothing of a potential and is never marked.
 
     Means leave out what exploded or could not be labelled, which flatters the model that it happened to. So where it did, to
     any of the models, none of them is marked.
@@ -56,33 +59,102 @@ def verdict(results: Results) -> Table:
     rows: list[tuple[str, list[str], list[bool]]] = []
     metrics = [results.metrics.get(model, {}) for model in results.models]
     exploded = [one.get("exploded") for one in metrics]
+    true = [one.get("true_error", {}) for one in metrics]
     whole = not any(exploded)
-    labelled = whole and not any(one.get("true_error", {}).get("labels", {}).get("n_failed") for one in metrics)
-    where = "at the start frames" if results.thermostat else "along the reference"
-    for name, errors, comparable in (
-        ("true force error of visited geometries", results.true_errors, labelled),
-        (f"force error {where}", results.along_reference, whole or results.thermostat),
-    ):
-        means = {m: {e: _mean(c) for e, c in errors[m].items()} for m in results.models if m in errors}
-        for element in results.elements if errors else ():
-            values = [means.get(m, {}).get(element) for m in results.models]
-            rows.append(_ranked(f"{name}, {element} (eV/Å)", values, comparable=comparable))
-    off = [one.get("true_error", {}).get("energy", {}).get("mae_mev_per_atom") for one in metrics]
-    if any(value is not None for value in off):
-        rows.append(_ranked("true error of the energy since the start (meV per atom)", off, comparable=labelled))
+    labelled = whole and not any(one.get("labels", {}).get("n_failed") for one in true)
+    failed = [one.get("failures", {}).get("n_failed") for one in true]
+    if any(value is not None for value in failed):
+        rows.append(ranked(f"simulations that failed, of {len(results.starts)}", failed))
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
-        rows.append(_ranked(f"simulations that exploded, of {len(results.starts)}", counts))
+        rows.append(ranked(f"simulations that exploded, of {len(results.starts)}", counts))
+    if results.true_errors:
+        late = 0.5 * max(np.nanmax(one.time_fs) for of in results.true_errors.values() for one in of.values())
+        name = f"true force error of visited geometries from {late:.4g} fs on"
+        rows += _force_errors(name, results, results.true_errors, late, labelled)
+    for name, key in (("true error of the energy since the start", "mae"), ("the same, largest", "largest")):
+        off = [one.get("energy", {}).get(f"{key}_mev_per_atom") for one in true]
+        if any(value is not None for value in off):
+            rows.append(ranked(f"{name} (meV per atom)", off, comparable=labelled))
+    drifts = [one.get("conservation", {}) for one in metrics]
+    if any(one.get("largest_drift_mev_per_atom_per_ps") is not None for one in drifts):
+        rows.append(_drift(drifts, whole))
     stress = [one.get("stress", {}) for one in metrics]
     if any(stress):  # at frames of the data, whatever comes of simulations
-        rows.append(_ranked("error of the stress at frames of the data (GPa)", [one.get("mae_gpa") for one in stress]))
+        rows.append(ranked("error of the stress at frames of the data (GPa)", [one.get("mae_gpa") for one in stress]))
         sizes = [abs(one["mean_pressure_error_gpa"]) if one else None for one in stress]
-        rows.append(_ranked("error of the mean pressure there (GPa)", sizes))
+        rows.append(ranked("error of the mean pressure there (GPa)", sizes))
     for name, group, key, larger_is_better, of_all in _VERDICT:
         found = [one.get(group, {}).get(key) for one in metrics]
         if any(value is not None for value in found):
-            rows.append(_ranked(name, found, larger_is_better, whole or of_all))
+            rows.append(ranked(name, found, larger_is_better, whole or of_all))
+    rows += _speed(metrics)
+    if results.thermostat:
+        rows += _force_errors("force error at the start frames", results, results.along_reference, 0.0, True)
+    else:
+        name = "divergence: force error along the reference"
+        rows += _force_errors(name, results, results.along_reference, 0.0, False)
     return Table("Models compared", list(results.models), rows)
+
+
+def _force_errors(
+    name: str, results: Results, errors: Mapping[str, Mapping[str, Errors]], from_fs: float, comparable: bool
+) -> list[tuple[str, list[str], list[bool]]]:
+    """A row for each element: mean over the times from `from_fs` on."""
+    means = {m: {e: _mean(c, from_fs) for e, c in errors[m].items()} for m in results.models if m in errors}
+    return [
+        ranked(
+            f"{name}, {element} (eV/Å)",
+            [means.get(m, {}).get(element) for m in results.models],
+            comparable=comparable,
+        )
+        for element in results.elements
+    ]
+
+
+def repulsion_table(results: Results) -> Table | None:
+    """Down to which distance two atoms repel each other, for each pair of elements; None where it is not known."""
+    curves = [results.motion.get("pairs", {}).get(model, {}) for model in results.models]
+    rows = []
+    for pair, one in next((of for of in curves if of), {}).items():
+        shown = []
+        for of in curves:
+            down_to, end = of[pair]["down_to"], of[pair]["r"][-1]
+            shown.append(
+                "not there" if down_to is None else f"{down_to:.2f}" + " (not pushed further)" * (down_to == end)
+            )
+        rows.append((f"{pair}, in the data from {one['shortest']:.2f} Å on", shown, [False] * len(shown)))
+    title = "Force between two atoms that are pushed together in a frame of the data: repulsive down to (Å)"
+    return Table(title, list(results.models), rows) if rows else None
+
+
+def _drift(conservation: Sequence[Mapping[str, Any]], comparable: bool) -> tuple[str, list[str], list[bool]]:
+    """Largest drift with its standard error; the best is marked if models differ by more than twice the errors."""
+    drifts = [one.get("largest_drift_mev_per_atom_per_ps") for one in conservation]
+    errors = [one.get("standard_error_of_largest_drift_mev_per_atom_per_ps") for one in conservation]
+    known = [value for value in drifts if value is not None]
+    noise = 2.0 * float(np.linalg.norm([error or 0.0 for error in errors]))
+    shown = [
+        format_number(value) + ("" if error is None else f" ± {error:.1g}")
+        for value, error in zip(drifts, errors, strict=True)
+    ]
+    differ = comparable and max(known) - min(known) > noise
+    return ranked("largest drift of the energy (meV per atom and ps)", drifts, comparable=differ, shown=shown)
+
+
+def _speed(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], list[bool]]]:
+    """What was simulated in a day, with what it was measured on."""
+    speeds = [one.get("speed", {}) for one in metrics]
+    known = next((one for one in speeds if one.get("ns_per_day") is not None), None)
+    if known is None:
+        return []
+    threads = f", {known['threads']} thread{'s' if known['threads'] > 1 else ''}" if known["threads"] else ""
+    compiled = ", compiled" if known["compiled"] else ""
+    name = (
+        f"ns per day of all simulations ({known['systems_side_by_side']} side by side; {known['device']}{threads}, "
+        f"{known['precision_bits']} bits{compiled}, {known['timestep_fs']:g} fs)"
+    )
+    return [(name, [format_number(one.get("ns_per_day_of_all")) for one in speeds], [False] * len(speeds))]
 
 
 def metric_tables(metrics: Mapping[str, Any], models: list[str]) -> list[Table]:
@@ -113,22 +185,34 @@ def format_number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _mean(errors: Errors) -> float:
-    """Mean over time, without what exploded."""
-    finite = errors.mae[np.isfinite(errors.mae)]
-    return float(finite.mean()) if len(finite) else float("nan")
-
-
-def _ranked(
-    name: str, values: list[float | None], larger_is_better: bool = False, comparable: bool = True
+def ranked(
+    name: str,
+    values: Sequence[float | None],
+    larger_is_better: bool = False,
+    comparable: bool = True,
+    shown: Sequence[str] | None = None,
 ) -> tuple[str, list[str], list[bool]]:
-    """A row whose best value is marked, if models differ in it and may be compared."""
+    """A row whose best value is marked, if models differ in it and may be compared.
+
+    Args:
+        name: of the quantity.
+        values: of the models, None where there is none.
+        larger_is_better: whether the largest value is the best.
+        comparable: whether there is a best one.
+        shown: how the values are shown, if not as numbers alone.
+    """
     finite = [value for value in values if value is not None and np.isfinite(value)]
-    shown = [format_number(value) for value in values]
+    shown = [format_number(value) for value in values] if shown is None else list(shown)
     if not comparable or len(set(shown)) < 2 or len(finite) < 2:
         return name, shown, [False] * len(values)
     best = max(finite) if larger_is_better else min(finite)
     return name, shown, [value == best for value in values]
+
+
+def _mean(errors: Errors, from_fs: float) -> float:
+    """Mean over the times from one on, without what exploded."""
+    finite = errors.mae[np.isfinite(errors.mae) & (errors.time_fs >= from_fs)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -29,10 +29,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ase.units
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from spk_dt.certificate.criteria import Scales
+from spk_dt.certificate.verdict import Label
+from spk_dt.evaluation.failures import failures, scales_from
 from spk_dt.evaluation.output import write_table
 from spk_dt.evaluation.reference import check_of_evaluation
 from spk_dt.evaluation.results import Results, read_results
@@ -47,14 +52,12 @@ _Curve = dict[int, dict[str, list[float]]]
 class _Visited(NamedTuple):
     """A geometry that a model has visited, from the start frame `start` on at time step `step`.
 
-    `forces` [n_atoms, 3] in eV/Å and `energy` in eV are those of the model.
+    The atoms have momenta, and energy and forces of the model.
     """
 
     start: int
     step: int
     atoms: Atoms
-    forces: np.ndarray
-    energy: float
 
 
 #: reports progress: model, geometries done, geometries in all
@@ -92,7 +95,8 @@ def true_errors(
         for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
         in eV/Å, mean over start frames and times, by element and their sum; the same for the last time; counts; and under
         ``energy`` the mean and largest absolute error of the energy since the start, meV per atom; under
-        ``reference_check`` whether `reference` is the method of the data.
+        ``reference_check`` whether `reference` is the method of the data; under ``failures`` which simulations fail
+        (`spk_dt.evaluation.failures`), if ``settings.json`` says what errors are measured by.
 
     Raises:
         FileNotFoundError: if the folder is not that of an evaluation.
@@ -104,6 +108,7 @@ def true_errors(
     directory = Path(directory)
     results = read_results(directory)
     check = check_of_evaluation(results, reference, another_reference, scratch=scratch, time_limit=time_limit)
+    scales = scales_from(results.settings)
     rows, by_start, of_energy, found = [], [], [], {}
     for model in results.models:
         visited = _visited(results, model, every)
@@ -113,13 +118,15 @@ def true_errors(
         start_frames = {name for name, one in zip(ids, visited, strict=True) if one.step == 0}
         file = directory / model / "labels.jsonl"
         labels = relabel(frames, reference, file, n_processes, ids, done, start_frames, scratch, time_limit)
-        each = list(_rows_by_start(results, visited, labels))
+        each = list(_rows_by_start(visited, labels))
         errors = _errors(results, each)
         rows += [{"model": model, **row} for row in _rows(errors)]
         by_start += [{"model": model, **row} for row in each]
-        energies = list(_energy_rows(results, visited, labels))
+        energies = list(_energy_rows(visited, labels))
         of_energy += [{"model": model, **row} for row in energies]
         summary = {**_summary(errors), "energy": _energy_summary(energies)}
+        if scales is not None:
+            summary["failures"] = _failures(results, model, visited, labels, scales)
         found[model] = {
             "reference": reference,
             "reference_check": check,
@@ -190,9 +197,23 @@ def _visited(results: Results, model: str, every: int) -> list[_Visited]:
         for frame in chosen[trajectory.intact[chosen]]:
             atoms = results.continuations[index].start.copy()
             atoms.positions = trajectory.positions[frame]
+            atoms.set_velocities(trajectory.velocities[frame] / ase.units.fs)
+            atoms.info["time_fs"] = float(trajectory.time_fs[frame])
             energy = float(trajectory.potential_energy[frame])
-            visited.append(_Visited(index, int(trajectory.step[frame]), atoms, trajectory.forces[frame], energy))
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=trajectory.forces[frame])
+            visited.append(_Visited(index, int(trajectory.step[frame]), atoms))
     return visited
+
+
+def _failures(results: Results, model: str, visited: list[_Visited], labels: Labels, scales: Scales) -> dict[str, Any]:
+    """Which simulations of a model fail."""
+    states: dict[int, list[Atoms]] = defaultdict(list)
+    found: dict[int, list[Label]] = defaultdict(list)
+    for one, energy, forces in zip(visited, labels.energy.tolist(), labels.forces, strict=True):
+        states[one.start].append(one.atoms)
+        found[one.start].append((energy, forces))
+    exploded = {one["start"]: one["time_fs"] for one in results.metrics.get(model, {}).get("exploded", [])}
+    return failures(states, found, results.settings.get("temperature"), scales, exploded)
 
 
 def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:
@@ -204,23 +225,25 @@ def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]
     return {timestep: dict(sorted(curve.items())) for timestep, curve in sorted(errors.items())}
 
 
-def _rows_by_start(results: Results, visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
+def _rows_by_start(visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
     """One row for each geometry and element; an error that could not be had is empty."""
     for one, reference in zip(visited, labels.forces, strict=True):
-        time_fs = one.step * results.starts[one.start].timestep_fs
-        found = true_force_error(one.forces[None], reference[None], one.atoms.numbers)["mae_ev_per_ang"]
+        time_fs, forces = one.atoms.info["time_fs"], one.atoms.get_forces(apply_constraint=False)
+        found = true_force_error(forces[None], reference[None], one.atoms.numbers)["mae_ev_per_ang"]
         for element, error in found.items():
             yield {"start": one.start, "step": one.step, "time_fs": time_fs, "element": element, "mae": error}
 
 
-def _energy_rows(results: Results, visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
+def _energy_rows(visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
     """One row for each geometry; an error that could not be had is empty."""
-    pairs = list(zip(visited, labels.energy.tolist(), strict=True))
-    at_start = {one.start: one.energy - reference for one, reference in pairs if one.step == 0}
-    for one, reference in pairs:
-        time_fs = one.step * results.starts[one.start].timestep_fs
-        error = 1000.0 * (one.energy - reference - at_start[one.start]) / len(one.atoms)
-        row = {"start": one.start, "step": one.step, "time_fs": time_fs}
+    pairs = [
+        (one, one.atoms.get_potential_energy() - reference)
+        for one, reference in zip(visited, labels.energy.tolist(), strict=True)
+    ]
+    at_start = {one.start: difference for one, difference in pairs if one.step == 0}
+    for one, difference in pairs:
+        error = 1000.0 * (difference - at_start[one.start]) / len(one.atoms)
+        row = {"start": one.start, "step": one.step, "time_fs": one.atoms.info["time_fs"]}
         yield row | {"error_mev_per_atom": error if np.isfinite(error) else None}
 
 
