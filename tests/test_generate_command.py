@@ -211,6 +211,7 @@ def test_progress_in_a_log_is_a_line_from_time_to_time(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thermostat", [False, True])
 def test_what_is_generated_trains(here, monkeypatch, thermostat):
     ase.io.write("start.traj", [slab(), slab(1)])

@@ -137,6 +137,7 @@ def test_a_wrong_stress_is_found(wrong, tmp_path):
     assert not holds(pressures)
 
 
+@pytest.mark.slow
 def test_without_the_quantum_part_of_the_pressure_it_is_missed(tmp_path):
     """SchNetPack's barostat for ring polymers takes the beads' virial for that of their centres."""
     barostat = PILEBarostat(PRESSURE, TEMPERATURE, TIME_CONSTANT)

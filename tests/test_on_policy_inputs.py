@@ -10,6 +10,7 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.models import CUTOFF, potential, tiny_egnn
 from helpers.training import Batches, data_module, trainer
+from schnetpack.atomistic import DipoleMoment
 from schnetpack.data import ASEAtomsData
 from schnetpack.nn import ElectronicEmbedding
 from schnetpack.task import ModelOutput
@@ -42,6 +43,9 @@ def fit(database, folder, outputs=("energy", "forces")):
     pl.seed_everything(0)
     embedding = ElectronicEmbedding(p.total_charge, 8, is_charged=True)
     model = potential(tiny_egnn(electronic_embeddings=[embedding])).double()
+    if "dipole_moment" in outputs:
+        model.output_modules.append(DipoleMoment(8))
+        model.collect_outputs()
     losses = [ModelOutput(name, torch.nn.L1Loss(), metrics={}) for name in outputs]
     task = DynamicTrainingTask(model, losses, rollout_length=2, optimizer_args={"lr": 1e-4})
     transforms = [MatScipyNeighborList(CUTOFF), CastTo64()]

@@ -115,6 +115,7 @@ def test_a_certificate_alone_is_a_page_too(folder, tmp_path):
     assert "not the folder of an evaluation" in said
 
 
+@pytest.mark.slow
 def test_a_ramp_tells_the_temperature_and_two_certificates_do_not_mix(folder, tmp_path):
     model, conditions = folder / "torn", Conditions(0.4, 8, 300.0, 1000.0, time_step=1.0)
     for name in ("one", "two"):

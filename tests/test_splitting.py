@@ -39,7 +39,9 @@ def test_blocks_in_time_never_overlap_and_keep_their_distance(lengths, guard, wi
         parts = TimeBlockSplit(guard).split(dataset, *sizes)
     except ValueError:  # a block that is not longer than its guard
         return
-    frames = SimpleNamespace(trajectories=[Trajectory(**r) for r in dataset.metadata["trajectories"]], source="a.db")
+    records = [Trajectory(**r) for r in dataset.metadata["trajectories"]]
+    cell, pbc = np.zeros((sum(record.length for record in records), 3, 3)), [np.zeros(3, dtype=bool)] * len(records)
+    frames = SimpleNamespace(trajectories=records, source="a.db", cell=cell, pbc=pbc)
     for trajectory in frames.trajectories:
         blocks = [sorted(set(part) & set(trajectory.frames)) for part in parts]
         present = [block for block in blocks if block]

@@ -71,6 +71,7 @@ def test_the_report_shows_it(evaluated):
     assert "error of the mean pressure there (GPa)" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacking", ["data", "model"])
 def test_nothing_is_shown_where_there_is_none(lacking, pairs, tmp_path):
     database = pairs

@@ -227,6 +227,7 @@ def test_at_a_later_step_of_a_rollout(kind):
     expect(model, systems, last.outputs["stress"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ALSO_SLOW)
 def test_gradients_of_rollouts_compiled_and_not(traced, mode):
     _, stressed = models("egnn")

@@ -72,12 +72,14 @@ def test_a_reference_without_a_stress_is_refused_at_the_start(begin, tmp_path):
     begin("helpers.stress_references:WithoutStress", stress=False)
 
 
+@pytest.mark.slow
 def test_a_reference_with_another_stress_is_refused(begin, tmp_path):
     with pytest.raises(ValueError, match=r"is not the method of the data.*its stress is off by [\d.]+ of [\d.]+ GPa"):
         begin("helpers.stress_references:WrongSign")
     begin("helpers.stress_references:WrongSign", stress=False)
 
 
+@pytest.mark.slow
 def test_labels_of_before_are_completed(tmp_path):
     """A file without the stress: it is computed, and nothing else is lost."""
     path, frames = tmp_path / "labels.jsonl", [copper(3.6), copper(3.7)]
@@ -116,6 +118,7 @@ def test_by_command(stressed, tmp_path, monkeypatch):
     assert all(row.data["stress"].shape == (1, 3, 3) for row in rows)
 
 
+@pytest.mark.slow
 def test_labels_of_hardening_have_it_too(stressed, tmp_path, monkeypatch):
     """A model that knows nothing fails at once, and is labelled."""
     for name in ("model", "run"):

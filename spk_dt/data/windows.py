@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from spk_dt import properties
 from spk_dt.trajectories.diagnosis import SINGLE_FRAMES
 from spk_dt.trajectories.frames import Frames
-from spk_dt.trajectories.moves import SAME_CELL, shortest
+from spk_dt.trajectories.moves import same_cell, shortest
 from spk_dt.trajectories.verlet_residual import verlet_residual
 
 __all__ = ["TrajectoryWindows", "window_starts"]
@@ -55,18 +55,17 @@ def window_starts(frames: Frames, partition: Sequence[int], length: int, name: s
 
 def _refuse_changing_cells(frames: Frames, starts: np.ndarray, length: int, name: str) -> None:
     """Refuse windows along which the cell changes."""
-    pbc = np.repeat(frames.pbc, [trajectory.length for trajectory in frames.trajectories], axis=0)
-    change = np.where(pbc[1:, :, None], np.abs(np.diff(frames.cell, axis=0)), 0.0).max(axis=(1, 2), initial=0.0)
-    changes = np.concatenate([[0], np.cumsum(change > SAME_CELL / length)])
-    changed = np.flatnonzero(changes[starts + length - 1] > changes[starts])
-    if len(changed):
-        frame = int(starts[changed[0]])
-        trajectory = frames.trajectories[frames.trajectory_of(frame)]
-        raise ValueError(
-            f"data.{name}_window={length}: the cell changes along windows of '{frames.source}', first along that from frame "
-            f"{frame - trajectory.start} of trajectory '{trajectory.name}' on, and a rollout keeps the cell of its first "
-            f"frame. {SINGLE_FRAMES} Or use trajectories at constant volume."
-        )
+    for trajectory, pbc in zip(frames.trajectories, frames.pbc, strict=True) if length > 1 else ():
+        end = trajectory.start + trajectory.length
+        if same_cell(frames.cell[trajectory.start : end], frames.cell[trajectory.start], pbc).all():
+            continue
+        for start in starts[(starts >= trajectory.start) & (starts < end)].tolist():
+            if not same_cell(frames.cell[start : start + length], frames.cell[start], pbc).all():
+                raise ValueError(
+                    f"data.{name}_window={length}: the cell changes along windows of '{frames.source}', first along that "
+                    f"from frame {start - trajectory.start} of trajectory '{trajectory.name}' on, and a rollout keeps the "
+                    f"cell of its first frame. {SINGLE_FRAMES} Or use trajectories at constant volume."
+                )
 
 
 class TrajectoryWindows(Dataset[dict[str, torch.Tensor]]):
