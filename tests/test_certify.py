@@ -83,7 +83,7 @@ def test_the_reference_itself_and_an_exact_model_pass(clusters, tmp_path):
     [
         ("LowBarrier", "dimers", "helpers.broken_potentials:DoubleWell", {"energy", "force", "energy and force"}),
         ("Sticky", "clusters", REFERENCE, {"exploded", "energy", "force", "energy and force"}),
-        ("Driving", "clusters", REFERENCE, {"energy not conserved"}),
+        pytest.param("Driving", "clusters", REFERENCE, {"energy not conserved"}, marks=pytest.mark.slow),
     ],
 )
 def test_broken_potentials_are_found(model, data, reference, why, tmp_path, request):
@@ -123,8 +123,8 @@ def test_a_model_that_explodes_fails_when_it_does(clusters, tmp_path):
         assert outcome["failed_ps"] is None or 0.0 < outcome["failed_ps"] <= 0.4
 
 
-@pytest.mark.parametrize("temperature", [None, 300.0])
-@pytest.mark.parametrize("model", ["exact", f"ase:{REFERENCE}"])
+@pytest.mark.parametrize("temperature", [None, pytest.param(300.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [pytest.param("exact", marks=pytest.mark.slow), f"ase:{REFERENCE}"])
 def test_an_interrupted_certificate_goes_on_as_if_it_had_not_been(clusters, tmp_path, temperature, model):
     conditions = Conditions(0.08, 4, temperature)
     model = pair_model(tmp_path / "exact") if model == "exact" else model
@@ -145,6 +145,7 @@ def test_an_interrupted_certificate_goes_on_as_if_it_had_not_been(clusters, tmp_
             assert (one.get_momenta() == other.get_momenta()).all()
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_the_result(clusters, tmp_path):
     conditions, models = Conditions(0.04, 2, 300.0), {"m": f"ase:{REFERENCE}"}
     several = Computing(2, 3, 64, False)

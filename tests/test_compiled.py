@@ -81,6 +81,7 @@ def test_in_evaluation_there_is_no_graph(traced):
     assert not any(value.requires_grad for value in outputs.values())
 
 
+@pytest.mark.slow
 def test_full_gradients_through_a_rollout(traced):
     model = potential().double().train()
     batch = batch_of(molecule(0), crystal(1))

@@ -316,6 +316,7 @@ def test_single_precision(data, exact, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_compiled(data, exact, tmp_path, monkeypatch):
     """What is compiled is what simulates; here it is traced and differentiated as always, but run as it is."""
     evaluations = []

@@ -144,7 +144,9 @@ class Interrupted(Exception):
     """What a user's Ctrl-C is to the library."""
 
 
-@pytest.mark.parametrize("when", [("traj_02", 3), ("start_02", 2), ("relaxed", 4)], ids=str)
+@pytest.mark.parametrize(
+    "when", [pytest.param(("traj_02", 3), marks=pytest.mark.slow), ("start_02", 2), ("relaxed", 4)], ids=str
+)
 def test_resumed_equals_uninterrupted(tmp_path, generated, when):
     path = tmp_path / "small.db"
 

@@ -63,7 +63,7 @@ def is_window(batch):
 KCAL = {"property_units": {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}, "distance_unit": "Ang"}
 
 
-@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
+@pytest.mark.parametrize("units", [{}, pytest.param(KCAL, marks=pytest.mark.slow)], ids=["eV", "kcal"])
 def test_labels_are_those_of_the_reference_and_are_trained_on(database, tmp_path, units):
     callback = on_policy(tmp_path)
     _, batches = fit(database, tmp_path, callback, units=units)
@@ -154,7 +154,7 @@ def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch
     np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
 
 
-@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
+@pytest.mark.parametrize("units", [{}, pytest.param(KCAL, marks=pytest.mark.slow)], ids=["eV", "kcal"])
 def test_another_method_is_refused_before_the_training(database, tmp_path, caplog, units):
     def begin(method, folder):
         callback = OnPolicyLabels(Labelling(f"{PROGRAMS}:{method}"), folder=str(tmp_path / folder))
@@ -179,6 +179,7 @@ def test_another_method_is_refused_before_the_training(database, tmp_path, caplo
     assert "has ended after 0 rounds, 0 of which count, of 6" in caplog.text
 
 
+@pytest.mark.slow
 def test_bad_states_are_left_out_and_begin_anew(database, tmp_path, caplog):
     callback = on_policy(tmp_path, max_force=1e-6)
     with caplog.at_level(logging.INFO, "spk_dt"):

@@ -132,6 +132,7 @@ def callback(**kwargs):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["VisitedStates", "OnPolicyLabels"])
 def test_a_run_begun_with_old_names_goes_on_with_new_ones(database, tmp_path, monkeypatch, key):
     """State (under the key of older versions, or of this one) and files; nothing is computed again."""

@@ -33,6 +33,7 @@ def test_a_neighbouring_method(begin, caplog):
     assert "It is used on purpose" in caplog.text
 
 
+@pytest.mark.slow
 def test_energies_of_another_zero(begin, caplog):
     """Refused with energies in the loss; without, or on purpose, it is said."""
     with pytest.raises(

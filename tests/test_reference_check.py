@@ -72,6 +72,7 @@ def test_evaluate_refuses_before_it_simulates(data, tmp_path, monkeypatch, other
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_right_one_and_another_on_purpose(data, tmp_path, caplog):
     done = evaluate(data, tmp_path / "right", RIGHT)
     assert done.exit_code == 0, done.stderr
@@ -106,6 +107,7 @@ def test_relabel(evaluated, monkeypatch):
     assert "is not the method of the data" in again.stderr
 
 
+@pytest.mark.slow
 def test_relabel_another_method_on_purpose(evaluated):
     words = ("relabel", evaluated, "--reference", DEEPER, "--every", 2)
     assert spkdt(*words, "--another-reference").exit_code == 0
@@ -113,7 +115,7 @@ def test_relabel_another_method_on_purpose(evaluated):
     assert spkdt(*words).exit_code == 1  # each time on purpose
 
 
-@pytest.mark.parametrize("state", ["gone", "other data", "no forces"])
+@pytest.mark.parametrize("state", [pytest.param("gone", marks=pytest.mark.slow), "other data", "no forces"])
 def test_relabel_without_the_data(evaluated, tmp_path, state):
     """The start frames hold forces; and where they do not, it is said."""
     settings = json.loads((evaluated / "settings.json").read_text())

@@ -74,7 +74,10 @@ def gone(pids, seconds=10.0):
     return not any(map(is_running, pids))
 
 
-@pytest.mark.parametrize("program", ["FileProgram", "WorkingFolderProgram", "unsendable"])
+@pytest.mark.parametrize(
+    "program",
+    ["FileProgram", *(pytest.param(one, marks=pytest.mark.slow) for one in ("WorkingFolderProgram", "unsendable"))],
+)
 def test_any_number_of_processes_gives_the_same_labels(program, frames, tmp_path, monkeypatch, scratch):
     """Whatever the folder that the calculator believes in; nothing is left there, or in that of the user."""
     (tmp_path / "here").mkdir()
@@ -268,6 +271,7 @@ def test_a_factory_finds_modules_of_the_current_folder(frames, tmp_path, monkeyp
     assert not Path("b.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_other_versions_and_settings_are_refused(frames, tmp_path, monkeypatch, scratch):
     """Both values are named; what an older file does not say is not compared."""
     path, method = tmp_path / "a.jsonl", f"{PROGRAMS}:Configured"

@@ -182,6 +182,7 @@ def test_in_the_units_of_the_data(stressed, tmp_path):
     refuse_without_stress(replace(frames, units=expected), "sigma")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_trained_further(stressed, tmp_path, monkeypatch):
     """One without a stress gets one, one with a stress keeps it, also where it is not trained on."""
     for name in ("plain", "with", "kept"):

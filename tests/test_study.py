@@ -70,6 +70,7 @@ def test_arms_compose(study, arm):
         assert config.callbacks.on_policy.simulations._target_.endswith("DisplacedFrames") == (labels == "displaced")
 
 
+@pytest.mark.slow
 def test_arms_differ_from_the_control_in_what_they_say(study):
     """Data, validation, learning rate and budget are the same in all."""
     control = composed(*overrides(study, "egnn", "control", 0))
@@ -422,6 +423,7 @@ def test_states_of_hydrogen():
     assert [STATES[i] for i in states(positions, atoms)] == ["away", "sticking", "sticking", "dissociated"]
 
 
+@pytest.mark.slow
 def test_beside_the_reference_and_ensembles(tmp_path, monkeypatch):
     """A model that is the reference is in step with it; one with deeper wells is not. What is there is not made again."""
     study = Study(tmp_path, reference="helpers.pair_reference:Reference")

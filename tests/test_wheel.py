@@ -61,6 +61,7 @@ def test_contents(wheel):
     assert "hydra_plugins/__init__.py" not in names  # it is a namespace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["spktrain", "spkmd"])
 def test_programs_begin_with_their_own_words(installed, tmp_path, program):
     """Nothing of other packages about themselves, but what anybody else warns of."""
