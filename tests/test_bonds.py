@@ -72,6 +72,7 @@ def test_bonds_of_all_molecules_and_crystals_of_ase_are_possible():
     assert max(ratios) < 1.42 / 1.13
 
 
+@pytest.mark.slow
 def test_in_bohr_nearly_all_are_impossible_and_in_nm_all():
     """Negative control."""
     some = [atoms for name, atoms in everything().items() if bonds_of(atoms) is not None]

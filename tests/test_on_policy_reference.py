@@ -25,6 +25,7 @@ def begin(database, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_neighbouring_method(begin, caplog):
     with pytest.raises(ValueError, match=r"is not the method of the data.*callbacks\.on_policy\.labels\.another_refer"):
         begin("Neighbour")

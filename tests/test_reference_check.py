@@ -92,6 +92,7 @@ def test_evaluate_takes_the_right_one_and_another_on_purpose(data, tmp_path, cap
     assert "another method" in (tmp_path / "other" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_relabel(evaluated, monkeypatch):
     done = spkdt("relabel", evaluated, "--reference", DEEPER, "--every", 2)
     assert done.exit_code == 1

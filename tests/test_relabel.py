@@ -122,6 +122,7 @@ def test_a_damaged_last_line_is_computed_again(frames, tmp_path):
         relabel(frames, REFERENCE, path)
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_refused(frames, tmp_path, monkeypatch):
     path = tmp_path / "labels.jsonl"
     relabel(frames, REFERENCE, path)

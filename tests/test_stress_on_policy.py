@@ -96,6 +96,7 @@ def test_labels_of_before_are_completed(tmp_path):
     assert relabel(frames, REFERENCE, path).n_computed == 0
 
 
+@pytest.mark.slow
 def test_by_command(stressed, tmp_path, monkeypatch):
     """A trained model, further on labels with the stress."""
     short = [
