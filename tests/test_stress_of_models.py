@@ -64,6 +64,15 @@ def models(kind):
     return model.eval(), stressed.eval()
 
 
+def same_gradients(model, plain, found, rtol):
+    """Of a loss of both outputs, with respect to all parameters."""
+    loss_of(plain).backward()
+    expected = gradients(model)
+    loss_of(found).backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=rtol, atol=1e-9)
+
+
 def stress_by_differences(model, atoms):
     """[3, 3] of the energy of a model without a stress; pairs are found anew in each strained crystal."""
     found = np.empty((3, 3))
@@ -169,11 +178,7 @@ def test_compiled(traced, kind):
         assert found.keys() == plain.keys()
         for key in plain:
             torch.testing.assert_close(found[key], plain[key], rtol=1e-10, atol=1e-12)
-        loss_of(plain).backward()
-        expected = gradients(stressed)
-        loss_of(found).backward()
-        for name, gradient in gradients(stressed).items():
-            torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=1e-9)
+        same_gradients(stressed, plain, found, 1e-8)
     assert compiled.compiled
 
 
@@ -185,11 +190,7 @@ def test_with_machine_code():
     batch = batch_of(*crystals())
     plain, found = stressed(dict(batch)), compiled(batch)
     torch.testing.assert_close(found["stress"], plain["stress"], rtol=1e-9, atol=1e-11)
-    loss_of(plain).backward()
-    expected = gradients(stressed)
-    loss_of(found).backward()
-    for name, gradient in gradients(stressed).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-7, atol=1e-9)
+    same_gradients(stressed, plain, found, 1e-7)
     assert compiled.compiled
 
 

@@ -6,42 +6,18 @@ from typing import Any
 import ase.io
 import torch
 from ase import Atoms
-from hydra.experimental.callback import Callback
 from hydra.utils import get_class, to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from schnetpack.md.simulation_hooks import NHCRingPolymerThermostat, NHCThermostat, PILEGlobalThermostat
-from schnetpack.md.utils import MDConfigMerger
 
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
+from spk_dt.md.settings_check import SettingsCheck
 from spk_dt.trajectories.fixed_atoms import mobile_of
 
-__all__ = ["FixedAtoms", "SettingsCheck", "refuse_unfit"]
+__all__ = ["FixedAtoms", "refuse_unfit"]
 
 _REMEDY = "or remove the constraints of ASE from that file"
-
-
-class SettingsCheck(Callback):
-    """Hydra callback that looks at the settings of a run before it begins.
-
-    Raises:
-        SystemExit: if something does not fit; Hydra turns other exceptions of a callback into warnings.
-    """
-
-    def check(self, config: DictConfig) -> None:
-        """Raise ValueError, naming setting and remedy, if settings do not fit."""
-        raise NotImplementedError
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look at the settings, those of the file of ``load_config`` included."""
-        try:
-            overrides = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            if own.load_config is not None:
-                own = MDConfigMerger().merge_configs(own, OmegaConf.load(to_absolute_path(own.load_config)), overrides)
-            self.check(own)
-        except (ValueError, OSError) as error:
-            raise SystemExit(f"spkmd: {error}") from error
 
 
 class FixedAtoms(SettingsCheck):

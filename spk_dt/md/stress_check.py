@@ -7,8 +7,8 @@ import numpy as np
 from hydra.utils import get_class, to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
-from spk_dt.md.fixed_check import SettingsCheck
 from spk_dt.md.model_inputs import InputsCalculator, stress_of_files
+from spk_dt.md.settings_check import SettingsCheck
 
 __all__ = ["StressForBarostat", "refuse_without_stress"]
 
