@@ -15,6 +15,18 @@ MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schn
 _SIMULATIONS = "callbacks.on_policy.simulations"
 _HOT = (f"{_SIMULATIONS}.kinetic_energy=1.5", f"{_SIMULATIONS}.time_step=2")
 _UNTIL_THEY_LAST = "callbacks.on_policy.schedule.extra_rounds=12"
+#: the settings of a pilot whose models lasted for 100 ps, with fewer labels in a round
+_DRAWN = (
+    f"{_SIMULATIONS}.kinetic_energy=2",
+    f"{_SIMULATIONS}.time_step=2",
+    f"{_SIMULATIONS}.steps=2000",
+    f"{_SIMULATIONS}.max_steps=60000",
+    "callbacks.on_policy.labels.n_labels=12",
+    "callbacks.on_policy.schedule.n_rounds=16",
+    "callbacks.on_policy.schedule.extra_rounds=5",
+    "callbacks.on_policy.schedule.every_n_epochs=1",
+    "callbacks.on_policy.share=0.35",
+)
 _FULL = ("task/gradient=full", "task.first_step_weight=1")
 
 
@@ -28,7 +40,8 @@ class Arm:
         begin: share of the compute at which the growth begins; S is 1 until then, or 2 if it begins at once.
         overrides: of the training config.
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
-            (`spk_dt.training.OnPolicyLabels`), or as many ``displaced`` training frames (`benchmarks.study.displaced`).
+            (`spk_dt.training.OnPolicyLabels`), or as many ``displaced`` training frames (`benchmarks.study.displaced`), or
+            those where simulations go wrong, by ``hardening`` (`spk_dt.training.Hardening`).
         constant: S is `length` from the beginning.
         converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
             up to `length` if there is time.
@@ -45,6 +58,13 @@ class Arm:
     converged: bool = False
     scratch: bool = False
     frames: bool = False
+
+    @property
+    def callbacks(self) -> tuple[str, ...]:
+        """Callbacks of the training that not all arms have."""
+        if self.labels == "hardening":
+            return ("hardening",)
+        return ("curriculum", "on_policy") if self.labels else ("curriculum",)
 
 
 #: frames of a window where there are few; no arm of such a study may roll out further
@@ -109,6 +129,8 @@ ARMS: dict[str, Arm] = {
         (f"{_SIMULATIONS}.kinetic_energy=4", f"{_SIMULATIONS}.time_step=2", _UNTIL_THEY_LAST),
         labels="visited",
     ),
+    "drawn": Arm("S = 1 and visited states, drawn as for a long life", 1, _DRAWN, labels="visited"),
+    "hardened": Arm("S = 1 and hardening (dt_last)", labels="hardening"),
     "full8_visits": Arm("full, S to 8, and visited states, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
 }

@@ -18,6 +18,7 @@ import typer
 from benchmarks.study.arms import ARMS, MODELS
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import share_of_states
+from benchmarks.study.lasting import lasting
 from benchmarks.study.measure import STEPS_PER_PS, beside, follow, long_run, simulate, training
 from benchmarks.study.rows import Row, read_rows
 from benchmarks.study.train import Study, train
@@ -81,6 +82,30 @@ def ensembles(
     _check_times(picoseconds, every_ps)
     setting = {"picoseconds": picoseconds, "starts": starts, "temperature": temperature, "every_ps": every_ps}
     _measure(_ensemble, out, "ensembles.jsonl", (model, arm, seed), [setting], processes)
+
+
+@app.command()
+def last(
+    out: Folder = Path("study"),
+    model: Models = ["egnn"],  # noqa: B006
+    arm: Arms = ["control", "paper", "full8", "drawn", "hardened"],  # noqa: B006
+    seed: Seeds = [0],  # noqa: B006
+    seconds: Annotated[float, typer.Option(help="Compute of the first model, and again of each arm.")] = 240.0,
+    temperature: Annotated[float | None, typer.Option(help="Of a Langevin thermostat, K; without it NVE.")] = None,
+    picoseconds: Annotated[float, typer.Option(help="Length of the simulations.")] = 10.0,
+    number: Annotated[int, typer.Option(help="Simulations of each run.")] = 12,
+    processes: Processes = 2,
+) -> None:
+    """Train, and let the reference method certify; results are appended to OUT/lasting.jsonl as they come."""
+    study = Study(out.resolve(), seconds)
+    _check(study, model, arm)
+    study.prepare()
+    setting = {"budget": seconds, "picoseconds": picoseconds, "number": number, "temperature": temperature}
+    with _pool(processes) as pool:
+        for begun in [pool.submit(train, study, m, "start", s) for s in seed for m in model]:  # the arms begin with it
+            begun.result()
+        rows = [{"model": m, **setting, "arm": a, "seed": s} for s, m, a in product(seed, model, arm)]
+        _append(pool, partial(lasting, study), rows, out / "lasting.jsonl")
 
 
 @app.command()
@@ -222,13 +247,15 @@ def _beside(data: Path, study: Study, row: Row) -> Row:
 
 def _key(row: Row) -> tuple:
     return tuple(
-        row.get(key) for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature", "fraction", "data")
+        row.get(key)
+        for key in ("model", "seed", "arm", "picoseconds", "starts", "temperature", "fraction", "data", "number")
     )
 
 
 def _told(row: dict) -> str:
     told = [f"along reference {row['along_reference']:.3f}"] if "along_reference" in row else []
     told += [f"error of h(r) {row['h_of_r']:.3f}"] if "h_of_r" in row else []
+    told += [row["statement"]] if "statement" in row else []
     if "long_run" in row:
         one = row["long_run"]
         told.append(f"true error from 1 ps on {one['mean']:.3f} (median {one['median']:.3f}), {one['lost']:.0%} lost")

@@ -16,7 +16,7 @@ from spk_dt.data.embedded import unpack
 
 __all__ = ["Study", "overrides", "train"]
 
-_CALLBACKS = ("checkpoint", "lrmonitor", "dt_ema", "curriculum", "budget")
+_CALLBACKS = ("checkpoint", "lrmonitor", "dt_ema", "budget")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
     return [
         *own,
         *chosen.overrides,
-        f"callbacks=[{','.join([*_CALLBACKS, *(['on_policy'] if chosen.labels else [])])}]",
+        f"callbacks=[{','.join([*_CALLBACKS, *chosen.callbacks])}]",
         f"globals.max_rollout_length={chosen.length}",
         f"run.path={folder.parent.resolve()}",
         f"run.id={folder.name}",
@@ -140,7 +140,7 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         "data.test_window=300",
         "data.max_test_windows=40",
         *_windows(study, arm),
-        *_growth(chosen),
+        *(_growth(chosen) if "curriculum" in chosen.callbacks else []),
         f"callbacks.budget.seconds={(2.0 if chosen.scratch else 1.0) * study.seconds}",
         f"trainer.accelerator={'gpu' if study.device == 'cuda' else 'cpu'}",
         "trainer.max_epochs=-1",
@@ -187,16 +187,19 @@ def _write_split(study: Study) -> None:
 def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
     """What an arm has of its own."""
     own = [
-        "experiment=dt_finetune",
+        f"experiment={'dt_last' if arm.labels == 'hardening' else 'dt_finetune'}",
         f"model_file={start.resolve()}",
         "globals.lr=1e-3",
         "callbacks.budget.final_lr=5e-5",
         f"task.rollout_length={arm.length if arm.constant else 1 if arm.begin else min(2, arm.length)}",
     ]
+    on_policy = "callbacks.on_policy"
     if arm.labels:
-        on_policy = "callbacks.on_policy"
+        own.append(f"{on_policy}.labels.reference={study.reference}")
+    if arm.labels == "hardening":
+        own.append(f"{on_policy}.goal.until_ps=10")
+    elif arm.labels:
         own += [
-            f"{on_policy}.labels.reference={study.reference}",
             f"{on_policy}.labels.n_labels=20",
             f"{on_policy}.schedule.n_rounds=6",
             f"{on_policy}.schedule.every_n_epochs=2",
