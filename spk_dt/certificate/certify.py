@@ -36,6 +36,7 @@ from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.reference_process import reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
@@ -243,15 +244,14 @@ def _judge(
             [states[i][k] for i, k in pairs],
             reference,
             folder / "labels.jsonl",
-            computing.n_processes,
-            [f"{i}:{k}" for i, k in pairs],
+            ids=[f"{i}:{k}" for i, k in pairs],
             sound={f"{i}:0" for i in states},
-            scratch=computing.scratch,
-            time_limit=computing.time_limit,
+            processes=processes,
         )
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
 
-    outcomes, labels = judge_all(judges, label)
+    with reference_processes(reference, computing.n_processes, computing.scratch, computing.time_limit) as processes:
+        outcomes, labels = judge_all(judges, label)
     wrong = []
     for i, outcome in sorted(outcomes.items()):
         if outcome.state is not None:

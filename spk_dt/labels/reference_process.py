@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -31,7 +31,7 @@ from ase import Atoms
 from spk_dt.labels.calculator import importable_from
 from spk_dt.labels.process_tree import end_processes
 
-__all__ = ["Computed", "NoLabelError", "ReferenceProcess", "reference_provenance"]
+__all__ = ["Computed", "NoLabelError", "ReferenceProcess", "reference_processes", "reference_provenance"]
 
 #: run by the interpreter; the first argument is `sys.path`, the second the descriptor of the connection
 _START = (
@@ -267,6 +267,30 @@ class ReferenceProcess:
         else:
             how = f"ended with exit code {code}"
         return f"{how}: {said}" if said else how
+
+
+@contextmanager
+def reference_processes(
+    reference: str, number: int = 1, scratch: str | Path | None = None, time_limit: float | None = None
+) -> Iterator[list[ReferenceProcess]]:
+    """Processes of a reference method, ended afterwards.
+
+    Args:
+        reference: see `ReferenceProcess`, as for `scratch` and `time_limit`.
+        number: of processes. With more than one, each has one thread unless OMP_NUM_THREADS is set.
+        scratch: where scratch folders are made.
+        time_limit: s, for each calculation.
+
+    Raises:
+        ValueError: if there would be none of them.
+    """
+    if number < 1:
+        raise ValueError(f"n_processes={number}: it takes one at least.")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread=number > 1))
+            for _ in range(number)
+        ]
 
 
 def reference_provenance(

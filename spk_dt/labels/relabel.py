@@ -1,7 +1,7 @@
 """Energies and forces of the reference method at given geometries, computed in parallel and kept as they come."""
 
 import json
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from spk_dt import properties
 from spk_dt.folders.hold import hold
 from spk_dt.labels.calculator import TBLITE_SETTINGS
 from spk_dt.labels.label_file import LABEL_FORMAT, geometry_hash, open_labels
-from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess, reference_processes
 from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
 __all__ = ["Labels", "bare_structure", "relabel"]
@@ -66,6 +66,7 @@ def relabel(
     scratch: str | Path | None = None,
     time_limit: float | None = None,
     stress: bool = False,
+    processes: Sequence[ReferenceProcess] = (),
 ) -> Labels:
     """Compute energy and forces of geometries with a reference method; continue where an earlier call stopped.
 
@@ -92,6 +93,8 @@ def relabel(
         time_limit: s, after which a calculation is ended with all its programs, and is a failure; None waits.
         stress: whether to compute the stress, too; geometries that have none in the file are computed again. A reference
             method that gives no stress fails.
+        processes: processes of the reference method that are there already, see `reference_processes`; `n_processes`,
+            `scratch` and `time_limit` are theirs then.
 
     Raises:
         ValueError: if the reference method fails at a geometry of `sound`, the file was made with another reference
@@ -100,14 +103,10 @@ def relabel(
         ImportError: if the package of the reference calculator is not installed.
         RuntimeError: if no process can be started.
     """
-    if n_processes < 1:
-        raise ValueError(f"n_processes={n_processes}: it takes one at least.")
     path = Path(path)
     with ExitStack() as stack:
-        processes = [
-            stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread=n_processes > 1))
-            for _ in range(n_processes)
-        ]
+        if not processes:
+            processes = stack.enter_context(reference_processes(reference, n_processes, scratch, time_limit))
         made_by: dict[str, Any] = {"reference": reference}
         if reference.startswith("tblite:"):
             made_by["settings"] = dict(TBLITE_SETTINGS)
@@ -211,7 +210,7 @@ def bare_structure(atoms: Atoms, name: str) -> Atoms:
 
 
 def _records(
-    todo: Iterable[tuple[str, str, Atoms]], processes: list[ReferenceProcess], stress: bool
+    todo: Iterable[tuple[str, str, Atoms]], processes: Sequence[ReferenceProcess], stress: bool
 ) -> Generator[dict[str, Any], None, None]:
     """Records of the geometries, in the order in which the processes finish them."""
     idle: SimpleQueue[ReferenceProcess] = SimpleQueue()

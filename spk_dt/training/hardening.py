@@ -25,6 +25,7 @@ from spk_dt.certificate.engines import ModelEngine
 from spk_dt.certificate.verdict import Label, Outcome, judge_all
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.labels.relabel import relabel
 from spk_dt.training.average import averaged_weights
 from spk_dt.training.budget import ComputeBudget
@@ -127,6 +128,7 @@ class Hardening(JoiningLabels):
         self._seed = int(torch.randint(2**31, ()))
         self._scales: Scales | None = None
         self._made_by: dict[str, Any] = {}
+        self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work."""
@@ -149,7 +151,10 @@ class Hardening(JoiningLabels):
         data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
         if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
             try:
-                with torch.random.fork_rng():  # thermostats have their own seeds
+                with (
+                    torch.random.fork_rng(),
+                    self.labels.processes() as self._processes,
+                ):  # thermostats have their own seeds
                     failed_ps = self._round(trainer, pl_module)
             except _SecondsUsedUpError:
                 trainer.should_stop = True
@@ -164,7 +169,7 @@ class Hardening(JoiningLabels):
         stored, last = "the last model", getattr(trainer.checkpoint_callback, "last_model_path", "")
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), self.labels.processes() as self._processes:
                 judged = self._last_check(trainer, pl_module)
             stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
             if judged.n_failed:
@@ -320,11 +325,9 @@ class Hardening(JoiningLabels):
             [trial.states[i][k] for i, k in pairs],
             self.labels.reference,
             trial.folder / "labels.jsonl",
-            self.labels.n_processes,
-            [f"{i}:{k}" for i, k in pairs],
-            scratch=self.labels.scratch,
-            time_limit=self.labels.time_limit,
+            ids=[f"{i}:{k}" for i, k in pairs],
             stress=self.with_stress,
+            processes=self._processes,
         )
         self._made_by = found.made_by
         if self.with_stress:

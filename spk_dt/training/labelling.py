@@ -1,6 +1,7 @@
 """Labels of the reference method for states of simulations, and the trajectory databases that keep them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from spk_dt.labels.reference_process import ReferenceProcess, reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories.database import TrajectoryWriter
 from spk_dt.trajectories.frames import Frames
@@ -68,6 +70,10 @@ class Labelling:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"callbacks.on_policy.labels.{name}={value} must be positive.")
+
+    def processes(self) -> AbstractContextManager[list[ReferenceProcess]]:
+        """Processes of the reference method for several calls, since each takes a second or more to start."""
+        return reference_processes(self.reference, self.n_processes, self.scratch, self.time_limit)
 
     def label(self, states: Path, stress: bool = False) -> LabelledStates:
         """Compute the states of a file; labels of an interrupted call are kept beside it, and not computed again.
