@@ -55,7 +55,10 @@ def unpack(path: str | Path) -> None:
     Raises:
         FileExistsError: if `path` exists.
     """
-    with TrajectoryWriter(path, splits=SPLITS) as writer, as_file(_RESOURCE) as resource:
+    with (
+        TrajectoryWriter(path, SPLITS, metadata={"reference": {"reference": "tblite:GFN1-xTB"}}) as writer,
+        as_file(_RESOURCE) as resource,
+    ):
         for name, frames, timestep_fs in _read(resource):
             writer.add(name, frames, timestep_fs)
 

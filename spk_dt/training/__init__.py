@@ -5,6 +5,7 @@ from spk_dt.training.free_simulations import FreeSimulations
 from spk_dt.training.hardening import Hardening
 from spk_dt.training.hardening_goal import HardeningGoal
 from spk_dt.training.labelling import Labelling
+from spk_dt.training.last_stage import LastStage
 from spk_dt.training.losses import ElementwiseOutput, PerAtomOutput
 from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.model_simulations import ModelSimulations
@@ -25,6 +26,7 @@ __all__ = [
     "Hardening",
     "HardeningGoal",
     "Labelling",
+    "LastStage",
     "ModelSimulations",
     "OnPolicyLabels",
     "PerAtomOutput",

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from spk_dt.training.budget import ComputeBudget
+from spk_dt.training.last_stage import last_stage_of
 from spk_dt.training.task import DynamicTrainingTask
 
 __all__ = ["Converged", "Curriculum", "Elapsed", "Rule", "Scheduled", "Stage"]
@@ -105,7 +106,8 @@ class Curriculum(Callback):
     """Lets the rollouts grow step by step, whenever a stage is over, up to a largest length, and then ends the training.
 
     At each growth the learning rate and the plateau state of the scheduler are reset. Early stopping, if there is any,
-    is held back until the last stage. The current length is logged as ``S``.
+    is held back until the last stage. The current length is logged as ``S``. If the training has a
+    `spk_dt.training.LastStage`, this begins after the first stage, in place of longer rollouts.
 
     Args:
         max_length: largest S; the training ends when this stage is over.
@@ -186,14 +188,16 @@ class Curriculum(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Grow or end, if the stage is over; the scheduler has made its step for the last epoch by now."""
-        warming_up = trainer.global_step < pl_module.warmup_steps
-        while not warming_up and self.rule.over(self._stage(trainer, pl_module)):
+        last, warming_up = last_stage_of(trainer), trainer.global_step < pl_module.warmup_steps
+        while not warming_up and not (last and last.began >= 0) and self.rule.over(self._stage(trainer, pl_module)):
+            if last is not None and last.begin(trainer, pl_module):
+                break
             if pl_module.rollout_length == self.max_length:
                 log.info("the last stage (S = %d) is over, the training ends", self.max_length)
                 trainer.should_stop = True  # Lightning leaves this epoch before its first batch
                 return
             self._grow(trainer, pl_module)
-        if pl_module.rollout_length < self.max_length:
+        if pl_module.rollout_length < self.max_length or (last and last.began >= 0):
             self._hold_back_early_stopping(trainer)
         pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
 

@@ -132,7 +132,6 @@ class Hardening(JoiningLabels):
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work."""
-        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         names = set(data_of(trainer).frames.values) - set(properties.STRUCTURE) - set(pl_module.target_names())
@@ -144,6 +143,7 @@ class Hardening(JoiningLabels):
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
             raise ValueError("hardening stores the last model: set callbacks.model_checkpoint.save_last=true.")
+        super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make a round, if it is time."""
@@ -151,10 +151,8 @@ class Hardening(JoiningLabels):
         data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
         if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
             try:
-                with (
-                    torch.random.fork_rng(),
-                    self.labels.processes() as self._processes,
-                ):  # thermostats have their own seeds
+                # thermostats have their own seeds
+                with torch.random.fork_rng(), self.labels.processes() as self._processes:
                     failed_ps = self._round(trainer, pl_module)
             except _SecondsUsedUpError:
                 trainer.should_stop = True
@@ -187,8 +185,8 @@ class Hardening(JoiningLabels):
             trainer.checkpoint_callback.best_model_path = last
         log.log(
             logging.INFO if goal.reached >= 0 else logging.WARNING,
-            "hardening: %s after %d rounds and %d labels; last round: %s; stored is %s",
-            *(ended, self.schedule.done, goal.labels, goal.told, stored),
+            "hardening: %s after %d rounds and %d labels of %s; last round: %s; stored is %s",
+            *(ended, self.schedule.done, goal.labels, self.labels.reference, goal.told, stored),
         )
 
     def state_dict(self) -> dict[str, Any]:

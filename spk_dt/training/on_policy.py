@@ -9,7 +9,7 @@ When: `RoundSchedule`, how the model simulates: `spk_dt.training.ModelSimulation
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
+from spk_dt.labels.reference_of_data import OF_DATA, reference_of_data
 from spk_dt.labels.reference_process import reference_provenance
 from spk_dt.training.labelling import Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
@@ -117,7 +118,7 @@ class JoiningLabels(Callback):
         """Refuse what could not work, and prepare the training data for more frames."""
         if stage != "fit":
             return
-        reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
+        self._find_reference(data_of(trainer))
         unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces, properties.stress})
         self.with_stress = properties.stress in pl_module.target_names()
         if unlabelled:
@@ -138,6 +139,19 @@ class JoiningLabels(Callback):
         self._check_reference(data_of(trainer), pl_module)
         for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
             data_of(trainer).add_training_frames(path)
+
+    def _find_reference(self, datamodule: TrajectoryDataModule) -> None:
+        """Find the reference method, and see that its calculator can be made."""
+        if self.labels.reference == OF_DATA:
+            self._take_reference_of(datamodule)
+        reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
+
+    def _take_reference_of(self, datamodule: TrajectoryDataModule) -> None:
+        """Take the reference method that the data name."""
+        try:
+            self.labels = replace(self.labels, reference=reference_of_data(datamodule.frames.source))
+        except ValueError as error:
+            raise ValueError(f"{error}: callbacks.on_policy.labels.reference=package.module:Class") from error
 
     def _check_reference(self, datamodule: TrajectoryDataModule, task: Any) -> None:
         """Compare the reference method with training frames, and refuse another one."""

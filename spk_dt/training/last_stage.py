@@ -1,0 +1,144 @@
+"""The last stage of a training: hardening where there is a reference method, longer rollouts where there is none.
+
+At equal seconds nothing that was tried lasts as long in simulations as labels of the reference method where the simulations
+of the model go wrong, and rollouts of some steps do not make them last (benchmarks/study). So a curriculum that has a
+`LastStage` beside it goes on with that after its first stage.
+"""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+
+from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.labels.reference_of_data import OF_DATA
+from spk_dt.training.hardening import Hardening
+from spk_dt.training.labelling import Labelling
+
+__all__ = ["LastStage", "last_stage_of"]
+
+log = logging.getLogger(__name__)
+
+
+class LastStage(Hardening):
+    r"""Hardening for a number of epochs after the first stage of a `spk_dt.training.Curriculum`, if it is possible.
+
+    With ``labels.reference`` ``data`` the reference method is the one that the data name. If they name none, it is not
+    installed, or hardening is not possible for another reason, the curriculum goes on with longer rollouts, and the reason
+    is told at the end of the training. A reference that is named must work, see `spk_dt.training.Hardening`.
+
+    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`.
+
+    Args:
+        labels: reference method.
+        epochs: length of the stage.
+        lr: learning rate l_0 at its start.
+        final_lr: learning rate l_1 at its end.
+        hardening: other arguments of `spk_dt.training.Hardening`.
+
+    Raises:
+        ValueError: if an argument makes no sense; when a run is resumed that had begun its last stage, if that has become
+            impossible.
+    """
+
+    def __init__(
+        self, labels: Labelling, epochs: int = 40, lr: float = 1e-3, final_lr: float = 5e-5, **hardening: Any
+    ) -> None:
+        super().__init__(labels, **hardening)
+        for name, value in {"epochs": epochs, "lr": lr, "final_lr": final_lr}.items():
+            if not value > 0:
+                raise ValueError(f"callbacks.on_policy.{name}={value} must be positive.")
+        self.epochs, self.lr, self.final_lr = epochs, lr, final_lr
+        #: epoch in which the stage has begun, -1 before
+        self.began = -1
+        self._is_named = labels.reference != OF_DATA
+        self._obstacle = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Find out whether hardening will be possible."""
+        try:
+            super().setup(trainer, pl_module, stage)
+        except (ValueError, ImportError) as error:
+            if self._is_named:
+                raise
+            self._obstacle = str(error)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check a reference that is named, before hours of training; read the rounds that are done."""
+        if self.began >= 0 and self._obstacle:
+            raise ValueError(f"the run has begun to train on labels of its simulations, but now: {self._obstacle}")
+        if self.began >= 0 or self._is_named:
+            super().on_train_start(trainer, pl_module)
+
+    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Begin with the present epoch.
+
+        Returns:
+            whether that is possible.
+        """
+        if self._obstacle:
+            return False
+        if not self._is_named:
+            try:
+                super().on_train_start(trainer, pl_module)
+            except ValueError as error:
+                self._obstacle = str(error)
+                return False
+        self.began = self.schedule.next_epoch = trainer.current_epoch
+        log.info("the first stage is over; the model is hardened with labels of %s", self.labels.reference)
+        return True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Make a round, if it is time; end the training after the last epoch."""
+        if self.began < 0:
+            return
+        if trainer.current_epoch - self.began >= self.epochs:
+            log.info("the last stage, of %d epochs, is over, the training ends", self.epochs)
+            trainer.should_stop = True  # Lightning leaves this epoch before its first batch
+            return
+        super().on_train_epoch_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the learning rate."""
+        if self.began < 0:
+            return
+        passed = (trainer.current_epoch - self.began + batch_idx / trainer.num_training_batches) / self.epochs
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = self.lr * (self.final_lr / self.lr) ** passed
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Choose what is stored, and say whether there were labels."""
+        if self.began >= 0:
+            super().on_train_end(trainer, pl_module)
+            return
+        reason = self._obstacle or "the training has ended before its first stage was over"
+        log.warning(
+            "trained without labels of the reference method, so simulations of this model will go wrong after picoseconds "
+            "(%s). To train it on: spktrain experiment=dt_last model_file=%s, with callbacks.on_policy.labels.reference="
+            "package.module:Class if the data do not name the method.",
+            *(reason.rstrip("."), trainer.default_root_dir),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of `Hardening`, and when it has begun."""
+        return {**super().state_dict(), "began": self.began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state_dict)
+        self.began = state_dict["began"]
+
+    def _find_reference(self, datamodule: TrajectoryDataModule) -> None:
+        """As of `Hardening`; one that the data name is not started before it is needed."""
+        if self._is_named:
+            super()._find_reference(datamodule)
+        else:
+            self._take_reference_of(datamodule)
+
+
+def last_stage_of(trainer: pl.Trainer) -> LastStage | None:
+    """The last stage of a training, if it has one."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+    return next((one for one in callbacks if isinstance(one, LastStage)), None)
