@@ -2,139 +2,34 @@
 
 import json
 import logging
-from dataclasses import fields
 
 import ase.io
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.broken_model import Torn
+from helpers.hardening import BEYOND, InThisProcess, compute_in_this_process, fit, hardening, tear, torn, write_clusters
 from helpers.models import potential
-from helpers.pair_potential import CUTOFF, Sum, pair_trajectory, tetrahedron
 from helpers.pair_reference import Reference
 from helpers.programs import spktrain
-from helpers.training import data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from schnetpack.atomistic import Forces, PairwiseDistances
 from schnetpack.data import ASEAtomsData
-from schnetpack.model import NeuralNetworkPotential
-from schnetpack.transform import CastTo64, MatScipyNeighborList
 
-import spk_dt.labels.reference_process
-import spk_dt.labels.relabel
-from spk_dt.certificate.criteria import Criteria
-from spk_dt.data import TrajectoryWriter
-from spk_dt.labels.reference_process import Computed
-from spk_dt.training import (
-    ComputeBudget,
-    DynamicTrainingTask,
-    ExponentialMovingAverage,
-    Hardening,
-    HardeningGoal,
-    Labelling,
-    RoundSchedule,
-    TrialSimulations,
-)
-
-REFERENCE = "helpers.pair_reference:Reference"
-
-#: Å; no pair of the data is further apart
-BEYOND = 2.85
+from spk_dt.training import ComputeBudget, ExponentialMovingAverage, HardeningGoal
 
 #: frames of the data that are compared with the reference method before the training
 N_CHECKED = 3
 
-SHORT = {
-    "until_ps": 0.2, "begin_ps": 0.1, "n_passing": 4, "max_labels": 60, "n_systems": 2, "interval_ps": 0.025,
-    "compile": False, "precision": 64, "time_step": 2.0, "n_labels": 2, "n_checks": 0, "share": 0.8,
-    "every_n_epochs": 1, "n_rounds": 100, "kinetic_energy": [2.0, 3.0],
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory):
-    """Trajectories of a cluster of four atoms, none of which comes where the models below are wrong."""
-    path = tmp_path_factory.mktemp("clusters") / "clusters.db"
-    with TrajectoryWriter(path, splits={"train": ["c0", "c1"], "val": ["c2"], "test": ["c3"]}) as writer:
-        for name, seed in {"c0": 0, "c1": 1, "c2": 2, "c3": 4}.items():
-            frames = pair_trajectory(tetrahedron(), 40, 1.0, seed, kelvin=300.0)
-            assert max(atoms.get_all_distances().max() for atoms in frames) < BEYOND
-            writer.add(name, frames, 1.0)
-    return path
-
-
-class InThisProcess:
-    """Computes in place of a process of the reference method, which takes a second to start."""
-
-    computed = 0
-    #: number of calculations after which the training is killed
-    until = None
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        pass
-
-    stop = __exit__
-
-    def describe(self):
-        return {"calculator": REFERENCE}
-
-    def compute(self, atoms, fresh=True, stress=False):
-        if InThisProcess.computed == InThisProcess.until:
-            raise KeyboardInterrupt
-        InThisProcess.computed += 1
-        atoms.calc = Reference()
-        return Computed(atoms.get_potential_energy(), atoms.get_forces(), None)
+    return write_clusters(tmp_path_factory.mktemp("clusters") / "clusters.db")
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch, request):
-    if "monkeypatch" in request.function.__code__.co_varnames:  # through `spktrain`, all as it is
-        return
-    monkeypatch.setattr(spk_dt.labels.relabel, "ReferenceProcess", InThisProcess)
-    monkeypatch.setattr(spk_dt.labels.reference_process, "ReferenceProcess", InThisProcess)
-    monkeypatch.setattr(InThisProcess, "computed", 0)
-    monkeypatch.setattr(InThisProcess, "until", None)
-
-
-def torn(kick=20.0):
-    return NeuralNetworkPotential(Torn(BEYOND, kick), [PairwiseDistances()], [Sum("energy"), Forces()])
-
-
-def hardening(folder, seed=0, **kwargs):
-    """The callback, with arguments of its groups side by side."""
-    torch.manual_seed(seed)
-    values = SHORT | {"reference": REFERENCE, "folder": str(folder / "hardening")} | kwargs
-
-    def group(cls):
-        return cls(**{one.name: values.pop(one.name) for one in fields(cls) if one.init and one.name in values})
-
-    groups = [group(cls) for cls in (Labelling, HardeningGoal, TrialSimulations, Criteria, RoundSchedule)]
-    return Hardening(*groups, **values)
-
-
-def fit(database, folder, *callbacks, model=None, max_epochs=8, ckpt_path=None, seed=0, lr=0.3, **kwargs):
-    pl.seed_everything(seed)
-    task = DynamicTrainingTask(
-        torn() if model is None else model, paper_outputs(), optimizer_cls=torch.optim.Adam, optimizer_args={"lr": lr},
-    )  # fmt: skip
-    data = data_module(
-        database, folder, [MatScipyNeighborList(CUTOFF), CastTo64()], train_window=1, val_window=4, max_val_windows=2,
-        max_test_windows=2, check_data=False,
-    )  # fmt: skip
-    run = trainer(folder, callbacks=list(callbacks), max_epochs=max_epochs, **kwargs)
-    run.fit(task, data, ckpt_path=ckpt_path)
-    return run, task
-
-
-def tear(task):
-    return float(task.model.representation.tear.detach())
+    if "monkeypatch" not in request.function.__code__.co_varnames:  # through `spktrain`, all as it is
+        compute_in_this_process(monkeypatch)
 
 
 def labelled_states(folder):
@@ -243,7 +138,10 @@ def test_labels_are_used_up(clusters, tmp_path, caplog):
         fit(clusters, tmp_path, callback, max_epochs=3, limit_train_batches=1)
     assert InThisProcess.computed - N_CHECKED == callback.goal.labels == 3
     assert callback.schedule.done == 1
-    assert "hardening: the 3 labels are used up after 1 rounds and 3 labels; last round: " in caplog.text
+    assert (
+        "hardening: the 3 labels are used up after 1 rounds and 3 labels of helpers.pair_reference:Reference; last"
+        in caplog.text
+    )
     assert callback.goal.reached == -1
 
 

@@ -1,0 +1,160 @@
+"""After its first stage a curriculum goes on with labels where the reference method is there, and with rollouts if not."""
+
+import logging
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+from ase.db import connect
+from helpers.hardening import InThisProcess, compute_in_this_process, fit, hardening, tear, write_clusters
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+import spk_dt.labels.reference_of_data
+from spk_dt.labels.calculator import reference_factory
+from spk_dt.labels.reference_of_data import reference_of_data
+from spk_dt.training import Curriculum, Elapsed, ExponentialMovingAverage, LastStage
+
+TBLITE = "tblite:GFN1-xTB"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    compute_in_this_process(monkeypatch)
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Data that say which method made them; in these tests it is `InThisProcess`, whatever its name."""
+    return write_clusters(tmp_path / "named.db", {"reference": {"reference": TBLITE}})
+
+
+class Steps(pl.Callback):
+    """S and learning rate of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        epoch, lr = trainer.current_epoch, trainer.optimizers[0].param_groups[0]["lr"]
+        self.seen.append((epoch, pl_module.rollout_length, lr))
+
+
+def last_stage(folder, **kwargs):
+    options = {"epochs": 3, "lr": 0.3, "final_lr": 0.03, "reference": "data"}
+    return hardening(folder, cls=LastStage, **(options | kwargs))
+
+
+def curriculum():
+    return Curriculum(3, Elapsed(2), reset_lr=0.1)
+
+
+def train(database, folder, stage, *callbacks, **kwargs):
+    steps = Steps()
+    options = {"max_epochs": 20, "limit_train_batches": 4, "train_window": 4} | kwargs
+    _, task = fit(database, folder, curriculum(), stage, steps, *callbacks, **options)
+    return steps.seen, task
+
+
+def test_labels_take_the_place_of_longer_rollouts(named, tmp_path, caplog):
+    stage = last_stage(tmp_path)
+    with caplog.at_level(logging.INFO, "spk_dt"):
+        seen, task = train(named, tmp_path, stage, ExponentialMovingAverage(0.9))
+    assert [length for _, length, _ in seen] == [1] * 5 * 4  # two epochs, then three of the stage
+    lr = np.array([lr for epoch, _, lr in seen if epoch >= 2])
+    np.testing.assert_allclose(lr, 0.3 * 0.1 ** (np.arange(12) / 12))
+    labelled = sum(connect(file).count() for file in tmp_path.glob("hardening/round_*.db"))
+    assert labelled == stage.goal.labels > 3
+    assert abs(tear(task)) < 20.0  # what the data do not show has been learnt
+    assert f"labels of {TBLITE}; last round" in caplog.text
+    assert "without labels" not in caplog.text
+
+
+def test_early_stopping_does_not_end_it(named, tmp_path):
+    early = EarlyStopping("val_loss", patience=1, min_delta=1e9)
+    seen, _ = train(named, tmp_path, last_stage(tmp_path), early)
+    assert seen[-1][0] == 4
+
+
+def without(name, monkeypatch, tmp_path):
+    """Data with which there can be no labels, and why."""
+    database = tmp_path / "data.db"
+    if name == "not named":
+        return write_clusters(database), "does not say by which reference method it was made; name it"
+    if name == "import path":
+        metadata = {"reference": {"reference": "helpers.pair_reference:Reference"}}
+        return write_clusters(database, metadata), "is only used if you name it: callbacks.on_policy.labels.reference="
+    write_clusters(database, {"reference": {"reference": TBLITE}})
+    if name == "not installed":
+        monkeypatch.setattr(spk_dt.labels.reference_of_data, "find_spec", lambda package: None)
+        return database, "GFN1-xTB, is not installed: pip install 'spk_dt[reference]'"
+    wrong = InThisProcess.compute
+
+    def compute(self, atoms, **kwargs):
+        found = wrong(self, atoms, **kwargs)
+        found.forces[...] *= 2.0
+        return found
+
+    monkeypatch.setattr(InThisProcess, "compute", compute)
+    return database, "is not the method of the data"
+
+
+@pytest.mark.parametrize("name", ["not named", "import path", "not installed", "another method"])
+def test_without_a_reference_rollouts_grow_and_the_end_says_why(name, tmp_path, monkeypatch, caplog):
+    database, reason = without(name, monkeypatch, tmp_path)
+    seen, task = train(database, tmp_path, last_stage(tmp_path))
+    assert [length for _, length, _ in seen] == [1] * 8 + [2] * 8 + [3] * 8
+    assert not list(tmp_path.glob("hardening/round_*"))
+    assert tear(task) == 20.0
+    (told,) = [record.getMessage() for record in caplog.records if "trained without labels" in record.getMessage()]
+    assert reason in told
+    assert f"spktrain experiment=dt_last model_file={tmp_path}" in told
+
+
+def test_a_training_that_ends_before_says_so(named, tmp_path, caplog):
+    train(named, tmp_path, last_stage(tmp_path), max_epochs=1)
+    assert "the training has ended before its first stage was over" in caplog.text
+
+
+def test_a_reference_that_is_named_must_work(named, tmp_path, monkeypatch):
+    monkeypatch.setattr(InThisProcess, "describe", lambda self: reference_factory("xtb"))
+    with pytest.raises(ValueError, match="is not the name of a calculator"):
+        train(named, tmp_path, last_stage(tmp_path, reference="xtb"))
+    assert InThisProcess.computed == 0
+
+
+def test_with_a_named_reference_the_data_need_name_none(tmp_path):
+    database = write_clusters(tmp_path / "data.db")
+    seen, _ = train(database, tmp_path, last_stage(tmp_path, reference="helpers.pair_reference:Reference"))
+    assert {length for _, length, _ in seen} == {1}
+    assert list(tmp_path.glob("hardening/round_*.db"))
+
+
+@pytest.mark.parametrize("after", [pytest.param(2, marks=pytest.mark.slow), 12])
+def test_an_interrupted_training_is_the_uninterrupted_one(named, tmp_path, after):
+    """Killed among the reference calculations of the stage, and continued."""
+
+    def run(folder, **kwargs):
+        callbacks = ExponentialMovingAverage(0.9), ModelCheckpoint(folder, save_last=True)
+        seen, task = train(named, folder, last_stage(folder), *callbacks, enable_checkpointing=True, **kwargs)
+        return seen, tear(task)
+
+    whole, weight = run(tmp_path / "whole")
+    computed, InThisProcess.until = InThisProcess.computed, InThisProcess.computed + 3 + after
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path / "part")
+    InThisProcess.until = None
+    seen, again = run(tmp_path / "part", ckpt_path=tmp_path / "part" / "last.ckpt")
+    assert len(seen) < len(whole)
+    assert seen == whole[-len(seen) :]
+    assert again == weight != 20.0
+    assert InThisProcess.computed <= 2 * computed + 3  # the frames of the check are kept in their file
+
+
+def test_what_makes_no_sense_is_refused(tmp_path):
+    for name in ("epochs", "lr", "final_lr"):
+        with pytest.raises(ValueError, match=rf"callbacks\.on_policy\.{name}=0 must be positive"):
+            last_stage(tmp_path, **{name: 0})
+
+
+def test_the_embedded_data_name_their_method(embedded):
+    assert reference_of_data(embedded) == TBLITE
