@@ -66,7 +66,7 @@ bench: env
 
 demo: env
 	mkdir -p $(DEMO)
-	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0 $(TRAIN)
+	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0 '~callbacks.on_policy' $(TRAIN)
 	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
 	cd $(DEMO) && rm -f start.traj && $(BIN)/spkdt frames start.traj --split test
 	cd $(DEMO) && $(BIN)/spkmd calculator.model_file=runs/dt_egnn/best_model system.molecule_file=start.traj \
@@ -83,7 +83,7 @@ demo: env
 	@echo "How long the hardened model lasts, and its control: $(DEMO)/evaluation/certificate/survival.png"
 	@echo "Report:  $(DEMO)/evaluation/report.html"
 
-# Of the same model and for the same seconds of the processor, side by side: one without labels, one with labels where its
+# Of the same model, trained with rollouts, and for the same seconds of the processor, side by side: one without labels, one with labels where its
 # simulations go wrong.
 FROM_DEMO := model_file=runs/dt_egnn callbacks.budget.seconds=$(SECONDS) callbacks.budget.final_lr=5e-5 +seed=0 \
 	print_config=false +trainer.enable_progress_bar=false
@@ -95,7 +95,7 @@ demo-control: env
 
 demo-hardened: env
 	cd $(DEMO) && OMP_NUM_THREADS=1 $(BIN)/spktrain experiment=dt_last run.id=hardened $(FROM_DEMO) \
-		callbacks.on_policy.labels.reference=$(REFERENCE_METHOD) callbacks.on_policy.goal.until_ps=5
+		callbacks.on_policy.goal.until_ps=5
 
 clean:
 	rm -rf $(VENV) $(LOWEST) $(DEMO) dist

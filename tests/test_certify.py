@@ -173,6 +173,13 @@ def test_a_model_in_another_unit_is_refused_before_it_simulates(clusters, tmp_pa
     assert verdict(found)["failures"] == 0
 
 
+def test_data_that_name_no_reference_are_refused(clusters, tmp_path):
+    model = pair_model(tmp_path / "exact")
+    with pytest.raises(ValueError, match=r"does not say by which .* made; name it: --reference package\.module:Class"):
+        certify({"exact": model}, clusters, tmp_path / "out", number=3, conditions=SHORT, computing=PLAIN)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_tells_by_its_exit_code(clusters, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pair_model(tmp_path / "run" / "best_model")

@@ -31,7 +31,8 @@ SHORT = [
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_trains_two_epochs(experiment, request, tmp_path, monkeypatch):
     data = request.getfixturevalue("embedded" if "egnn" in experiment else "database")  # smaller: seconds less
-    spktrain(tmp_path, monkeypatch, f"experiment={experiment}", f"data.datapath={data}", *SHORT)
+    with_rollouts = ["~callbacks.on_policy"] if experiment == "dt_egnn" else []  # with labels: test_last_stage.py
+    spktrain(tmp_path, monkeypatch, f"experiment={experiment}", f"data.datapath={data}", *SHORT, *with_rollouts)
     rows = metrics(tmp_path)
     lengths = [row["S"] for row in rows if "S" in row]
     assert lengths == ([1.0] if experiment.startswith("static") else [1.0, 2.0])
@@ -70,8 +71,9 @@ def test_paper_hyperparameters():
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_control_differs_in_nothing_but_the_rollout(pair):
+def test_control_differs_in_nothing_but_rollouts_and_labels(pair):
     dynamic, static = (OmegaConf.to_container(composed(f"experiment={name}")) for name in pair)
+    assert dynamic["callbacks"].pop("on_policy")["_target_"] == "spk_dt.training.LastStage"
     assert static["globals"].pop("max_rollout_length") == 1
     assert dynamic["globals"].pop("max_rollout_length") > 1
     assert (dynamic["run"].pop("experiment"), static["run"].pop("experiment")) == pair

@@ -52,10 +52,6 @@ ELSEWHERE = {
     ("callbacks/hardening", "another_reference", "true"): ("test_on_policy_reference.py", "another_reference=True"),
     ("callbacks/hardening", "compile", "false"): ("test_hardening.py", "callbacks.on_policy.simulations.compile=false"),
     ("experiment/dt_last", "", "model_file=runs/x"): ("test_hardening.py", "experiment=dt_last"),
-    ("experiment/dt_last", "", "callbacks.on_policy.labels.reference=tblite:GFN1-xTB"): (
-        "test_hardening.py",
-        "labels.reference=",
-    ),
     ("experiment/dt_finetune", "energy_zero", "data"): ("test_energy_zero.py", "energy_zero=data"),
     ("experiment/dt_finetune", "", "model_file=runs/x"): ("test_finetune.py", "model_file={model_file}"),
     ("experiment/dt_finetune", "", "model_file=runs/x/best_model"): ("test_finetune.py", "model_file={model_file}"),
@@ -64,10 +60,6 @@ ELSEWHERE = {
         "max_rollout_length=1",
     ),
     ("experiment/dt_on_policy", "", "model_file=runs/x"): ("test_on_policy.py", "experiment=dt_on_policy"),
-    ("experiment/dt_on_policy", "", "callbacks.on_policy.labels.reference=tblite:GFN1-xTB"): (
-        "test_on_policy.py",
-        "reference=",
-    ),
     ("task/dynamic_training", "compile", "true"): ("test_compiled.py", "compile=True"),
     ("task/stress/trained", "", "task/stress=trained"): ("test_stress_training.py", "task/stress=trained"),
 }

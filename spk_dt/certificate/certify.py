@@ -36,6 +36,7 @@ from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.reference_check import check_reference
+from spk_dt.labels.reference_of_data import OF_DATA, reference_of_data
 from spk_dt.labels.reference_process import reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
@@ -77,7 +78,7 @@ def certify(
     models: Mapping[str, str | Path],
     data: str | Path,
     out: str | Path,
-    reference: str,
+    reference: str = OF_DATA,
     number: int = 20,
     conditions: Conditions | None = None,
     criteria: Criteria | None = None,
@@ -94,7 +95,8 @@ def certify(
         models: name and file of each model; ``ase:package.module:Class`` is an ASE calculator in place of a model.
         data: trajectory database, or the word ``embedded``.
         out: folder to write, or to go on with.
-        reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`.
+        reference: reference calculator, see `spk_dt.labels.calculator.reference_calculator`; ``data`` stands for the one
+            that the data name, see `spk_dt.labels.reference_of_data`.
         number: simulations of each model, from frames evenly spaced over the trajectories of the partition.
         conditions: of the simulations.
         criteria: when a state is wrong.
@@ -110,8 +112,8 @@ def certify(
 
     Raises:
         ValueError: if the folder is of another certificate or another process is at work in it, there are fewer frames than
-            simulations, the reference method is not that of the data, or a model does not fit the data, most likely because
-            of its units.
+            simulations, no reference method is named, it is not that of the data, or a model does not fit the data, most
+            likely because of its units.
         FileNotFoundError: if data or a model are not there.
     """
     conditions, criteria, computing = conditions or Conditions(), criteria or Criteria(), computing or Computing()
@@ -119,6 +121,8 @@ def certify(
     out = Path(out)
     files = [Path(file) for file in models.values() if not str(file).startswith(ASE_PREFIX)]
     with trajectory_database(data) as database:
+        if reference == OF_DATA:
+            reference = _reference_of(database)
         partition = read_partition(database, split, [file.parent / SPLIT_FILE for file in files])
         n_parts = len(partition.parts)
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
@@ -180,6 +184,14 @@ def certify(
         )
         (out / "certificate.json").write_text(text + "\n")
         return found
+
+
+def _reference_of(database: Path) -> str:
+    """The reference method that the data name."""
+    try:
+        return reference_of_data(database)
+    except ValueError as error:
+        raise ValueError(f"{error}: --reference package.module:Class") from error
 
 
 def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_unit: Unit, position_unit: Unit) -> None:

@@ -24,8 +24,11 @@ def certify(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the same command goes on there.")],
     reference: Annotated[
         str,
-        typer.Option(metavar="CALCULATOR", help="Reference of the data: tblite:METHOD, or package.module:Class (ASE)."),
-    ],
+        typer.Option(
+            metavar="CALCULATOR",
+            help="Reference of the data: tblite:METHOD, or package.module:Class (ASE); 'data': the one that they name.",
+        ),
+    ] = "data",
     another_reference: Annotated[
         bool,
         typer.Option("--another-reference", help="The reference is on purpose another method than that of the data."),
