@@ -194,3 +194,14 @@ def test_a_task_with_a_compiled_model_is_stored_as_the_model(tmp_path):
     again = torch.load(tmp_path / "task", weights_only=False)
     assert isinstance(again._predict, CompiledPotential)
     assert again._predict.model is again.model
+
+
+def test_that_there_is_no_cuda_device_is_not_said(caplog, monkeypatch):
+    """PyTorch looks for one when it compiles for a CPU; what else it says is shown."""
+    CompiledPotential(potential())
+    theirs = logging.getLogger("torch.utils.cpp_extension")
+    with caplog.at_level(logging.WARNING, theirs.name):
+        monkeypatch.setattr(theirs, "propagate", True)
+        theirs.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local")
+        theirs.warning("CUDA_HOME is not set")
+    assert [record.getMessage() for record in caplog.records] == ["CUDA_HOME is not set"]

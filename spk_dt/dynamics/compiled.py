@@ -50,6 +50,7 @@ class CompiledPotential:
         self._reason: str | None = None
         if (reason := _why_not(model)) is not None:
             self._fall_back(reason)
+        logging.getLogger("torch.utils.cpp_extension").addFilter(_is_not_of_cuda)
         self._function = torch.compile(self._predict, dynamic=True, fullgraph=True)
         self._worked: set[tuple[Hashable, ...]] = set()  # kinds of calls that the compiled function has answered
         self._prepared: set[tuple[Hashable, ...]] = set()
@@ -188,6 +189,11 @@ class _State:
         torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(self._depth)
         if self._hooks:
             torch._C._autograd._saved_tensors_hooks_enable()
+
+
+def _is_not_of_cuda(record: logging.LogRecord) -> bool:
+    """Whether a message of PyTorch is not the one that there is no CUDA device, which compiling for a CPU does not need."""
+    return not record.msg.startswith("No CUDA runtime is found")
 
 
 def _why_not(model: nn.Module) -> str | None:
