@@ -8,10 +8,12 @@ from pathlib import Path
 
 import ase.db
 
-from benchmarks.study.rows import Row
+from benchmarks.study.arms import ARMS
+from benchmarks.study.rows import Row, by_arm, grouped
 from benchmarks.study.train import Study, train
+from spk_dt.certificate.survival import failure_share_bound
 
-__all__ = ["lasting"]
+__all__ = ["lasting", "lasting_command", "lasting_table"]
 
 
 def lasting(study: Study, row: Row) -> Row:
@@ -53,3 +55,39 @@ def lasting(study: Study, row: Row) -> Row:
         "training_labels": sum(ase.db.connect(path).count() for path in run.glob("*/round_*.db")),
         "statement": found["statement"],
     }
+
+
+def lasting_table(rows: list[Row]) -> str:
+    """How many simulations fail, by model and arm, of all seeds together."""
+    lines = [
+        "| model | arm | seeds | labels in training | simulations that fail | by seed | with 95 % confidence at most "
+        "| half of them have failed by, ps |",
+        "|---" * 8 + "|",
+    ]
+    for model, of_model in grouped(rows, "model").items():
+        for arm, same in by_arm(of_model).items():
+            number = sum(row["number"] for row in same)
+            failures = sorted(time for row in same for time in row["failures"])
+            half = f"{failures[(number - 1) // 2]:.3g}" if 2 * len(failures) >= number else "-"
+            cells = [
+                *(model, ARMS[arm].title, str(len(same))),
+                ", ".join(str(row["training_labels"]) for row in same),
+                f"{len(failures)} of {number}",
+                ", ".join(str(len(row["failures"])) for row in same),
+                f"{100.0 * failure_share_bound(len(failures), number):.0f} %",
+                half,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def lasting_command(rows: list[Row]) -> str:
+    """What makes these rows."""
+    first = rows[0]
+    words = ["python -m benchmarks.study last", f"--seconds {first['budget']:g}"]
+    words += [f"--temperature {first['temperature']:g}"] if first["temperature"] is not None else []
+    words += [f"--picoseconds {first['picoseconds']:g} --number {first['number']}"]
+    words += [
+        f"--{key} {value}" for key in ("model", "seed", "arm") for value in dict.fromkeys(row[key] for row in rows)
+    ]
+    return " ".join(words)

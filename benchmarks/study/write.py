@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
+from benchmarks.study.lasting import lasting_command, lasting_table
 from benchmarks.study.measure import ASTRAY, LOST
 from benchmarks.study.rows import Row, by_arm, grouped, most_starts, read_rows
 from benchmarks.study.tables import (
@@ -56,6 +57,13 @@ Longer simulations of the same models from unseen starts. A simulation survives 
 one core for a geometry).
 """
 
+_LASTING = """## How long simulations last
+
+Certificates (`spkdt certify`) of runs of a study of its own: from starts that nobody trained on, with the limits of the
+command (three thermal fluctuations of the energy, two thermal forces), which are stricter than *lost* and *astray*. All seeds
+together; the bound is the exact one. The equal seconds include simulations and reference calculations.
+"""
+
 _FRACTIONS = """## What better forces would gain along the reference
 
 Simulations of 150 fs whose forces are those of the reference method and a fraction of the error of a model, at every
@@ -75,21 +83,26 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     """Write the report.
 
     Args:
-        folder: with ``results.jsonl`` of a study, and ``ensembles.jsonl``, ``fractions.jsonl`` and ``beside.jsonl`` if there
-            are any.
+        folder: with ``results.jsonl`` of a study, and ``lasting.jsonl``, ``ensembles.jsonl``, ``fractions.jsonl`` and
+            ``beside.jsonl`` if there are any.
         out: Markdown file; the figures ``true_error``, ``along_reference`` and ``ensembles`` (PDF, SVG, PNG) go beside it.
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
         FileNotFoundError: if there are no results.
     """
-    found, fractions, ensembles, besides = (
-        _in_order(read_rows(folder / f"{name}.jsonl")) for name in ("results", "fractions", "ensembles", "beside")
+    found, fractions, ensembles, besides, lasting = (
+        _in_order(read_rows(folder / f"{name}.jsonl"))
+        for name in ("results", "fractions", "ensembles", "beside", "lasting")
     )
     if not found:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
     parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
     out.parent.mkdir(parents=True, exist_ok=True)
+    for (budget, temperature, ps), same in grouped(lasting, "budget", "temperature", "picoseconds").items():
+        how = "at constant energy" if temperature is None else f"at {temperature:g} K"
+        parts += [_LASTING, f"### {budget:g} s and {budget:g} s, {ps:g} ps {how}\n"]
+        parts += [f"```bash\n{lasting_command(same)}\n```\n", lasting_table(same)]
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
@@ -113,7 +126,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
 
     def order(row: Row) -> tuple:
         ensemble = (row["temperature"] or 0.0, row["picoseconds"]) if "temperature" in row else ()
-        training = row["windows"] is not None, row["budget"]
+        training = row.get("windows") is not None, row["budget"]
         return [*MODELS].index(row["model"]), training, row.get("picoseconds") == 0, ensemble, row["seed"]
 
     return sorted(rows, key=order)
