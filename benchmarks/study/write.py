@@ -60,7 +60,7 @@ one core for a geometry).
 _LASTING = """## How long simulations last
 
 Certificates (`spkdt certify`) of runs of a study of its own: from starts that nobody trained on, with the limits of the
-command (three thermal fluctuations of the energy, two thermal forces), which are stricter than *lost* and *astray*. All seeds
+command (three thermal fluctuations of the energy, two thermal forces), stricter than *lost* and *astray*. All seeds
 together; the bound is the exact one. The equal seconds include simulations and reference calculations.
 """
 
