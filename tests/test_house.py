@@ -23,6 +23,7 @@ FLOORS = (
     ("md",),
     ("certificate",),
     ("training", "evaluation"),
+    ("export",),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

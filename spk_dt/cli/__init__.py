@@ -4,7 +4,7 @@ A new command is a function below ``@app.command()`` in `spk_dt.cli.data` or `sp
 it says by raising one of `USER_ERRORS`.
 """
 
-from spk_dt.cli import certificate, data, evaluation, generation  # the commands
+from spk_dt.cli import certificate, data, evaluation, export, generation  # the commands
 from spk_dt.cli.app import USER_ERRORS, app
 
-__all__ = ["USER_ERRORS", "app", "certificate", "data", "evaluation", "generation"]
+__all__ = ["USER_ERRORS", "app", "certificate", "data", "evaluation", "export", "generation"]

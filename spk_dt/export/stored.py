@@ -1,0 +1,228 @@
+"""What a stored model must be, and what must be known of it, to become a file for engines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
+from schnetpack.data import ASEAtomsData
+from schnetpack.model import AtomisticModel
+from schnetpack.transform import AddOffsets, CastTo32, CastTo64, ScaleProperty
+
+from spk_dt.data.partition import SPLIT_FILE
+from spk_dt.folders.file_hash import file_hash
+from spk_dt.labels.unit_check import Unit
+from spk_dt.training.pretrained import model_path, read_model
+from spk_dt.training.run_config import RunConfig, read_run_config
+from spk_dt.units import conversion
+
+__all__ = ["Stored", "certificate_of", "read_for_export", "stored_elements"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model that can be exported.
+
+    Args:
+        file: its file.
+        model: the model.
+        energy: the module that makes its energy.
+        cutoff: Å.
+        n_layers: interactions of its representation, each of which looks one cutoff further.
+        length: its unit of length, Å.
+        energy_unit: its unit of energy, eV.
+        scale: eV, of what its network gives for an atom.
+        offsets: [n_elements] eV, added to each atom, by atomic number.
+        run: what the config of its run tells.
+    """
+
+    file: Path
+    model: AtomisticModel
+    energy: Atomwise
+    cutoff: float
+    n_layers: int
+    length: float
+    energy_unit: float
+    scale: float
+    offsets: torch.Tensor
+    run: RunConfig | None
+
+
+def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: Unit | None) -> Stored:
+    """Read a stored model, and refuse one that a file for engines cannot express.
+
+    Args:
+        path: a ``best_model``, or the folder of its run.
+        energy_unit: unit of its energies; None takes what the ``config.yaml`` of its run says.
+        position_unit: its unit of length, likewise.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no model, its units are not known, or it has parts that cannot be expressed: inputs beside the
+            structure, several modules that make its energy, energies that do not grow with the number of atoms.
+    """
+    file = model_path(path)
+    model = read_model(file).eval()
+    energy = _energy_module(model, file)
+    representation = model.representation
+    layers = getattr(representation, "n_interactions", None) or len(getattr(representation, "interactions", ()))
+    if not isinstance(layers, int) or layers < 1:
+        raise ValueError(
+            f"'{file}': {type(representation).__name__} does not say how many interactions it has, so that it is not known "
+            "how far an atom sees; give the class an attribute n_interactions."
+        )
+    if len(getattr(representation, "electronic_embeddings", ()) or ()):
+        raise ValueError(f"'{file}' takes total charge or spin, which engines do not give; it cannot be exported.")
+    cutoff = float(f"{float(representation.cutoff):.7g}")
+    run = read_run_config(file, energy.output_key, cutoff)
+    units = {
+        "energy": energy_unit or (run and run.energy_unit),
+        "length": position_unit or (run and run.distance_unit),
+    }
+    for kind, unit in units.items():
+        if not unit:
+            option = "--energy-unit eV" if kind == "energy" else "--position-unit Angstrom"
+            raise ValueError(
+                f"the unit of {kind} of '{file}' is not known: no config.yaml of its run says it. State it: {option}"
+            )
+    length, ev = conversion(units["length"], "Ang", "length"), conversion(units["energy"], "eV", "energy")
+    scale, offsets = _added(model, energy.output_key, file)
+    return Stored(file, model, energy, cutoff * length, layers, length, ev, ev * scale, ev * offsets, run)
+
+
+def _energy_module(model: AtomisticModel, file: Path) -> Atomwise:
+    """The module that makes the energy; refuse others."""
+    refused = [m for m in getattr(model, "input_modules", ()) if not isinstance(m, PairwiseDistances | Strain)]
+    forces = [m for m in model.output_modules if isinstance(m, Forces)]
+    others = [m for m in model.output_modules if not isinstance(m, Forces)]
+    key = forces[0].energy_key if forces else None
+    energies = [m for m in others if isinstance(m, Atomwise) and (key is None or m.output_key == key)]
+    # what predicts something else than the energy, as a dipole, is left out
+    of_energy = [m for m in others if key in getattr(m, "model_outputs", ()) and m not in energies]
+    if refused or of_energy or len(energies) != 1:
+        names = ", ".join(type(m).__name__ for m in [*refused, *of_energy, *(energies if len(energies) > 1 else [])])
+        raise ValueError(
+            f"'{file}' cannot be exported: its energy must come from one Atomwise module and from distances alone"
+            f"{f', but it has {names}' if names else ', and there is none'}. Fields, charges and sums of several energies "
+            "cannot be expressed."
+        )
+    if energies[0].aggregation_mode != "sum" or energies[0].n_out != 1:
+        raise ValueError(
+            f"'{file}' cannot be exported: its energy is not the sum of energies of atoms (aggregation_mode="
+            f"{energies[0].aggregation_mode}, n_out={energies[0].n_out})."
+        )
+    return energies[0]
+
+
+def _added(model: AtomisticModel, key: str, file: Path) -> tuple[float, torch.Tensor]:
+    """What postprocessors make of an atom's energy: factor, and [n_elements] offsets, in the unit of the model."""
+    scale, offsets = 1.0, torch.zeros(len(chemical_symbols), dtype=torch.float64)
+    for module in model.postprocessors if model.do_postprocessing else ():
+        if isinstance(module, ScaleProperty) and {module.input_key, module.output_key} == {key}:
+            factor = float(module.scale)
+            scale, offsets = scale * factor, offsets * factor
+        elif isinstance(module, AddOffsets) and module._property == key and module.is_extensive:
+            if module.add_mean:
+                offsets += float(module.mean)
+            if module.add_atomrefs:
+                table = module.atomref.detach().to(torch.float64).flatten().cpu()
+                offsets[: len(table)] += table[: len(offsets)]
+        elif isinstance(module, CastTo32 | CastTo64) or key not in (
+            getattr(module, "_property", None),
+            getattr(module, "output_key", None),
+        ):
+            continue
+        else:
+            raise ValueError(
+                f"'{file}' cannot be exported: what {type(module).__name__} makes of its energy is no sum over atoms."
+            )
+    return scale, offsets
+
+
+def stored_elements(stored: Stored, named: Sequence[str] = ()) -> list[int]:
+    """Atomic numbers of the elements that a model was trained on.
+
+    Args:
+        stored: the model.
+        named: symbols, which come before what the run tells.
+
+    Raises:
+        ValueError: if a symbol is none, or it is not known which they are.
+    """
+    if named:
+        unknown = [symbol for symbol in named if symbol not in atomic_numbers or symbol == "X"]
+        if unknown:
+            raise ValueError(f"--elements: '{unknown[0]}' is not the symbol of an element; write them as H,C,Pd.")
+        return sorted(atomic_numbers[symbol] for symbol in named)
+    data = training_data(stored)
+    split = stored.file.with_name(SPLIT_FILE)
+    if data is None:
+        raise ValueError(
+            f"it is not known which elements '{stored.file}' was trained on: the data of its run are no longer where its "
+            "config.yaml says. State them: --elements H,C,Pd"
+        )
+    dataset = ASEAtomsData(str(data))
+    rows = range(len(dataset))
+    if split.exists():
+        with np.load(split) as parts:
+            rows = np.sort(parts["train_idx"]).tolist()
+    found: set[int] = set()
+    seen: set[bytes] = set()
+    for row in rows:
+        numbers = dataset.conn.get(int(row) + 1).numbers
+        if numbers.tobytes() not in seen:
+            seen.add(numbers.tobytes())
+            found |= set(map(int, numbers))
+    return sorted(found)
+
+
+def training_data(stored: Stored) -> Path | None:
+    """The database that a model was trained on, if it is still where its run says."""
+    if stored.run is None:
+        return None
+    config = OmegaConf.load(stored.run.file)
+    # SchNetPack keeps where spktrain was started only while it runs; run.path is 'runs' there unless it was set
+    for place in (stored.file.parents[2], Path.cwd()) if len(stored.file.parents) > 2 else (Path.cwd(),):
+        try:
+            OmegaConf.update(config, "run.work_dir", str(place))
+            path = Path(str(OmegaConf.select(config, "data.datapath")))
+        except OmegaConfBaseException:
+            continue
+        if (found := place / path).is_file():
+            return found
+    return None
+
+
+def certificate_of(file: Path, folder: Path) -> Mapping[str, Any]:
+    """What a certificate says of a model.
+
+    Args:
+        file: the model.
+        folder: that `spkdt certify` has written.
+
+    Raises:
+        FileNotFoundError: if there is no certificate.
+        ValueError: if it is of other models.
+    """
+    path = folder / "certificate.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"--certificate: there is no '{path}'; name a folder that spkdt certify has written.")
+    content = json.loads(path.read_text())
+    hashes = content["settings"].get("model_sha256", {})
+    ours = file_hash(file)
+    for name, found in content["models"].items():
+        if hashes.get(name) == ours:
+            conditions = content["settings"]["conditions"]
+            return {
+                "statement": found["statement"],
+                "conditions": conditions,
+                "reference": content["settings"]["reference"],
+            }
+    raise ValueError(f"--certificate: '{path}' is of other models than '{file}' (SHA-256 {ours[:12]}...).")
