@@ -106,7 +106,9 @@ def export_model(
     outputs = {ENERGY: ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
     if len(stored) > 1:
         outputs[ENSEMBLE] = ModelOutput(unit="eV", sample_kind="atom", description="potential energy of each model")
-        outputs[UNCERTAINTY] = ModelOutput(unit="eV", sample_kind="atom", description="standard deviation over the models")
+        outputs[UNCERTAINTY] = ModelOutput(
+            unit="eV", sample_kind="atom", description="standard deviation over the models"
+        )
     capabilities = ModelCapabilities(
         outputs=outputs,
         atomic_types=types,
