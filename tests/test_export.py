@@ -1,17 +1,20 @@
 """Files for engines: what ASE, and a domain decomposition, get from them is what SchNetPack gives for the model."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.db import connect
 from ase.neighborlist import neighbor_list
-from helpers.models import CUTOFF, crystal, molecule, painn, potential, tiny_egnn
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, StaticExternalFields
+from helpers.exported import ELEMENTS, UNITS, stored
+from helpers.models import CUTOFF, crystal, molecule, painn, tiny_egnn
+from helpers.programs import spkdt
+from omegaconf import OmegaConf
 from schnetpack.interfaces import SpkCalculator
-from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import SchNet, SO3net
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList, ScaleProperty
@@ -24,9 +27,6 @@ from metatomic.torch import ModelEvaluationOptions, ModelOutput, System, load_at
 
 from spk_dt.export.write import About, export_model  # noqa: E402
 from spk_dt.folders.file_hash import file_hash  # noqa: E402
-
-ELEMENTS = ["H", "C", "Pd"]
-UNITS = {"energy_unit": "eV", "position_unit": "Ang", "elements": ELEMENTS}
 
 
 def atom_references():
@@ -42,14 +42,6 @@ REPRESENTATIONS = {
     "SchNet": lambda: SchNet(8, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
     "SO3net": lambda: SO3net(8, 2, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
 }
-
-
-def stored(folder, representation=None, postprocessors=(), seed=0):
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = potential(representation and representation(), postprocessors)
-    torch.save(model, folder / "best_model")
-    return folder / "best_model"
 
 
 def systems():
@@ -99,7 +91,9 @@ def stress_by_differences(atoms, width=1e-4):
     return found
 
 
-@pytest.mark.parametrize("name", REPRESENTATIONS)
+@pytest.mark.parametrize(
+    "name", [name if name == "EGNN" else pytest.param(name, marks=pytest.mark.slow) for name in REPRESENTATIONS]
+)
 def test_ase_gets_what_schnetpack_gives(name, tmp_path):
     file = stored(tmp_path / "run", REPRESENTATIONS[name], [CastTo64(), atom_references()])
     export_model([file], tmp_path / "out.pt", 64, **UNITS)
@@ -278,51 +272,24 @@ def test_metadata_say_where_it_comes_from(tmp_path):
         export_model([other], tmp_path / "other.pt", about=about, **UNITS)
 
 
-def with_field(representation):
-    return NeuralNetworkPotential(
-        representation, [StaticExternalFields(external_fields=["electric_field"]), PairwiseDistances()],
-        [Atomwise(8, output_key="energy"), Forces()],
-    )  # fmt: skip
-
-
-def of_average(representation):
-    return NeuralNetworkPotential(
-        representation, [PairwiseDistances()], [Atomwise(8, output_key="energy", aggregation_mode="avg"), Forces()]
-    )
-
-
-def with_intensive_mean(representation):
-    offsets = AddOffsets("energy", add_mean=True, property_mean=torch.tensor([1.0]), is_extensive=False)
-    return potential(representation, [offsets])
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (with_field, "it has StaticExternalFields"),
-        (of_average, "not the sum of energies of atoms"),
-        (with_intensive_mean, "AddOffsets makes of its energy is no sum over atoms"),
-    ],
-)
-def test_what_cannot_be_expressed_is_refused(make, reason, tmp_path):
-    torch.save(make(tiny_egnn()), tmp_path / "best_model")
-    with pytest.raises(ValueError, match=reason):
-        export_model([tmp_path / "best_model"], tmp_path / "out.pt", **UNITS)
-    assert not list(tmp_path.glob("out*"))
-
-
-def test_what_is_not_known_is_asked_for(tmp_path):
-    file = stored(tmp_path / "run")
-    for unit, option in {"energy_unit": "--energy-unit eV", "position_unit": "--position-unit Angstrom"}.items():
-        with pytest.raises(ValueError, match=f"State it: {option}"):
-            export_model([file], tmp_path / "out.pt", **(UNITS | {unit: None}))
-    with pytest.raises(ValueError, match="State them: --elements H,C,Pd"):
-        export_model([file], tmp_path / "out.pt", **(UNITS | {"elements": []}))
-    with pytest.raises(ValueError, match="'Xx' is not the symbol"):
-        export_model([file], tmp_path / "out.pt", **(UNITS | {"elements": ["H", "Xx"]}))
-    with pytest.raises(ValueError, match=r"call it 'out\.pt'"):
-        export_model([file], tmp_path / "out.txt", **UNITS)
-    (tmp_path / "there.pt").write_text("mine")
-    with pytest.raises(FileExistsError):
-        export_model([file], tmp_path / "there.pt", **UNITS)
-    assert (tmp_path / "there.pt").read_text() == "mine"
+def test_the_command_knows_a_run(database, tmp_path):
+    """Units from the config, elements from the training data of the run."""
+    file = stored(tmp_path / "runs" / "first")
+    (tmp_path / "data").mkdir()
+    shutil.copy(database, tmp_path / "data" / "d.db")
+    numbers = set(connect(database).get(1).numbers.tolist())
+    config = {
+        "run": {"work_dir": "${hydra:runtime.cwd}", "data_dir": "${run.work_dir}/data"},
+        "data": {"datapath": "${run.data_dir}/d.db", "property_units": {"energy": "kcal/mol"}, "distance_unit": "Ang"},
+        "task": {"outputs": [{"name": "energy"}]},
+    }
+    OmegaConf.save(config, file.with_name("config.yaml"))
+    code, output, errors = spkdt("export", str(file.parent), str(tmp_path / "out.pt"), "--precision", "64")
+    assert code == 0, errors
+    assert "This is the first model" in output
+    model = load_atomistic_model(str(tmp_path / "out.pt"))
+    assert set(model.capabilities().atomic_types) == numbers
+    assert model.metadata().extra["training_data_sha256"] == file_hash(database)
+    atoms = Atoms([min(numbers)] * 2, positions=[[0, 0, 0], [0, 0, 1.5]])
+    one = by_schnetpack(file, atoms, energy_unit="kcal/mol").get_potential_energy()
+    assert by_file(tmp_path / "out.pt", atoms).get_potential_energy() == pytest.approx(one, abs=1e-6)

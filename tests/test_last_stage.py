@@ -69,6 +69,7 @@ def test_labels_take_the_place_of_longer_rollouts(named, tmp_path, caplog):
     assert "without labels" not in caplog.text
 
 
+@pytest.mark.slow
 def test_early_stopping_does_not_end_it(named, tmp_path):
     early = EarlyStopping("val_loss", patience=1, min_delta=1e9)
     seen, _ = train(named, tmp_path, last_stage(tmp_path), early)
@@ -98,7 +99,9 @@ def without(name, monkeypatch, tmp_path):
     return database, "is not the method of the data"
 
 
-@pytest.mark.parametrize("name", ["not named", "import path", "not installed", "another method"])
+@pytest.mark.parametrize(
+    "name", ["not named", "import path", pytest.param("not installed", marks=pytest.mark.slow), "another method"]
+)
 def test_without_a_reference_rollouts_grow_and_the_end_says_why(name, tmp_path, monkeypatch, caplog):
     database, reason = without(name, monkeypatch, tmp_path)
     seen, task = train(database, tmp_path, last_stage(tmp_path))

@@ -35,6 +35,7 @@ class Member(nn.Module):
         self.representation, self.outnet = representation, outnet
         self.length, self.scale = length, scale
         self.dtype = next(p.dtype for p in outnet.parameters())
+        self.offsets: Tensor
         self.register_buffer("offsets", offsets.to(torch.float64))
 
     def forward(self, inputs: Dict[str, Tensor]) -> Tensor:  # noqa: UP006

@@ -82,17 +82,14 @@ def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: U
         raise ValueError(f"'{file}' takes total charge or spin, which engines do not give; it cannot be exported.")
     cutoff = float(f"{float(representation.cutoff):.7g}")
     run = read_run_config(file, energy.output_key, cutoff)
-    units = {
-        "energy": energy_unit or (run and run.energy_unit),
-        "length": position_unit or (run and run.distance_unit),
-    }
-    for kind, unit in units.items():
-        if not unit:
-            option = "--energy-unit eV" if kind == "energy" else "--position-unit Angstrom"
-            raise ValueError(
-                f"the unit of {kind} of '{file}' is not known: no config.yaml of its run says it. State it: {option}"
-            )
-    length, ev = conversion(units["length"], "Ang", "length"), conversion(units["energy"], "eV", "energy")
+    told = (None, None) if run is None else (run.energy_unit, run.distance_unit)
+    energy_unit, position_unit = energy_unit or told[0], position_unit or told[1]
+    if not energy_unit or not position_unit:
+        what, option = ("length", "--position-unit Angstrom") if energy_unit else ("energy", "--energy-unit eV")
+        raise ValueError(
+            f"the unit of {what} of '{file}' is not known: no config.yaml of its run says it. State it: {option}"
+        )
+    length, ev = conversion(position_unit, "Ang", "length"), conversion(energy_unit, "eV", "energy")
     scale, offsets = _added(model, energy.output_key, file)
     return Stored(file, model, energy, cutoff * length, layers, length, ev, ev * scale, ev * offsets, run)
 
