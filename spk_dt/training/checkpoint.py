@@ -1,7 +1,7 @@
 """Checkpoints from which a training goes on to the last bit as if it had not been interrupted.
 
 SchNetPack's are written when an epoch has been validated but is not over: what is logged at its end, and the step of the
-scheduler, come after that, and the random numbers are not kept. Here the last checkpoint is of the moment between two epochs.
+scheduler, come after that, and the random numbers are not kept. Here the last checkpoint is of between two epochs.
 """
 
 from typing import Any
