@@ -1,5 +1,6 @@
 """Programs that are killed at a given moment, each in a process of its own: a fork, which has all imports already."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 #: audit events of Python's files that change something, in which a process can be killed
 _CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "shutil.move")
@@ -67,3 +71,23 @@ def in_fork(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         result = None
     process.join()
     return process.exitcode, result
+
+
+def halves(moments: Moments, monkeypatch: Any) -> None:
+    """Let `torch.save` and `numpy.savez` write a half of a file to a path first, with a moment after it."""
+    for module, name, place in ((torch, "save", 1), (np, "savez", 0)):
+        original = getattr(module, name)
+
+        def half(*args: Any, original: Any = original, place: int = place, **kwargs: Any) -> None:
+            file = args[place]
+            path = Path(file if isinstance(file, (str, os.PathLike)) else getattr(file, "name", ""))
+            if not path.name:
+                return original(*args, **kwargs)
+            buffer = io.BytesIO()
+            original(*args[:place], buffer, *args[place + 1 :], **kwargs)
+            content = buffer.getvalue()
+            path.write_bytes(content[: len(content) // 2])
+            moments.mark(f"half of {path.name}")
+            path.write_bytes(content)
+
+        monkeypatch.setattr(module, name, half)
