@@ -2,16 +2,21 @@
 
 import csv
 import random
+import re
 import resource
 import signal
 
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.kills import Moments, halves, in_fork
 from helpers.programs import spktrain
 
+from spk_dt.data import TrajectoryWriter
 from spk_dt.training import CSVLogger, DynamicTrainingTask
 from spk_dt.training.checkpoint import WholeFileIO
+from spk_dt.training.same_run import refuse_another
 
 SHORT = [
     "experiment=dt_egnn", "+seed=0", "data=trajectory", "data.max_train_windows=16", "data.val_window=4",
@@ -62,7 +67,7 @@ def outcome(folder):
 def numbers(value, name=""):
     if isinstance(value, dict):
         for key, one in value.items():
-            yield from numbers(one, f"{name}.{key}")
+            yield from numbers(one, f"{name}.{str(key).split('/')[-1]}")  # files by their names
     elif isinstance(value, list | tuple):
         for i, one in enumerate(value):
             yield from numbers(one, f"{name}.{i}")
@@ -109,6 +114,39 @@ def test_killed_at_20_random_moments(tmp_path, database):
         tmp_path, database, lambda told: sorted(random.Random(1).sample(range(len(told)), 20)), *LABELS
     )
     assert len(told) == 20
+
+
+def test_another_training_is_refused(tmp_path, database):
+    """Each with both values, before anything is trained."""
+    before = (f"data.datapath={database}", "trainer.max_epochs=1", "globals.max_rollout_length=1")
+    monkeypatch = pytest.MonkeyPatch()
+    spktrain(tmp_path, monkeypatch, *SHORT, *before)
+    other = tmp_path / "other.db"
+    frames = [bulk("Al", cubic=True).repeat(2) for _ in range(12)]
+    for one in frames:
+        one.calc = SinglePointCalculator(one, energy=0.0, forces=one.positions * 0.0)
+        one.set_velocities(one.positions * 0.0)
+    with TrajectoryWriter(other, splits={"train": ["a"], "val": ["b"], "test": ["c"]}) as writer:
+        for name in "abc":
+            writer.add(name, frames, timestep_fs=2.0)
+    for option, told in {
+        "globals.cutoff=3.5": r"cutoff 4\.0, .* with 3\.5\. Set globals\.cutoff",
+        "data.property_units={energy: kcal/mol, forces: kcal/mol/Ang}": r"'forces': 'eV/Ang'.* with .*'kcal/mol/Ang'",
+        "task.outputs.0.loss_weight=2.0": r"forces of forces: .* weight 1'.*weight 2'",
+        "task.outputs.1.loss_fn._target_=torch.nn.MSELoss": r"L1Loss.*MSELoss",
+    }.items():
+        with pytest.raises(ValueError, match=told):
+            spktrain(tmp_path, monkeypatch, *SHORT, *before, option)
+    (tmp_path / "split.npz").unlink()
+    with pytest.raises(ValueError, match=r"time step of the data in fs \[0\.5\], .* with \[2\.0\]"):
+        spktrain(tmp_path, monkeypatch, *SHORT, *before[1:], f"data.datapath={other}", "data.check_data=false")
+    for name, values in {
+        "elements": (["H"], ["H", "Pd"]),
+        "reference method of the data": ({"a": 1}, {"a": 2}),
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(f"with {name} {values[0]}, and")):
+            refuse_another({name: values[0]}, {name: values[1]}, "last.ckpt")
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("before", [False, True])

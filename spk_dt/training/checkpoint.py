@@ -16,6 +16,7 @@ from schnetpack import train
 
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.training.metrics_file import CSVLogger
+from spk_dt.training.same_run import made_with, refuse_another
 
 __all__ = ["ModelCheckpoint", "WholeFileIO"]
 
@@ -42,6 +43,10 @@ class ModelCheckpoint(train.ModelCheckpoint):
         model_path: where the best model is stored; None stores none.
         do_postprocessing: whether this model has its postprocessing.
         kwargs: arguments of `pytorch_lightning.callbacks.ModelCheckpoint`.
+
+    Raises:
+        ValueError: when a training is resumed with another cutoff, time step, units, elements, loss or reference method than
+            the checkpoint was made with (`spk_dt.training.same_run`).
     """
 
     def __init__(self, model_path: str | None = None, do_postprocessing: bool = True, **kwargs: Any) -> None:
@@ -53,6 +58,7 @@ class ModelCheckpoint(train.ModelCheckpoint):
         self._obsolete: list[str] = []
         self._random_state: dict[str, Any] | None = None
         self._last_step = -1  # of the last checkpoint between epochs
+        self.made_with: dict[str, Any] = {}
 
     @property
     def taken_up(self) -> bool:
@@ -72,13 +78,14 @@ class ModelCheckpoint(train.ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best models, what is to be removed, and between epochs the state of all random numbers."""
-        state = super().state_dict() | {"obsolete": list(self._obsolete)}
+        state = super().state_dict() | {"obsolete": list(self._obsolete), "made_with": self.made_with}
         return state | ({"random_state": _collect_rng_states()} if self._between_epochs else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state_dict)
         self._obsolete = list(state_dict.get("obsolete", ()))
+        self.made_with = state_dict.get("made_with", {})
         self._random_state = state_dict.get("random_state")
 
     def begin_epoch(self, trainer: pl.Trainer) -> None:
@@ -138,8 +145,11 @@ class _BetweenEpochs(Callback):
         self._began = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing has been trained yet."""
+        """Nothing has been trained yet; refuse to go on with what the checkpoint was not made with."""
         self._began = False
+        now = made_with(trainer, pl_module)
+        refuse_another(self.checkpoint.made_with, now, trainer.ckpt_path)
+        self.checkpoint.made_with = now
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the first epoch be as any other; end if early stopping had ended the training."""
