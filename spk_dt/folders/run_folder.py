@@ -128,7 +128,7 @@ def _remove_cut_off(file: Path, config: DictConfig) -> None:
     if not file.is_file():
         return
     there = file.read_text(errors="replace")
-    whole = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+    whole = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     if there != whole and whole.startswith(there):
         log.warning("'%s' was cut off when a run ended early; it is written anew", file)
         file.unlink()

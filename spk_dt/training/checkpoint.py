@@ -68,7 +68,7 @@ class ModelCheckpoint(train.ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """See to it that files are written as a whole, and look at the training between epochs, before other callbacks."""
         super().setup(trainer, pl_module, stage)
-        if stage != "fit":
+        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set, but not declared
             return
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
@@ -98,7 +98,7 @@ class ModelCheckpoint(train.ModelCheckpoint):
 
     def save_between_epochs(self, trainer: pl.Trainer) -> None:
         """Write the last checkpoint, if there were steps since the one before, and remove what it no longer names."""
-        if trainer.fast_dev_run or not self.save_last or trainer.global_step in (0, self._last_step):
+        if not self.save_last or trainer.global_step in (0, self._last_step):
             return
         self._last_step = trainer.global_step
         progress = trainer.fit_loop.epoch_progress

@@ -39,7 +39,7 @@ class CSVLogger(csv_logs.CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> "_Table":
         """What writes the table."""
-        if self._experiment is None:
+        if not isinstance(self._experiment, _Table):
             self._experiment = _Table(self.log_dir)
         return self._experiment
 

@@ -23,7 +23,7 @@ from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
 from spk_dt.labels.reference_process import reference_provenance
-from spk_dt.training.labelling import Labelling, write_labelled, write_states
+from spk_dt.training.labelling import EnergyRanges, Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
 
@@ -113,6 +113,7 @@ class JoiningLabels(Callback):
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
         self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
         self.with_stress = False  # whether the labels have it
+        self._ranges: EnergyRanges | None = None  # of energies, if they are in the loss
 
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -150,6 +151,8 @@ class JoiningLabels(Callback):
             for i, one in enumerate(task.outputs)
             if one.target_property == properties.energy and one.loss_weight != 0.0
         ]
+        if in_loss and not self.labels.another_reference:
+            self._ranges = EnergyRanges(frames)
         way_out = "use this one on purpose with callbacks.on_policy.labels.another_reference=true"
         if in_loss:
             way_out += f"; if it is the zero of energy alone, train on forces only ({' '.join(in_loss)})"
@@ -259,7 +262,7 @@ class OnPolicyLabels(JoiningLabels):
                 with whole_file(after, make_folder=True) as part:
                     torch.save([simulations.state_dict(), torch.get_rng_state(), exploded], part)
                 write_states(states, drawn)
-        kept, left_out, n_failures, made_by = self.labels.label(states, self.with_stress)
+        kept, left_out, n_failures, n_impossible, made_by = self.labels.label(states, self.with_stress, self._ranges)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
         if kept:
@@ -267,9 +270,9 @@ class OnPolicyLabels(JoiningLabels):
                 write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
             datamodule.add_training_frames(database)
         log.info(
-            "on-policy labels, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
-            "%d exploded",
-            *(number, len(kept), len(left_out), n_failures, self.labels.max_force, exploded),
+            "on-policy labels, round %d: %d labelled, %d left out (%d without a label, %d with an impossible energy, others "
+            "with a force above %g eV/Å), %d exploded",
+            *(number, len(kept), len(left_out), n_failures, n_impossible, self.labels.max_force, exploded),
         )
         return exploded > 0 or bool(left_out)
 
