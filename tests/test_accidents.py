@@ -2,13 +2,17 @@
 
 import logging
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from ase.db import connect
 from helpers.models import potential
 from helpers.short_training import short_data, short_task, short_trainer
 from schnetpack import properties as p
 
+from spk_dt.labels.relabel import Labels
+from spk_dt.training.labelling import EnergyRanges, Labelling, write_states
 from spk_dt.training.parts_of_batch import some_systems
 
 
@@ -119,3 +123,29 @@ def test_some_systems_are_those_of_a_smaller_batch(database):
     assert torch.equal(found[p.cell], batch[p.cell][keep])
     assert len(found[p.pbc]) == 9
     assert p.idx_i not in found
+
+
+@pytest.mark.parametrize("in_kcal", [False, True])
+def test_labels_with_impossible_energies_are_left_out(database, tmp_path, monkeypatch, in_kcal):
+    units = {"property_units": {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}} if in_kcal else {}
+    data = short_data(database, **units)
+    data.setup()
+    with connect(database) as rows:
+        states = [row.toatoms() for row in rows.select(limit=5)]
+    energies = np.array([row.data["energy"].item() for row in rows.select(limit=5)])
+    for atoms in states:
+        atoms.info["timestep_fs"] = 0.5
+    beyond = 10.0 * len(states[0])
+    spoiled = np.add(energies, [0.0, np.nan, 2.0 * beyond, -2.0 * beyond, 0.5 * beyond])
+
+    def relabel(frames, *args, **kwargs):
+        forces = tuple(np.zeros((len(atoms), 3)) for atoms in frames)
+        return Labels(tuple("01234"), spoiled, forces, tuple(np.zeros((3, 3)) for _ in frames), {}, 5, {})
+
+    monkeypatch.setattr("spk_dt.training.labelling.relabel", relabel)
+    write_states(tmp_path / "a.traj", states)
+    found = Labelling("any").label(tmp_path / "a.traj", ranges=EnergyRanges(data.frames))
+    assert [atoms.get_potential_energy() for atoms in found.kept] == [spoiled[0], spoiled[4]]
+    assert (found.n_impossible, len(found.left_out), found.n_failures) == (3, 3, 0)
+    with_another_zero = Labelling("any").label(tmp_path / "a.traj")
+    assert (with_another_zero.n_impossible, len(with_another_zero.kept)) == (1, 4)
