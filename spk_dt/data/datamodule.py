@@ -20,6 +20,7 @@ from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
 from spk_dt.folders.hold import hold
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["TrajectoryDataModule"]
@@ -280,7 +281,8 @@ class TrajectoryDataModule(AtomsDataModule):
             partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
             self._check_partitions(partitions, type(self.splitting).__name__)
             frames = {f"{name}_idx": idx for name, idx in zip(_PARTITIONS, partitions, strict=True)}
-            np.savez(path, trajectories=trajectories, sizes=sizes, splitting=splitting, **frames)
+            with whole_file(path) as part, part.open("wb") as stream:
+                np.savez(stream, trajectories=trajectories, sizes=sizes, splitting=splitting, **frames)
             return partitions
         with np.load(path) as split:
             partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]

@@ -34,3 +34,13 @@ class ExplosionGuard:
         strayed = torch.zeros_like(self.exploded, dtype=torch.long).index_add(0, self.idx_m, (~reasonable).long())
         self.exploded = self.exploded | (strayed > 0)
         return torch.where(self.exploded[self.idx_m, None], torch.zeros_like(displacement), displacement)
+
+    def stop_where_not_finite(self, values: torch.Tensor) -> None:
+        """Freeze systems in which a value is not finite.
+
+        Args:
+            values: [n_atoms, 3] of a state.
+        """
+        broken = (~torch.isfinite(values.detach()).all(dim=1)).long()
+        strayed = torch.zeros_like(self.exploded, dtype=torch.long).index_add(0, self.idx_m, broken)
+        self.exploded = self.exploded | (strayed > 0)

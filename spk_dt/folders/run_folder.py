@@ -1,6 +1,7 @@
 """Keeps a second run of a program with Hydra out of a folder in which one is going on."""
 
 import atexit
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from spk_dt.folders.hold import LOCK, hold
 
 __all__ = ["RunFolder", "given_overrides", "resolving"]
+
+log = logging.getLogger(__name__)
 
 #: by which the launchers that PyTorch Lightning knows tell a process its place among those of one training
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK")
@@ -110,6 +113,7 @@ class RunFolder(Callback):
         """
         atexit.register(self._held.close)
         self._held.enter_context(hold(folder / LOCK, self.busy(folder)))
+        _remove_cut_off(folder / "config.yaml", config)
 
     @contextmanager
     def _errors_to_user(self) -> Iterator[None]:
@@ -117,6 +121,17 @@ class RunFolder(Callback):
             yield
         except Exception as error:
             raise SystemExit(f"{self.program}: {error}") from error
+
+
+def _remove_cut_off(file: Path, config: DictConfig) -> None:
+    """Remove the record of a config that was not written to its end, which SchNetPack could not read."""
+    if not file.is_file():
+        return
+    there = file.read_text(errors="replace")
+    whole = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    if there != whole and whole.startswith(there):
+        log.warning("'%s' was cut off when a run ended early; it is written anew", file)
+        file.unlink()
 
 
 @contextmanager

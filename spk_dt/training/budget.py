@@ -23,7 +23,8 @@ class ComputeBudget(Callback):
     (`spk_dt.training.DynamicTrainingTask.force_evaluations`).
 
     With f the share of the budget that is used, the learning rate is :math:`l_0 (l_1/l_0)^f`, the same for every method; the
-    task then needs no scheduler (``task.scheduler_cls=null``).
+    task then needs no scheduler (``task.scheduler_cls=null``). What a process had used since the last checkpoint is not
+    known to the one that goes on, and seconds are never the same: such a training does not give the same numbers twice.
 
     Args:
         seconds: the budget.
@@ -65,8 +66,10 @@ class ComputeBudget(Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, unless the budget was used up before the training was interrupted."""
         self._since = _now(pl_module)
+        if self.used >= self.seconds:
+            trainer.should_stop = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Set the learning rate."""

@@ -312,7 +312,9 @@ class Hardening(JoiningLabels):
             label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
         first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)
         reason = "not judged, for want of labels" if first is None else f"{first.reason}"
-        labelled = [trial.labelled(i, k, found) for (i, k), found in new.items() if np.isfinite(found[1]).all()]
+        labelled = [trial.labelled(i, k, found) for (i, k), found in new.items() if self._possible(trial, i, k, found)]
+        if impossible := len([one for one in new.values() if np.isfinite(one[1]).all()]) - len(labelled):
+            log.warning("hardening: %d labels with an impossible energy are left out", impossible)
         return _Judged(ps, None if first is None else first.failed_ps, reason, labelled, len(new), n_failed)
 
     def _label(self, trial: Trial, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Label]:
@@ -331,6 +333,13 @@ class Hardening(JoiningLabels):
         if self.with_stress:
             trial.stress.update(zip(pairs, found.stress, strict=True))
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
+
+    def _possible(self, trial: Trial, i: int, k: int, label: Label) -> bool:
+        """Whether a label is a number, and its energy not far from all in the data."""
+        energy, forces = label
+        numbers = trial.states[i][k].numbers
+        possible = np.isfinite(energy) if self._ranges is None else self._ranges.possible(numbers, energy)
+        return bool(np.isfinite(forces).all() and possible)
 
     def _drawn(self, trial: Trial, outcomes: Mapping[int, Outcome]) -> list[tuple[int, int]]:
         """States drawn at random from those before the first wrong ones."""

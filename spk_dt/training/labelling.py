@@ -12,12 +12,43 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from spk_dt import properties, units
 from spk_dt.labels.reference_process import ReferenceProcess, reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories.database import TrajectoryWriter
 from spk_dt.trajectories.frames import Frames
 
-__all__ = ["LabelledStates", "Labelling", "write_labelled", "write_states"]
+__all__ = ["EnergyRanges", "LabelledStates", "Labelling", "write_labelled", "write_states"]
+
+#: eV per atom; a label that is further from the energies of the same atoms in the data is wrong
+_BEYOND = 10.0
+
+
+class EnergyRanges:
+    """Energies in the data, by the atoms that a system has.
+
+    Args:
+        frames: of the data.
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        energies = np.asarray(frames.values[properties.energy]).reshape(len(frames), -1).sum(axis=1)
+        energies = energies * units.conversion(frames.units[properties.energy], "eV", "energy")
+        self._known: dict[bytes, tuple[float, float]] = {}
+        for one, numbers in zip(frames.trajectories, frames.atomic_numbers, strict=True):
+            of_trajectory, key = energies[one.start : one.start + one.length], _composition(numbers)
+            low, high = self._known.get(key, (np.inf, -np.inf))
+            self._known[key] = min(low, of_trajectory.min()), max(high, of_trajectory.max())
+
+    def possible(self, numbers: np.ndarray, energy: float) -> bool:
+        """Whether an energy (eV) is finite and within some 10 eV per atom of those of the same atoms in the data."""
+        low, high = self._known.get(_composition(numbers), (energy, energy))
+        margin = _BEYOND * len(numbers)
+        return bool(np.isfinite(energy) and low - margin <= energy <= high + margin)
+
+
+def _composition(numbers: np.ndarray) -> bytes:
+    return np.sort(np.asarray(numbers, dtype=np.int64)).tobytes()
 
 
 class LabelledStates(NamedTuple):
@@ -25,14 +56,16 @@ class LabelledStates(NamedTuple):
 
     Args:
         kept: states with energy (eV), forces (eV/Å) and, if asked for, stress (eV/Å^3) of the reference method.
-        left_out: states without a label, or with a force above `Labelling.max_force`.
+        left_out: states without a label, with a force above `Labelling.max_force`, or with an impossible energy.
         n_failures: number of those without a label.
+        n_impossible: number of those with an impossible energy.
         made_by: the reference method with its versions and settings, see `spk_dt.labels.provenance`.
     """
 
     kept: list[Atoms]
     left_out: list[Atoms]
     n_failures: int
+    n_impossible: int
     made_by: dict[str, Any]
 
 
@@ -75,12 +108,14 @@ class Labelling:
         """Processes of the reference method for several calls, since each takes a second or more to start."""
         return reference_processes(self.reference, self.n_processes, self.scratch, self.time_limit)
 
-    def label(self, states: Path, stress: bool = False) -> LabelledStates:
+    def label(self, states: Path, stress: bool = False, ranges: EnergyRanges | None = None) -> LabelledStates:
         """Compute the states of a file; labels of an interrupted call are kept beside it, and not computed again.
 
         Args:
             states: file that `write_states` has written.
             stress: whether their stress is wanted, too.
+            ranges: energies of the data; None if labels may have another zero, and then only energies that are not finite
+                are impossible.
         """
         frames = ase.io.read(states, ":")
         labels = relabel(
@@ -92,15 +127,17 @@ class Labelling:
             time_limit=self.time_limit,
             stress=stress,
         )
-        kept, left_out = [], []
+        kept, left_out, n_impossible = [], [], 0
         for atoms, energy, forces, tensor in zip(frames, labels.energy, labels.forces, labels.stress, strict=True):
-            if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force:
+            possible = np.isfinite(energy) if ranges is None else ranges.possible(atoms.numbers, energy)
+            n_impossible += bool(np.isfinite(forces).all() and not possible)
+            if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force and possible:
                 results = {"stress": full_3x3_to_voigt_6_stress(tensor)} if stress else {}
                 atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **results)
                 kept.append(atoms)
             else:
                 left_out.append(atoms)
-        return LabelledStates(kept, left_out, len(labels.failures), labels.made_by)
+        return LabelledStates(kept, left_out, len(labels.failures), n_impossible, labels.made_by)
 
 
 def write_states(path: Path, states: Sequence[Atoms]) -> None:

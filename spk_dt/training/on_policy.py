@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from spk_dt import properties
 from spk_dt.data.datamodule import TrajectoryDataModule
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
 from spk_dt.labels.reference_of_data import OF_DATA, reference_of_data
 from spk_dt.labels.reference_process import reference_provenance
-from spk_dt.training.labelling import Labelling, write_labelled, write_states
+from spk_dt.training.labelling import EnergyRanges, Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
 
@@ -112,6 +114,7 @@ class JoiningLabels(Callback):
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
         self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
         self.with_stress = False  # whether the labels have it
+        self._ranges: EnergyRanges | None = None  # of energies, if they are in the loss
 
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -162,6 +165,8 @@ class JoiningLabels(Callback):
             for i, one in enumerate(task.outputs)
             if one.target_property == properties.energy and one.loss_weight != 0.0
         ]
+        if in_loss and not self.labels.another_reference:
+            self._ranges = EnergyRanges(frames)
         way_out = "use this one on purpose with callbacks.on_policy.labels.another_reference=true"
         if in_loss:
             way_out += f"; if it is the zero of energy alone, train on forces only ({' '.join(in_loss)})"
@@ -253,34 +258,44 @@ class OnPolicyLabels(JoiningLabels):
         """Simulate, label, and add to the training; what an interrupted round has left is used.
 
         Returns:
-            whether a simulation has failed; of an interrupted round that is not known, and taken for no.
+            whether a simulation has failed.
         """
         number = self.schedule.done
         database = self._file(number)
-        if database.exists():  # made after the checkpoint from which the run goes on
-            datamodule.add_training_frames(database)
-            return False
         frames, simulations = datamodule.frames, self.simulations
-        simulations.start(datamodule.train_dataset, task.target_names())
-        states, exploded = database.with_suffix(".traj"), 0
-        if not states.exists():
+        states, after = database.with_suffix(".traj"), database.with_suffix(".pt")
+        if states.exists() and after.exists():
+            exploded = self._take_up(after)
+        else:
+            simulations.start(datamodule.train_dataset, task.target_names())
             drawn, exploded = simulations.run(task, frames, self.labels.n_labels)
             if not drawn:
                 log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)
                 return True
-            write_states(states, drawn)
-        kept, left_out, n_failures, made_by = self.labels.label(states, self.with_stress)
+            if not states.exists():  # else they are of a version that kept nothing else, and may be labelled
+                with whole_file(after, make_folder=True) as part:
+                    torch.save([simulations.state_dict(), torch.get_rng_state(), exploded], part)
+                write_states(states, drawn)
+        kept, left_out, n_failures, n_impossible, made_by = self.labels.label(states, self.with_stress, self._ranges)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
         if kept:
-            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
+            if not database.exists():  # else it was made after the checkpoint from which the run goes on
+                write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
             datamodule.add_training_frames(database)
         log.info(
-            "on-policy labels, round %d: %d labelled, %d left out (%d without a label, others with a force above %g eV/Å), "
-            "%d exploded",
-            *(number, len(kept), len(left_out), n_failures, self.labels.max_force, exploded),
+            "on-policy labels, round %d: %d labelled, %d left out (%d without a label, %d with an impossible energy, others "
+            "with a force above %g eV/Å), %d exploded",
+            *(number, len(kept), len(left_out), n_failures, n_impossible, self.labels.max_force, exploded),
         )
         return exploded > 0 or bool(left_out)
+
+    def _take_up(self, after: Path) -> int:
+        """Be where simulations and random numbers were after those of an interrupted round; how many have exploded."""
+        state, random_state, exploded = torch.load(after, weights_only=False)
+        self.simulations.load_state_dict(state)
+        torch.set_rng_state(random_state)
+        return int(exploded)
 
 
 def data_of(trainer: pl.Trainer) -> TrajectoryDataModule:

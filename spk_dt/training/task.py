@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from schnetpack import AtomisticTask
 from schnetpack import properties as spk_properties
 from schnetpack.task import ModelOutput, UnsupervisedModelOutput
 
@@ -25,18 +24,20 @@ from spk_dt.dynamics import (
     stress_key_of,
 )
 from spk_dt.representation.cutoff import cutoff_of
+from spk_dt.training.accidents import Accidents, AccidentsLeftOut
 from spk_dt.training.accumulate import PartwiseLoss
+from spk_dt.training.force_error_logging import ForceErrorLogging
 from spk_dt.training.losses import keep_counted, loss_by_class
-from spk_dt.training.metrics import RolloutLoss, StepwiseElementMAE
+from spk_dt.training.metrics import RolloutLoss
 from spk_dt.training.pair_radius import pair_radius
-from spk_dt.training.parts_of_batch import at_step, model_inputs
+from spk_dt.training.parts_of_batch import at_step, model_inputs, some_systems
 from spk_dt.training.precision import loss_scaler
 from spk_dt.training.stress_of_data import refuse_without_stress, trained_stress
 
 __all__ = ["DynamicTrainingTask"]
 
 
-class DynamicTrainingTask(AtomisticTask):
+class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
     r"""Dynamic training.
 
     With one step (S = 1) this is `schnetpack.AtomisticTask`: all outputs, on single frames. With S > 1 the model
@@ -71,11 +72,14 @@ class DynamicTrainingTask(AtomisticTask):
             stopped for the rest of the rollout; length unit of the data, default a tenth of the cutoff.
         compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
         stress: an output beside `outputs` that is the stress; the model is made to predict it.
+        max_left_out: share of the windows of an epoch that may be left out of the training since their rollouts explode, and
+            of updates since their gradients are not finite (`spk_dt.training.accidents`).
         kwargs: arguments of `schnetpack.AtomisticTask`.
 
     Raises:
         ValueError: if an argument makes no sense; by `setup`, if the neighbour list of the data is shorter than the
-            cutoff of the model, or the precision of the trainer is too low; in training, if the loss is not finite.
+            cutoff of the model, or the precision of the trainer is too low; in training, if the loss is not finite,
+            or too much is left out.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class DynamicTrainingTask(AtomisticTask):
         max_displacement: float | None = None,
         compile: bool = False,
         stress: ModelOutput | None = None,
+        max_left_out: float = 0.5,
         **kwargs: Any,
     ) -> None:
         if stress is not None:
@@ -124,7 +129,8 @@ class DynamicTrainingTask(AtomisticTask):
         self._batch_radius: float | None = None
         self._scaler: torch.amp.GradScaler | None = None
         self.val_loss, self.test_loss = (RolloutLoss(len(self.rollout_outputs)) for _ in range(2))
-        self._force_errors: dict[str, StepwiseElementMAE] = {}
+        self._force_errors = {}
+        self._accidents = Accidents(max_left_out)
 
     def setup(self, stage: str | None = None) -> None:
         """Initialise transforms, and learn how far the neighbour list in the batches reaches, and what scales the loss."""
@@ -147,24 +153,23 @@ class DynamicTrainingTask(AtomisticTask):
 
     # one step of training, validation or test
 
-    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of a batch; for S > 1 of rollouts of S steps."""
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor | None:
+        """Loss of a batch; for S > 1 of rollouts of S steps, without those that explode. None if all do."""
         n_steps = self.steps_of(batch)
-        total = PartwiseLoss(list(self.parameters()), self.trainer.world_size > 1, self._scaler)
-        part = nothing = torch.zeros((), device=self.device)
-        for visited, predicted, targets in self._visit(batch, n_steps, self.gradient):
-            if n_steps == 1:
-                part = self.loss_fn(predicted, targets)
-            else:
-                part = part + self._weight(visited.step) * self._rollout_loss(predicted, targets)
+        loss, exploded, seen = self._loss_of(batch, n_steps)
+        if n_steps > 1:
+            self._count_windows(exploded, batch, n_steps)
+        if exploded.any():
+            if exploded.all():
+                # all processes have gradients if there are several
+                return sum(p.sum() for p in self.parameters()) * 0.0 if self.trainer.world_size > 1 else None
+            batch = some_systems(batch, ~exploded)
+            loss, _, seen = self._loss_of(batch, n_steps)
+        for step, forces, predicted, targets in seen:
             if n_steps == self.rollout_length:
-                self._add_force_errors("train", batch, visited)
-            if visited.step == 0:
+                self._add_force_errors("train", batch, forces, step)
+            if step == 0:
                 self.log_metrics(predicted, targets, "train")
-            if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
-                total.add(part)  # before the next step is made, so that only one graph is in memory
-                part = nothing
-        loss = total.total(part)
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
                 f"the training loss is {loss.item()} in epoch {self.current_epoch} with S = {n_steps}. Lower globals.lr or "
@@ -172,6 +177,24 @@ class DynamicTrainingTask(AtomisticTask):
             )
         self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=False)
         return loss
+
+    def _loss_of(self, batch: dict[str, torch.Tensor], n_steps: int) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        """Loss, [n_systems] which have exploded, and step, forces, predictions and targets of each step."""
+        total = PartwiseLoss(list(self.parameters()), self.trainer.world_size > 1, self._scaler)
+        part = nothing = torch.zeros((), device=self.device)
+        guard, seen = self.guard(batch), []
+        for visited, predicted, targets in self._visit(batch, n_steps, self.gradient, guard):
+            if n_steps == 1:
+                part = self.loss_fn(predicted, targets)
+            else:
+                part = part + self._weight(visited.step) * self._rollout_loss(predicted, targets)
+                guard.stop_where_not_finite(visited.state.forces)
+            kept = {key: value.detach() for key, value in predicted.items()} if visited.step == 0 else {}
+            seen.append((visited.step, visited.state.forces.detach(), kept, targets if kept else {}))
+            if visited.step + 1 < n_steps and self.gradient.cuts(visited.step + 1):
+                total.add(part)  # before the next step is made, so that only one graph is in memory
+                part = nothing
+        return total.total(part), guard.exploded, seen
 
     def steps_of(self, batch: Mapping[str, torch.Tensor]) -> int:
         """S of a training batch: single frames among windows are trained on as for S = 1."""
@@ -209,7 +232,7 @@ class DynamicTrainingTask(AtomisticTask):
                 parts = [loss_by_class(output, predicted, targets) for output in self.rollout_outputs]
                 loss = loss + sum(means.sum() for _, means, _ in parts)
                 of_epoch.update(parts, visited.step)
-                self._add_force_errors(subset, batch, visited)
+                self._add_force_errors(subset, batch, visited.state.forces, visited.step)
                 if visited.step == 0:
                     self.log_metrics(predicted, targets, subset)
         # the same in all processes: schedulers, curriculum and checkpoints go by it
@@ -315,35 +338,6 @@ class DynamicTrainingTask(AtomisticTask):
         """A new guard for a rollout from a batch."""
         idx_m = batch[spk_properties.idx_m]
         return ExplosionGuard(idx_m, len(batch[spk_properties.n_atoms]), self.max_displacement)
-
-    # logging
-
-    def _add_force_errors(self, subset: str, batch: Mapping[str, torch.Tensor], visited: Visited) -> None:
-        if subset not in self._force_errors:
-            self._force_errors[subset] = StepwiseElementMAE().to(self.device)
-        forces, expected = visited.state.forces.detach(), at_step(batch, self._force_target, visited.step)
-        numbers, counted = batch[spk_properties.Z], batch.get(properties.counted_forces)
-        if counted is not None:  # a component is an entry of its own
-            numbers, forces, expected = numbers[counted.nonzero()[:, 0]], forces[counted, None], expected[counted, None]
-        self._force_errors[subset].update(forces, expected, numbers, visited.step)
-
-    def on_train_epoch_end(self) -> None:
-        """Log force errors by element and by step."""
-        self._log_force_errors("train")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log force errors by element and by step."""
-        self._log_force_errors("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log force errors by element and by step."""
-        self._log_force_errors("test")
-
-    def _log_force_errors(self, subset: str) -> None:
-        metric = self._force_errors.pop(subset, None)
-        if metric is not None:
-            errors = metric.summary().items()
-            self.log_dict({f"{subset}_{self.force_key}_mae_{key}": value for key, value in errors})
 
     # state
 

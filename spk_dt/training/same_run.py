@@ -1,0 +1,77 @@
+"""What a training must not change when it is resumed: its checkpoint tells what it was made with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from ase.data import chemical_symbols
+from ase.db import connect
+
+__all__ = ["made_with", "refuse_another"]
+
+#: what to set right, by what differs
+_OPTIONS = {
+    "cutoff": "globals.cutoff",
+    "time step of the data in fs": "data.datapath",
+    "units": "data.distance_unit and data.property_units",
+    "elements": "data.datapath",
+    "loss": "task.outputs and task.rollout_outputs",
+    "reference method of the data": "data.datapath",
+    "reference method of labels": "callbacks.on_policy.labels.reference",
+}
+
+
+def made_with(trainer: pl.Trainer, task: Any) -> dict[str, Any]:
+    """What a training is made with, as far as it can be told: cutoff, time step, units, elements, loss, reference.
+
+    Args:
+        trainer: with data module and callbacks.
+        task: any `schnetpack.AtomisticTask`.
+    """
+    found: dict[str, Any] = {"loss": [_loss(output) for output in task.outputs]}
+    if (rolled := getattr(task, "rollout_outputs", None)) is not None:
+        found["loss"].append("rollouts: " + ", ".join(output.name for output in rolled))
+    if (cutoff := getattr(task, "cutoff", None)) is not None:
+        found["cutoff"] = round(float(cutoff), 6)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+        if (labels := getattr(callback, "labels", None)) is not None:
+            found["reference method of labels"] = labels.reference
+    if (frames := getattr(getattr(trainer, "datamodule", None), "frames", None)) is None:
+        return found
+    targets = [output.target_property for output in task.outputs]
+    numbers = np.unique(np.concatenate([np.asarray(one) for one in frames.atomic_numbers]))
+    found["time step of the data in fs"] = sorted({round(one.timestep_fs, 9) for one in frames.trajectories})
+    found["units"] = {"length": str(frames.distance_unit)} | {key: str(frames.units.get(key)) for key in targets}
+    found["elements"] = [chemical_symbols[z] for z in numbers]
+    if Path(frames.source).is_file():
+        reference = connect(frames.source).metadata.get("reference")
+        found["reference method of the data"] = reference
+    return found
+
+
+def refuse_another(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: object) -> None:
+    """Refuse to resume a training with what it was not made with.
+
+    Args:
+        before: what the checkpoint tells; nothing if it is of an older version.
+        now: the same of the training that is about to go on.
+        checkpoint: for the message.
+
+    Raises:
+        ValueError: with both values.
+    """
+    for name, option in _OPTIONS.items():
+        if name in before and name in now and before[name] != now[name]:
+            raise ValueError(
+                f"the checkpoint '{checkpoint}' was made with {name} {before[name]}, and the training would go on with "
+                f"{now[name]}. Set {option} as it was, or begin another training with another run.id."
+            )
+
+
+def _loss(output: Any) -> str:
+    """A loss in words."""
+    function = output.loss_fn
+    kind = "none" if function is None else repr(function) if hasattr(function, "parameters") else str(function)
+    return f"{output.name} of {output.target_property}: {type(output).__name__}, {kind}, weight {output.loss_weight:g}"
