@@ -103,6 +103,7 @@ def test_full_gradients_through_a_rollout(traced):
     assert compiled.compiled
 
 
+@pytest.mark.slow
 def test_training(traced, database, tmp_path):
     """The same parameters as without."""
     found = []

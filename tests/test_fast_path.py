@@ -89,6 +89,7 @@ def test_one_set_of_parameters():
     plain.load_state_dict(fast.state_dict())
 
 
+@pytest.mark.slow
 def test_energy_is_conserved():
     """100 fs at constant energy: the fast path drifts as little as the plain one; forces of another basis drift."""
 

@@ -54,6 +54,7 @@ generate_from(structures, sys.argv[1], 60, protocol, name(WithoutTorch), 2, **ho
 """
 
 
+@pytest.mark.slow
 def test_killed_and_continued_in_any_number_of_processes_is_the_same(tmp_path):
     """Killed twice at random moments; random numbers of the thermostat and fixed atoms included."""
     path, folder, scratch, left = tmp_path / "killed.db", tmp_path / "killed.generate", tmp_path / "scratch", []

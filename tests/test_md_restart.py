@@ -111,6 +111,7 @@ def test_killed_program_goes_on(pair_folder, pair_database):
     assert not list(Path("out").glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_alive_is_left_alone(pair_folder, pair_database):
     """Neither continued nor moved aside, until its process has ended, however that ends."""
     ase.io.write("start.traj", start_frames(pair_database)[:1])

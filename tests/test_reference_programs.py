@@ -89,6 +89,7 @@ def test_any_number_of_processes_gives_the_same_labels(program, frames, tmp_path
     assert list(Path().iterdir()) == list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_threads_of_a_user(frames, tmp_path, monkeypatch, scratch):
     """Several at once, and the folder of the user's process stays what it is; one file is for one of them."""
     folders, found = set(), {}

@@ -195,6 +195,7 @@ def test_a_program_that_fails_is_no_result(frames, tmp_path, n_processes, counte
     assert not relabel(frames, COUNTED, path, sound={"1"}).failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_the_user", [None, pytest.param("7", marks=pytest.mark.slow)])
 def test_two_processes_find_the_same(frames, tmp_path, monkeypatch, counted, scratch, of_the_user):
     """Also with their number of threads: one each, unless the user says it."""

@@ -45,6 +45,11 @@ def test_arms_compose(study, arm):
     config = composed(*overrides(study, "painn", arm, 0))
     assert config.callbacks.budget.seconds == (120.0 if arm != "start" and ARMS[arm].scratch else 60.0)
     length = 1 if arm == "start" else ARMS[arm].length
+    if arm == "hardened":
+        assert config.callbacks.on_policy._target_ == "spk_dt.training.Hardening"
+        assert "curriculum" not in config.callbacks
+        assert config.task.rollout_length == 1
+        return
     assert config.callbacks.curriculum.max_length == length
     assert config.data.train_window == length >= config.task.rollout_length
     rule = instantiate(config.callbacks.curriculum.rule)

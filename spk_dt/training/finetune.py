@@ -207,8 +207,9 @@ class FineTuning(Callback):
         output = next((o for o in task.outputs if o.name == self.known.energy_key), None)
         if output is None or output.loss_fn is None or output.loss_weight == 0:
             return False
-        single = task.rollout_length == 1 or any(isinstance(c, JoiningLabels) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        return single or output in task.rollout_outputs
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # as above
+        labels = any(isinstance(one, JoiningLabels) and one.possible for one in callbacks)
+        return task.rollout_length == 1 or labels or output in task.rollout_outputs
 
     def state_dict(self) -> dict[str, str]:
         """The model that training began with."""

@@ -54,6 +54,11 @@ class LastStage(Hardening):
         self._is_named = labels.reference != OF_DATA
         self._obstacle = ""
 
+    @property
+    def possible(self) -> bool:
+        """Whether there may be labels, known after `setup`."""
+        return not self._obstacle
+
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Find out whether hardening will be possible."""
         try:

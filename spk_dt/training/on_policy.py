@@ -116,6 +116,11 @@ class JoiningLabels(Callback):
         self.with_stress = False  # whether the labels have it
         self._ranges: EnergyRanges | None = None  # of energies, if they are in the loss
 
+    @property
+    def possible(self) -> bool:
+        """Whether there may be labels, known after `setup`."""
+        return True
+
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""

