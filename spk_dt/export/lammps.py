@@ -36,7 +36,17 @@ _ENERGY = {"metal": "eV", "real": "kcal/mol"}
 #: name of the fix
 _FIX = "spk_dt"
 #: commands before which the potential must be there
-_FIRST = ("run", "minimize", "rerun", "temper", "tad", "prd", "neb", "dynamical_matrix", "third_order", "run_style")
+_FIRST = ("run", "minimize", "rerun", "temper", "tad", "prd", "neb", "dynamical_matrix", "third_order")
+#: words that must not be in an input, and what to do instead
+_REFUSED = {
+    "jump": "write its commands out one after the other",
+    "include": "write the lines of that file into the input",
+    "clear": "write an input of its own for what follows",
+    **dict.fromkeys(
+        [f"{kind}_style" for kind in ("pair", "bond", "angle", "dihedral", "improper", "kspace")] + ["pair_coeff"],
+        "take it out: it would add to the model",
+    ),
+}
 #: by how much the mass of a type may differ from that of its element; isotopes of hydrogen differ by more
 _MASS_TOLERANCE, _HYDROGEN = 0.1, 3.1
 
@@ -65,6 +75,7 @@ class ModelOfLammps:
         self._energy = 1.0 / conversion(_ENERGY[style], "eV", "energy")
         self._lammps = lammps
         self._numbers = _elements(lammps, types)
+        self._named = types
         key = stress_key_of(stored.model)
         if key is None:
             log.warning(
@@ -77,6 +88,7 @@ class ModelOfLammps:
 
     def __call__(self, n_atoms: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray) -> None:
         """Set forces, energy and virial, in the units of LAMMPS."""
+        _elements(self._lammps, self._named)  # masses may have been changed
         order = np.argsort(tags.reshape(-1))
         cell, origin, pbc = self._box()
         types = self._lammps.numpy.extract_atom("type")[:n_atoms].reshape(-1)[order]
@@ -179,6 +191,8 @@ def run_lammps(
     lammps.commands_string(after)
     if failed:
         raise failed[0]
+    if _FIX not in lammps.available_ids("fix"):
+        raise ValueError(f"'{script}' has removed the fix '{_FIX}', so that its last part ran without the model.")
     return lammps
 
 
@@ -190,13 +204,10 @@ def _parts(script: Path) -> tuple[str, str]:
     first = None
     for number, line in enumerate(lines):
         words = line.split("#")[0].split()
-        if "jump" in words:
-            raise ValueError(
-                f"line {number + 1} of '{script}' jumps, which is not possible here; write the commands out."
-            )
-        if words[:1] in (["pair_style"], ["pair_coeff"], ["bond_style"], ["kspace_style"]):
-            raise ValueError(f"line {number + 1} of '{script}': {words[0]} adds to the model; take the line out.")
-        if first is None and words[:1] and words[0] in _FIRST and words[0] != "run_style":
+        for word in words:
+            if (instead := _REFUSED.get(word.strip("\"'"))) is not None:
+                raise ValueError(f"line {number + 1} of '{script}': {word} is not possible here; {instead}.")
+        if first is None and words[:1] and words[0] in _FIRST:
             first = number
     if first is None:
         raise ValueError(f"'{script}' has no run or minimize of its own, before which the potential could be set.")
@@ -230,6 +241,8 @@ def _elements(lammps: Any, types: Sequence[str]) -> np.ndarray:
             f"--types {','.join(types)}: the input has {n_types} atom types; name the element of each, as --types H,C,Pd."
         )
     masses = lammps.numpy.extract_atom("mass")
+    if masses is None:
+        raise ValueError("the atoms have no masses by type; use atom_style atomic, or charge.")
     for number, symbol in enumerate(types, 1):
         mass = float(np.reshape(masses, -1)[number])
         expected = atomic_masses[atomic_numbers[symbol]]
