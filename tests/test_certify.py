@@ -106,6 +106,7 @@ def test_broken_potentials_are_found(model, data, reference, why, tmp_path, requ
     assert verdict(control)["failures"] == 0
 
 
+@pytest.mark.slow
 def test_wrong_states_are_those_of_the_limits_that_hold(clusters, tmp_path):
     """Judged again by wider limits, with the simulations that are there."""
     model, file = pair_model(tmp_path / "deep", depth=1.2), tmp_path / "out" / "deep" / "first_wrong.traj"

@@ -229,6 +229,7 @@ def test_tables_from_the_files_with_numpy_alone(result, data):
         loader.database.close()
 
 
+@pytest.mark.slow
 def test_mixed_systems(mixed, exact, tmp_path):
     """Molecules, cells and time steps in one database, from several frames of each trajectory."""
     evaluated(mixed, exact, "--steps", 10, "--starts-per-trajectory", 2, "--out", tmp_path / "out")

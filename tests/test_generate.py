@@ -145,7 +145,9 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize(
-    "when", [pytest.param(("traj_02", 3), marks=pytest.mark.slow), ("start_02", 2), ("relaxed", 4)], ids=str
+    "when",
+    [*(pytest.param(one, marks=pytest.mark.slow) for one in (("traj_02", 3), ("start_02", 2))), ("relaxed", 4)],
+    ids=str,
 )
 def test_resumed_equals_uninterrupted(tmp_path, generated, when):
     path = tmp_path / "small.db"

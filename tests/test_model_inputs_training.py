@@ -41,7 +41,8 @@ def with_charges(batch, *charges):
 
 
 @needs_compilation
-@pytest.mark.parametrize("representation", [tiny_egnn, pytest.param(painn, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("representation", [tiny_egnn, painn])
 def test_a_compiled_model_takes_the_total_charge(monkeypatch, representation):
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

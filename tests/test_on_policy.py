@@ -154,7 +154,8 @@ def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch
     np.testing.assert_allclose([row.positions for row in rows], [atoms.positions for atoms in states])
 
 
-@pytest.mark.parametrize("units", [{}, pytest.param(KCAL, marks=pytest.mark.slow)], ids=["eV", "kcal"])
+@pytest.mark.slow
+@pytest.mark.parametrize("units", [{}, KCAL], ids=["eV", "kcal"])
 def test_another_method_is_refused_before_the_training(database, tmp_path, caplog, units):
     def begin(method, folder):
         callback = OnPolicyLabels(Labelling(f"{PROGRAMS}:{method}"), folder=str(tmp_path / folder))

@@ -116,7 +116,9 @@ def test_relabel_another_method_on_purpose(evaluated):
     assert spkdt(*words).exit_code == 1  # each time on purpose
 
 
-@pytest.mark.parametrize("state", [pytest.param("gone", marks=pytest.mark.slow), "other data", "no forces"])
+@pytest.mark.parametrize(
+    "state", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("gone", "other data")), "no forces"]
+)
 def test_relabel_without_the_data(evaluated, tmp_path, state):
     """The start frames hold forces; and where they do not, it is said."""
     settings = json.loads((evaluated / "settings.json").read_text())
@@ -186,6 +188,7 @@ def test_another_zero_of_energy(data, tmp_path, caplog):
         check_reference(frames, RIGHT, "data", tmp_path / "labels.jsonl")
 
 
+@pytest.mark.slow
 def test_generate_does_not_go_on_with_another_method(tmp_path, monkeypatch):
     """The name of the reference is the same, but what stands behind it is not."""
     recipe = Recipe(steps=3, relax_steps=3, equilibration_fs=1.0, start_interval_fs=1.0)

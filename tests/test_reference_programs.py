@@ -118,6 +118,7 @@ def test_threads_of_a_user(frames, tmp_path, monkeypatch, scratch):
     relabel(frames[:1], f"{PROGRAMS}:FileProgram", tmp_path / "one.jsonl", progress=again)
 
 
+@pytest.mark.slow
 def test_commands_side_by_side_one_of_them_killed(frames, tmp_path):
     """Scripts without a main guard, with a factory in their folder; a killed one leaves no program, and goes on."""
     import ase.io

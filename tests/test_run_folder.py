@@ -98,6 +98,7 @@ def test_both_pass_the_first_look(monkeypatch):
         spktrain("run.id=one")
 
 
+@pytest.mark.slow
 def test_a_training_holds_its_folder(monkeypatch):
     """From before SchNetPack's function begins until it ends: seen by the whole program in another process."""
     found = []
