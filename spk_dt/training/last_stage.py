@@ -1,7 +1,7 @@
 """The last stage of a training: hardening where there is a reference method, longer rollouts where there is none.
 
-At equal seconds nothing that was tried lasts as long in simulations as labels of the reference method where the simulations
-of the model go wrong, and rollouts of some steps do not make them last (benchmarks/study). So a curriculum that has a
+At equal seconds nothing that was tried lasts as long as labels of the reference method at states of the model's own
+simulations, and rollouts of some steps do not make them last (benchmarks/study). So a curriculum that has a
 `LastStage` beside it goes on with that after its first stage.
 """
 
