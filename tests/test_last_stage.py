@@ -160,4 +160,4 @@ def test_what_makes_no_sense_is_refused(tmp_path):
 
 
 def test_the_embedded_data_name_their_method(embedded):
-    assert reference_of_data(embedded) == TBLITE
+    assert reference_of_data(embedded, "--reference ") == TBLITE

@@ -122,7 +122,7 @@ def certify(
     files = [Path(file) for file in models.values() if not str(file).startswith(ASE_PREFIX)]
     with trajectory_database(data) as database:
         if reference == OF_DATA:
-            reference = _reference_of(database)
+            reference = reference_of_data(database, "--reference ")
         partition = read_partition(database, split, [file.parent / SPLIT_FILE for file in files])
         n_parts = len(partition.parts)
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
@@ -184,14 +184,6 @@ def certify(
         )
         (out / "certificate.json").write_text(text + "\n")
         return found
-
-
-def _reference_of(database: Path) -> str:
-    """The reference method that the data name."""
-    try:
-        return reference_of_data(database)
-    except ValueError as error:
-        raise ValueError(f"{error}: --reference package.module:Class") from error
 
 
 def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_unit: Unit, position_unit: Unit) -> None:

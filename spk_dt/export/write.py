@@ -25,6 +25,7 @@ from schnetpack import properties
 from spk_dt.export.potential import ENERGY, ENSEMBLE, UNCERTAINTY, Committee, Member
 from spk_dt.export.stored import Stored, certificate_of, read_for_export, stored_elements, training_data
 from spk_dt.folders.file_hash import file_hash
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.unit_check import Unit
 
 __all__ = ["About", "export_model"]
@@ -122,10 +123,8 @@ def export_model(
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         exported = AtomisticModel(committee, metadata, capabilities)
         _check(stored, exported, types, precision)
-        part = out.with_name(f"{out.name}.part")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        exported.save(str(part))
-    part.rename(out)
+        with whole_file(out, make_folder=True) as part:
+            exported.save(str(part))
     return metadata
 
 

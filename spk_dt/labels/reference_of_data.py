@@ -11,7 +11,7 @@ __all__ = ["OF_DATA", "reference_of_data"]
 OF_DATA = "data"
 
 
-def reference_of_data(source: str | Path) -> str:
+def reference_of_data(source: str | Path, option: str) -> str:
     """The reference method that a database names, if it can be used here.
 
     Databases come from others. So only methods of tblite are taken from there: an import path would let the database choose
@@ -19,6 +19,7 @@ def reference_of_data(source: str | Path) -> str:
 
     Args:
         source: trajectory database; ``spkdt generate`` writes the method.
+        option: by which users name another one, for messages, with what follows it: ``--reference ``.
 
     Returns:
         its name, see `spk_dt.labels.calculator.reference_calculator`.
@@ -30,9 +31,13 @@ def reference_of_data(source: str | Path) -> str:
     made_by = connect(source).metadata.get("reference")
     name = made_by.get("reference") if isinstance(made_by, dict) else None
     if not isinstance(name, str):
-        raise ValueError(f"'{source}' does not say by which reference method it was made; name it")
+        raise ValueError(
+            f"'{source}' does not say by which reference method it was made; name it: {option}package.module:Class"
+        )
     if not name.startswith("tblite:"):
-        raise ValueError(f"the reference method of '{source}', '{name}', is only used if you name it")
+        raise ValueError(
+            f"the reference method of '{source}', '{name}', is only used if you name it: {option}package.module:Class"
+        )
     if find_spec("tblite") is None:
         raise ImportError(
             f"the reference method of the data, {name}, is not installed: pip install 'spk_dt[reference]'"

@@ -25,6 +25,7 @@ from spk_dt.certificate.engines import ModelEngine
 from spk_dt.certificate.verdict import Label, Outcome, judge_all
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.labels.relabel import relabel
 from spk_dt.training.average import averaged_weights
@@ -256,13 +257,10 @@ class Hardening(JoiningLabels):
 
     def _load_engine(self, trainer: pl.Trainer, task: Any, folder: Path) -> None:
         """Put the averaged model into the engine, by way of a file, with which an interrupted round goes on."""
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / "model"
-        part = file.with_suffix(".part")
         if not file.exists():
-            with averaged_weights(trainer, task.model):
+            with averaged_weights(trainer, task.model), whole_file(file, make_folder=True) as part:
                 task.save_model(part, do_postprocessing=True)
-            part.rename(file)
         if self._engine is None:
             frames, runs = data_of(trainer).frames, self.simulations
             energy, length = frames.units[properties.energy], frames.distance_unit

@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt import properties, units
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess, reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories.database import TrajectoryWriter
@@ -142,10 +143,8 @@ class Labelling:
 
 def write_states(path: Path, states: Sequence[Atoms]) -> None:
     """Keep states that are to be labelled; the file is there when it is complete."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    ase.io.write(part, states, format="traj")
-    part.rename(path)
+    with whole_file(path, make_folder=True) as part:
+        ase.io.write(part, states, format="traj")
 
 
 def write_labelled(

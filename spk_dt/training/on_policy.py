@@ -156,10 +156,8 @@ class JoiningLabels(Callback):
 
     def _take_reference_of(self, datamodule: TrajectoryDataModule) -> None:
         """Take the reference method that the data name."""
-        try:
-            self.labels = replace(self.labels, reference=reference_of_data(datamodule.frames.source))
-        except ValueError as error:
-            raise ValueError(f"{error}: callbacks.on_policy.labels.reference=package.module:Class") from error
+        name = reference_of_data(datamodule.frames.source, "callbacks.on_policy.labels.reference=")
+        self.labels = replace(self.labels, reference=name)
 
     def _check_reference(self, datamodule: TrajectoryDataModule, task: Any) -> None:
         """Compare the reference method with training frames, and refuse another one."""
