@@ -12,7 +12,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import AddOffsets
 
 pytest.importorskip("metatomic.torch", reason="needs the extra export")
-from spk_dt.export.write import export_model
+from spk_dt.export.write import About, export_model
 
 
 def with_field(representation):
@@ -63,6 +63,13 @@ def test_what_is_not_known_is_asked_for(tmp_path):
     with pytest.raises(FileExistsError):
         export_model([file], tmp_path / "there.pt", **UNITS)
     assert (tmp_path / "there.pt").read_text() == "mine"
+
+
+def test_a_committee_has_no_certificate_of_a_member(tmp_path):
+    files = [stored(tmp_path / f"run{i}", seed=i) for i in range(2)]
+    with pytest.raises(ValueError, match="a certificate is of one model, not of a committee"):
+        export_model(files, tmp_path / "out.pt", about=About(certificates=[tmp_path]), **UNITS)
+    assert not (tmp_path / "out.pt").exists()
 
 
 def test_without_metatomic_the_command_says_what_to_install(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import spk_dt.labels.reference_of_data
 from spk_dt.labels.calculator import reference_factory
 from spk_dt.labels.reference_of_data import reference_of_data
 from spk_dt.training import Curriculum, Elapsed, ExponentialMovingAverage, LastStage
+from spk_dt.training import ModelCheckpoint as OurCheckpoint
 
 TBLITE = "tblite:GFN1-xTB"
 
@@ -151,6 +152,20 @@ def test_an_interrupted_training_is_the_uninterrupted_one(named, tmp_path, after
     assert seen == whole[-len(seen) :]
     assert again == weight != 20.0
     assert InThisProcess.computed <= 2 * computed + 3  # the frames of the check are kept in their file
+
+
+def test_a_run_that_had_no_reference_goes_on_when_there_is_one(named, tmp_path, monkeypatch):
+    """As after installing it: labels had not begun, so there is nothing to contradict."""
+
+    def run(**kwargs):
+        stage, checkpoint = last_stage(tmp_path), OurCheckpoint(dirpath=tmp_path, save_last=True)
+        return train(named, tmp_path, stage, checkpoint, enable_checkpointing=True, **kwargs)
+
+    with monkeypatch.context() as without_tblite:
+        without_tblite.setattr(spk_dt.labels.reference_of_data, "find_spec", lambda package: None)
+        run(max_epochs=1)
+    run(ckpt_path=tmp_path / "last.ckpt")
+    assert list(tmp_path.glob("hardening/round_*.db"))
 
 
 def test_what_makes_no_sense_is_refused(tmp_path):

