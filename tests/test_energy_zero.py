@@ -201,7 +201,7 @@ def test_energies_of_two_codes_are_refused(tmp_path, monkeypatch):
 
 
 def test_new_models_on_large_energies_of_atoms(tmp_path, monkeypatch):
-    """By the options in the README; with the mean alone thousands of eV are left."""
+    """By the options in docs/training.md; with the mean alone thousands of eV are left."""
     data = database(tmp_path / "large.db", TWO, {1: -13.0, 46: -10000.0})
     options = [
         "experiment=static_egnn", "data=trajectory", f"data.datapath={data}", "data.transforms.0.remove_mean=false",

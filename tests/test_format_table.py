@@ -1,4 +1,4 @@
-"""The table of formats in README.md is that of the code."""
+"""The table of formats in docs/formats.md is that of the code."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ OWN_ROWS = {
 
 
 def rows():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    lines = text.partition("### Formats")[2].partition("|---|---|---|---|\n")[2].partition("\n\n")[0].split("\n")
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    lines = text.partition("|---|---|---|---|\n")[2].partition("\n\n")[0].split("\n")
     cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
     assert all(len(row) == 4 and all(row[2:]) == row[1].startswith("read") for row in cells)
     return {row[0]: row[1] for row in cells}

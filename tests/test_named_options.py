@@ -1,4 +1,4 @@
-"""Every option that a message, a help text, a comment of a config, the README or the changelog names exists.
+"""Every option that a message, a help text, a comment of a config, the documentation or the changelog names exists.
 
 What is named is found in the text: ``group.key``, ``group.key=value``, ``group/sub=choice``, ``--option``. Whether it does
 what is said there is tested in ``test_offered_values.py``.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.documents import PAGES
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig
@@ -147,6 +148,7 @@ FILES = [
     *sorted((ROOT / "spk_dt").rglob("*.py")),
     *sorted((ROOT / "configs").rglob("*.yaml")),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *PAGES,
     *sorted((ROOT / "tutorials").glob("*.py")),
 ]
 

@@ -1,10 +1,11 @@
-"""What comments of the configs for ``spktrain``, and the README, offer: it composes, and trains for a few batches."""
+"""What comments of the configs for ``spktrain``, and the documentation, offer: it composes, and trains for a few batches."""
 
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.documents import TEXT
 from helpers.offers import offers
 from helpers.programs import composed, metrics, spktrain
 from hydra import compose, initialize_config_module, version
@@ -128,12 +129,12 @@ def test_molecules(molecule, tmp_path):
     assert molecule in instantiate(config.data, train_sampler_cls=None).datapath
 
 
-README = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL).replace("\n", " ")
+DOCUMENTS = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).replace("\n", " ")
 #: overrides in backticks, alone or several; names with capitals stand for the user's
 INLINE = sorted(
     {
         words
-        for words in re.findall(r"`([^`]+)`", README)
+        for words in re.findall(r"`([^`]+)`", DOCUMENTS)
         if words.strip()
         and all(re.fullmatch(r"[+~]?[a-z_]+(?:[./][a-z_0-9]+)*=\S+", word) for word in words.split())
         and words != "kinetic_energy=1.5"
@@ -142,7 +143,7 @@ INLINE = sorted(
 
 
 @pytest.mark.parametrize("words", INLINE)
-def test_overrides_of_the_readme_compose(words):
+def test_overrides_of_the_documents_compose(words):
     """With one of the two programs: the experiments, and simulations with a model."""
     overrides, errors = words.split(), []
     bases = [["experiment=dt_egnn"], ["experiment=dt_egnn", BUDGET[0]], ["experiment=dt_on_policy"]]
@@ -164,15 +165,15 @@ def test_overrides_of_the_readme_compose(words):
     pytest.fail(f"{words}: {errors}")
 
 
-def test_overrides_of_the_readme_are_found():
+def test_overrides_of_the_documents_are_found():
     assert len(INLINE) > 15
     assert {"data.check_data=false", "device=cuda", "data=md17_trajectory data.molecule=ethanol"} <= set(INLINE)
 
 
-def test_rules_of_the_readme(database, tmp_path, monkeypatch):
-    """Each rule by what the README gives for it."""
+def test_rules_of_the_documents(database, tmp_path, monkeypatch):
+    """Each rule by what the documentation gives for it."""
     rules = [words for words in INLINE if "curriculum.rule._target_" in words]
-    names = re.findall(r"`callbacks.curriculum.rule._target_` \(`(\w+)`, `(\w+)`, `(\w+)`\)", README)[0]
+    names = re.findall(r"`callbacks.curriculum.rule._target_` \(`(\w+)`, `(\w+)`, `(\w+)`\)", DOCUMENTS)[0]
     assert set(names) == {"Converged", "Elapsed", "Scheduled"}
     assert {name for name in names if any(f"training.{name}" in words for words in rules)} == {"Elapsed", "Scheduled"}
     for i, words in enumerate(rules):

@@ -1,19 +1,16 @@
-"""Commands and names in the README exist."""
+"""Commands and names in the README and in the pages of the documentation exist."""
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from helpers.documents import ROOT, TEXT
 from helpers.programs import composed
 from hydra import compose, initialize_config_module, version
 from hydra.core.global_hydra import GlobalHydra
 from typer.main import get_command
 
 from spk_dt.cli import app
-
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
 
 
 def commands(program):

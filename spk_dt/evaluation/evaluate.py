@@ -1,6 +1,6 @@
 """Models against reference trajectories: simulations from frames of the data, and how far they follow them.
 
-The folder that is written:
+The folder that is written::
 
     settings.json            what was done, and the start frames in order
     start.traj               the start frames: positions, momenta, energy, forces

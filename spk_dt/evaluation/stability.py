@@ -147,13 +147,16 @@ def stability_metrics(
         max_frames: frames that h(r) and g(r) are averaged over, at most; None takes all.
 
     Returns:
-        stability: `Stability` of the trajectory, all bonds, with ``first_broken_bond``.
-        stability_of_kept_bonds: the same of the bonds that the reference keeps; what breaks here breaks wrongly. Absent
-            without reference, like everything below except the last.
-        stability_of_reference: the same of the reference trajectory.
-        distances: ``mae`` of h(r), without unit; ``n_frames``, ``n_reference_frames`` averaged over; ``span_fs`` compared.
-        rdf_mae_ang: MAE of g(r) per pair of elements, Å; only in a periodic cell.
-        conservation: see `Conservation`.
+        numbers by name
+
+        - ``stability``: `Stability` of the trajectory, all bonds, with ``first_broken_bond``.
+        - ``stability_of_kept_bonds``: the same of the bonds that the reference keeps; what breaks here breaks wrongly.
+          Absent without reference, like everything below except the last.
+        - ``stability_of_reference``: the same of the reference trajectory.
+        - ``distances``: ``mae`` of h(r), without unit; ``n_frames``, ``n_reference_frames`` averaged over; ``span_fs``
+          compared.
+        - ``rdf_mae_ang``: MAE of g(r) per pair of elements, Å; only in a periodic cell.
+        - ``conservation``: see `Conservation`.
 
     Raises:
         ValueError: if the reference has other atoms, or its times do not fit its frames.

@@ -39,11 +39,13 @@ _LONGEST = 100
 class Plan(Protocol):
     """Trajectories, and how they are made.
 
-    names: of the trajectories.
-    settings: all that decides what their frames are, as JSON can hold it; ``simulates`` tells folders of different plans
-        apart, ``structures`` may be continued with more of them.
-    timestep_fs, inner_steps: between two frames, see `spk_dt.trajectories.database.Trajectory`.
-    metadata: what the database shall say of the simulation.
+    Attributes:
+        names: of the trajectories.
+        settings: all that decides what their frames are, as JSON can hold it; ``simulates`` tells folders of different
+            plans apart, ``structures`` may be continued with more of them.
+        timestep_fs: fs between two frames, see `spk_dt.trajectories.database.Trajectory`.
+        inner_steps: steps of the integrator between two frames.
+        metadata: what the database shall say of the simulation.
     """
 
     names: list[str]
@@ -65,7 +67,7 @@ class Plan(Protocol):
         """Frames of a trajectory that is complete."""
 
     def way_out(self, folder: Path) -> str:
-        """What else the user may do if a trajectory fails, ending in ``; ``, or nothing."""
+        """What else the user may do if a trajectory fails, ending in a semicolon and a space, or nothing."""
 
 
 def folder_of(path: str | Path) -> Path:

@@ -19,7 +19,7 @@ def reference_of_data(source: str | Path, option: str) -> str:
 
     Args:
         source: trajectory database; ``spkdt generate`` writes the method.
-        option: by which users name another one, for messages, with what follows it: ``--reference ``.
+        option: by which users name another one, for messages, with the space or equals sign that follows it.
 
     Returns:
         its name, see `spk_dt.labels.calculator.reference_calculator`.

@@ -9,7 +9,7 @@ a, and the ratio is h²; where a frame is missing, or the order is another, d is
 ten times larger or more.
 
 Of each three frames five sums over the atoms are kept (columns of an array): m a·a, m d·a, m d·d, and of the steps
-u_k = x_k - x_{k-1} before and after: m u_k·u_{k+1}, and m² |u_k|² |u_{k+1}|².
+u_k = x_k - x_{k-1} before and after: m u_k·u_{k+1}, and m² (u_k·u_k) (u_{k+1}·u_{k+1}).
 """
 
 from itertools import pairwise

@@ -29,10 +29,10 @@ class Format:
     """A format.
 
     Args:
-        name: program and file, for the table in README.md.
+        name: program and file, for the table in docs/formats.md.
         recognises: whether a file, of which the first lines are given, is of this format.
         frames: opens a file and yields its frames, in the units of ASE.
-        what: what comes from it besides positions, forces and energies, for the table in README.md.
+        what: what comes from it besides positions, forces and energies, for the table in docs/formats.md.
     """
 
     name: str

@@ -25,7 +25,7 @@ class WayOut:
     """A format that is not read.
 
     Args:
-        name: program and files, for the table in README.md.
+        name: program and files, for the table in docs/formats.md.
         suffixes: ends of names, in lower case; or whole names.
         says: regular expression that the first lines match; either is enough.
         lacks: what is wrong with the file.
@@ -246,7 +246,7 @@ def not_recognised(path: Path) -> ValueError:
     if one is not None:
         return ValueError(one.message(path))
     return ValueError(
-        f"the format of '{path}' is not known. Known are those of the table in the README of spk_dt ('Formats'). With "
-        "arrays of positions, forces and energies, write extended XYZ from Python: from spk_dt import write_extxyz; "
-        "help(write_extxyz)"
+        f"the format of '{path}' is not known. Known are those of the table in the documentation of spk_dt "
+        "(docs/formats.md). With arrays of positions, forces and energies, write extended XYZ from Python: "
+        "from spk_dt import write_extxyz; help(write_extxyz)"
     )
