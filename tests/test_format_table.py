@@ -8,7 +8,7 @@ from spk_dt.trajectories.readers.ways_out import WAYS_OUT
 #: modules that read a format of their own -> what its row begins with
 OWN_ROWS = {
     "extxyz": "extended XYZ", "ase_formats": "ASE", "vasp_xml": "VASP", "vasp_outcar": "VASP", "cp2k": "CP2K",
-    "lammps": "LAMMPS", "md17_npz": "MD17", "schnetpack_hdf5": "MD17", "dtegnn_files": "MD17",
+    "lammps": "LAMMPS", "ipi": "i-PI", "md17_npz": "MD17", "schnetpack_hdf5": "MD17", "dtegnn_files": "MD17",
     "trajectory_database": "SchNetPack, trajectory database",
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from scipy.io import netcdf_file
 
 from spk_dt import write_extxyz
 from spk_dt.trajectories.readers import find_reader
-from spk_dt.trajectories.readers.ways_out import WAYS_OUT, plain_xyz
+from spk_dt.trajectories.readers.ways_out import WAYS_OUT
 
 KCAL, KJ = 0.0433641043, 0.01036426966
 #: atomic units, and those of the other programs: length in Å, energy in eV, velocity in Å/fs
@@ -63,20 +63,6 @@ def orca(folder, run):
             f"Hartree, Unit is {unit}",
         )  # fmt: skip
     return folder / "pos.xyz"
-
-
-def ipi(folder, run):
-    x, f, v, e = in_units(run, *ATOMIC)
-    for name, what, values in (("pos", "positions", x), ("for", "forces", f), ("vel", "velocities", v)):
-        xyz(
-            folder / f"simulation.{name}_0.xyz", values,
-            lambda k, what=what: f"# CELL(abcABC):   20.00000   20.00000   20.00000  90.0  90.0  90.0  Step: {k}  "
-            f"Bead:       0 {what}{{atomic_unit}}  cell{{atomic_unit}}",
-        )  # fmt: skip
-    np.savetxt(
-        folder / "simulation.out", np.c_[np.arange(5), np.arange(5), 0 * e, 0 * e, e], header="column   1 --> step"
-    )
-    return folder / "simulation.pos_0.xyz"
 
 
 def plain(folder, run):
@@ -152,7 +138,6 @@ def amber(folder, run):
 #: program -> what writes its files and names one of them; digits of what it prints; whether there are velocities
 TRIED = {
     "ORCA, `*_md.xyz`": (orca, 1e-6, True),
-    "i-PI, `*.pos_0.xyz`": (ipi, 1e-6, True),
     "Quantum ESPRESSO, `cp.x` (`.pos`, `.for`, `.vel`, `.evp`)": (cp, 1e-6, True),
     "CPMD, `TRAJECTORY`, `FTRAJECTORY`": (cpmd, 1e-6, True),
     "NWChem, output": (nwchem, 5e-5, False),
@@ -291,9 +276,3 @@ def test_cells_of_write_extxyz(tmp_path, run):
         (raw,) = find_reader(tmp_path / f"{k}.extxyz").read(tmp_path / f"{k}.extxyz")
         for atoms in raw.frames():
             np.testing.assert_allclose(atoms.cell.cellpar(), Atoms(cell=vectors).cell.cellpar(), atol=1e-6)
-
-
-def test_plain_xyz_is_named_by_its_program(tmp_path):
-    path = tmp_path / "a.xyz"
-    path.write_text("1\n# CELL(abcABC): 1 1 1 90 90 90 Step: 0 Bead: 0 positions{angstrom} cell{angstrom}\nH 0 0 0\n")
-    assert "i-PI" in str(plain_xyz(path))

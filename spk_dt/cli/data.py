@@ -95,10 +95,10 @@ def convert(
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
-    Reads extended XYZ, .traj of ASE, VASP, CP2K, text dumps of LAMMPS, MD17, HDF5 of SchNetPack's MD, dtegnn, and output of
-    ABACUS, CASTEP, FHI-aims, Gaussian, OpenMX, pw.x, PWmat, Qbox and SIESTA; text files also packed with gzip, bzip2 or xz.
-    Positions are unwrapped; velocities that are missing are recovered from the positions. If it is interrupted, the same
-    command continues.
+    Reads extended XYZ, .traj of ASE, VASP, CP2K, text dumps of LAMMPS, i-PI, MD17, HDF5 of SchNetPack's MD, dtegnn, and
+    output of ABACUS, CASTEP, FHI-aims, Gaussian, OpenMX, pw.x, PWmat, Qbox and SIESTA; text files also packed with gzip,
+    bzip2 or xz. Positions are unwrapped; velocities that are missing are recovered from the positions. If it is interrupted,
+    the same command continues.
 
     A trajectory database is read, too: what spkdt check names as a remedy is an option here.
     """

@@ -8,32 +8,23 @@ version are the same.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from ase import Atoms
 
 from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
 from spk_dt.trajectories.fixed_atoms import FixedSelection
 from spk_dt.trajectories.held import Held
-from spk_dt.trajectories.readers import READERS, IncompleteFrameError, RawTrajectory, find_reader, lammps, options_of
-from spk_dt.trajectories.readers.compressed import plain_name
-from spk_dt.trajectories.stated import Masses, restated
-from spk_dt.trajectories.stored_properties import with_charge_and_spin
+from spk_dt.trajectories.inputs import Job, jobs, stated, whole_frames
+from spk_dt.trajectories.stated import Masses
 from spk_dt.trajectories.timing import timing
 from spk_dt.trajectories.unwrapping import checked_frames
 from spk_dt.trajectories.velocities import recover_velocities
 
 __all__ = ["Converted", "Progress", "convert"]
-
-#: options that do not depend on the reader, but on which frames do
-_STATED = ("units", "masses", "keep_momenta", "charge", "spin")
 
 #: called with the name of the trajectory, the frames that are read, and their number if it is known
 Progress = Callable[[str, int, int | None], None]
@@ -159,16 +150,16 @@ def convert(
         raise ValueError(f"--save-every {save_every}: there is at least one step between frames.")
     selection = None if fixed is None else FixedSelection(fixed)
     writer = TrajectoryWriter(out, resume=True)
-    jobs = _jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs], selection)
-    timings = [timing(job.raw, timestep_fs, save_every) for job in jobs]
+    found_jobs = jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs], selection)
+    timings = [timing(job.raw, timestep_fs, save_every) for job in found_jobs]
     found = []
     try:
         with writer:
-            for job, (interval_fs, inner_steps) in zip(jobs, timings, strict=True):
+            for job, (interval_fs, inner_steps) in zip(found_jobs, timings, strict=True):
                 found.append(
                     _write(
                         writer,
-                        _stated(job, masses or {}),
+                        stated(job, masses or {}),
                         interval_fs,
                         inner_steps,
                         recover_velocities,
@@ -192,101 +183,6 @@ def convert(
     return found
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A trajectory to write, and the options of its reader."""
-
-    name: str
-    raw: RawTrajectory
-    options: Mapping[str, Any]
-    fixed: FixedSelection | None
-
-    def source(self) -> list[Any]:
-        """All that its frames depend on."""
-        stats = [(file.resolve(), file.stat()) for file in self.raw.files]
-        files = [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-        return [
-            version("spk_dt"),
-            version("ase"),
-            files,
-            dict(self.options),
-            None if self.fixed is None else self.fixed.text,
-        ]
-
-
-def _stated(job: _Job, masses: Masses) -> _Job:
-    """The trajectory with what is stated: units, masses, total charge and spin multiplicity."""
-    raw, options, source = job.raw, job.options, f"'{job.raw.files[0]}'"
-
-    def frames() -> Iterator[Atoms]:
-        found = raw.frames()
-        if "units" in options or masses:
-            found = restated(found, options.get("units", {}), masses, options.get("keep_momenta", raw.momenta), source)
-        return with_charge_and_spin(found, options.get("charge"), options.get("spin"), source)
-
-    return replace(job, raw=replace(raw, frames=frames))
-
-
-def _jobs(
-    inputs: Sequence[Path], options: Mapping[str, Any], logs: Sequence[Path], fixed: FixedSelection | None
-) -> list[_Job]:
-    """The trajectories of all inputs, with names of their own."""
-    twice = [str(path) for path, n in Counter(path.resolve() for path in inputs).items() if n > 1]
-    if twice:
-        raise ValueError(f"'{twice[0]}' is given twice.")
-    readers = [find_reader(path) for path in inputs]
-    _refuse_unused(readers, options, len(logs))
-    unread = iter(logs)
-    found: list[tuple[Path, RawTrajectory, Mapping[str, Any]]] = []
-    for path, reader in zip(inputs, readers, strict=True):
-        own: dict[str, Any] = {
-            name: value
-            for name, value in options.items()
-            if value is not None and (name in options_of(reader) or name in _STATED)
-        }
-        log = next(unread, None) if reader is lammps else None
-        try:
-            keywords = {name: value for name, value in own.items() if name not in _STATED}
-            raws = reader.read(path, **keywords, lammps_log=log) if reader is lammps else reader.read(path, **keywords)
-        except IncompleteFrameError as error:
-            raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
-        found += [(path, raw, own) for raw in raws]
-    names = _unique_names([(path, raw.name) for path, raw, _ in found])
-    return [_Job(name, raw, own, fixed) for name, (_, raw, own) in zip(names, found, strict=True)]
-
-
-def _refuse_unused(readers: Sequence[ModuleType], options: Mapping[str, Any], n_logs: int) -> None:
-    """Refuse options that would have no effect."""
-    general = ("save_every", "recover_velocities", *_STATED)
-    for name, value in options.items():
-        if value is not None and name not in general and not any(name in options_of(reader) for reader in readers):
-            takers = ", ".join(reader.__name__.rpartition(".")[2] for reader in READERS if name in options_of(reader))
-            raise ValueError(f"--{name.replace('_', '-')} is for {takers} only, and no input is of this format.")
-    dumps = sum(reader is lammps for reader in readers)
-    if n_logs not in (0, dumps):
-        raise ValueError(
-            f"--lammps-log is given {n_logs} times for {dumps} LAMMPS dumps; give one for each, in their order."
-        )
-
-
-def _unique_names(named: Sequence[tuple[Path, str]]) -> list[str]:
-    """Names of trajectories: with the folder in front, and then a number behind, where they would not differ."""
-    names = [name for _, name in named]
-    count = Counter(names)
-    names = [
-        f"{path.resolve().parent.name}_{name}" if count[name] > 1 else name
-        for (path, _), name in zip(named, names, strict=True)
-    ]
-    taken: set[str] = set()
-    for i, name in enumerate(names):
-        number = 2
-        while names[i] in taken:
-            names[i] = f"{name}_{number}"
-            number += 1
-        taken.add(names[i])
-    return names
-
-
 @dataclass
 class _Seen:
     """What is learnt of a trajectory while its frames pass."""
@@ -299,7 +195,7 @@ class _Seen:
 
 def _write(
     writer: TrajectoryWriter,
-    job: _Job,
+    job: Job,
     interval_fs: float,
     inner_steps: int,
     recover: bool,
@@ -309,18 +205,17 @@ def _write(
     """Write one trajectory."""
     raw = job.raw
     seen = _Seen(notes=list(raw.notes))
-    source = f"'{raw.files[0]}'" + ("" if raw.name == plain_name(raw.files[0]).stem else f" ({raw.name})")
-    held = Held(raw, job.fixed, source)
-    frames = held.watched(checked_frames(_frames(raw, seen, drop_incomplete), source))
+    held = Held(raw, job.fixed, job.source)
+    frames = held.watched(checked_frames(_noted(whole_frames(raw, drop_incomplete, seen.notes), seen), job.source))
     first = next(frames, None)
     if first is None:
-        raise ValueError(f"{source} has no complete frame.")
+        raise ValueError(f"{job.source} has no complete frame.")
     has_velocities = first.has("momenta") and not recover
     frames = _watched(chain([first], frames), job.name, seen, raw.n_frames, progress)
     if not has_velocities:
-        frames = recover_velocities(frames, interval_fs, inner_steps, source)
+        frames = recover_velocities(frames, interval_fs, inner_steps, job.source)
     trajectory = writer.add(
-        job.name, frames, interval_fs, inner_steps, VELOCITIES[0] if has_velocities else VELOCITIES[1], job.source()
+        job.name, frames, interval_fs, inner_steps, VELOCITIES[0] if has_velocities else VELOCITIES[1], job.depends_on()
     )
     progress(job.name, trajectory.length, trajectory.length)
     if seen.free_energy:
@@ -328,18 +223,13 @@ def _write(
     return Converted(trajectory, first.get_chemical_formula(), len(first), (*seen.notes, *held.notes()))
 
 
-def _frames(raw: RawTrajectory, seen: _Seen, drop_incomplete: bool) -> Iterator[Atoms]:
-    """Frames of a file; with `drop_incomplete`, those before the one it ends within."""
-    try:
-        for frame in raw.frames():
-            if seen.first is None:
-                results = {} if frame.calc is None else frame.calc.results
-                seen.free_energy = results.get("free_energy") not in (None, results.get("energy"))
-            yield frame
-    except IncompleteFrameError as error:
-        if not drop_incomplete:
-            raise
-        seen.notes.append(f"frame {error.index}, within which the file ends, was left out: {error.detail}")
+def _noted(frames: Iterable[Atoms], seen: _Seen) -> Iterator[Atoms]:
+    """The frames, of which the first tells whether the energy is a free energy."""
+    for index, frame in enumerate(frames):
+        if index == 0:
+            results = {} if frame.calc is None else frame.calc.results
+            seen.free_energy = results.get("free_energy") not in (None, results.get("energy"))
+        yield frame
 
 
 def _watched(

@@ -210,7 +210,9 @@ def _restated(frame: Atoms, factors: Mapping[str, float], masses: Masses, keep_m
                 f"{where}: it has a {name}, whose unit has to be stated with the others: --units {name}=UNIT, with 1 if it "
                 f"is right ({', '.join(UNITS[name])})."
             )
-    present = {"positions", "energy", "forces", *results} | ({"velocities"} if frame.has("momenta") else set())
+    names = {"free_energy": "energy"}
+    present = {"positions", *(names.get(name, name) for name in results)}
+    present |= {"velocities"} if frame.has("momenta") else set()
     if absent := set(factors) - present:
         raise ValueError(f"{where}: there is no {', no '.join(sorted(absent))}, of which --units tells the unit.")
     new = frame.copy()
@@ -225,7 +227,6 @@ def _restated(frame: Atoms, factors: Mapping[str, float], masses: Masses, keep_m
         moving = frame.get_momenta() if keep_momenta else velocities * new.get_masses()[:, None]
         new.set_momenta(moving * factors.get("velocities", 1.0))
     new.set_constraint(frame.constraints)
-    names = {"free_energy": "energy"}
     new.calc = SinglePointCalculator(new)
     carry_over(frame, new) if frame.calc is not None else None
     for name, value in results.items():

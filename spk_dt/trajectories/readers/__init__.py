@@ -12,6 +12,7 @@ from spk_dt.trajectories.readers import (
     cp2k,
     dtegnn_files,
     extxyz,
+    ipi,
     lammps,
     md17_npz,
     program_output,
@@ -39,6 +40,7 @@ READERS: tuple[ModuleType, ...] = (
     vasp_outcar,
     lammps,
     program_output,
+    ipi,
     extxyz,
 )
 

@@ -35,6 +35,9 @@ class RawTrajectory:
         notes: what its user should know, such as what was left out.
         momenta: whether the files hold momenta rather than velocities: where other masses are stated, these stay.
         restatable: whether time step and inner steps are what a user has once stated, and may be stated anew.
+        beads: number of beads of the ring polymer of which it is one, which springs pull beside the forces; one for a
+            classical trajectory.
+        periodic_said: whether the files say which directions are periodic.
     """
 
     name: str
@@ -47,6 +50,8 @@ class RawTrajectory:
     notes: tuple[str, ...] = ()
     momenta: bool = False
     restatable: bool = False
+    beads: int = 1
+    periodic_said: bool = True
 
 
 class Reader(Protocol):

@@ -27,6 +27,8 @@ from spk_dt.trajectories.readers.extxyz_keys import (
     contents,
     energies,
     forces_key,
+    lacks_energy,
+    lacks_forces,
     parse_comment,
     usual_names,
     velocities_key,
@@ -40,7 +42,7 @@ from spk_dt.trajectories.stated import ISOTOPES
 __all__ = ["OPTIONS", "VELOCITY_UNITS", "read", "recognises"]
 
 #: keywords of `read`
-OPTIONS = ("energy_key", "forces_key", "velocities_key", "velocity_unit", "recover_velocities")
+OPTIONS = ("energy_key", "forces_key", "velocities_key", "velocity_unit", "recover_velocities", "lenient")
 
 #: units of a column of velocities, in that of ASE
 VELOCITY_UNITS = {
@@ -62,6 +64,7 @@ class _Columns:
     velocities_key: str | None = None
     velocity_unit: str | None = None
     recover_velocities: bool = False
+    lenient: bool = False
 
 
 def recognises(path: Path) -> bool:
@@ -79,7 +82,8 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
         path: the file.
         options: ``energy_key``, ``forces_key`` and ``velocities_key`` are names in the file, where they are not ``energy``
             and ``forces``, and ``momenta`` or one of the usual names of velocities; ``velocity_unit`` is one of
-            `VELOCITY_UNITS`; ``recover_velocities`` leaves velocities out.
+            `VELOCITY_UNITS`; ``recover_velocities`` leaves velocities out; with ``lenient``, frames may be without
+            energy, or forces, as long as nothing in the file may be meant by them.
 
     Raises:
         ValueError: if the first frame lacks energy or forces, or velocities are of unknown unit.
@@ -230,8 +234,11 @@ def _frame(lines: list[str], columns: _Columns, path: Path, index: int) -> Atoms
     for name in ("masses", "mass"):
         if name in table:
             atoms.set_masses(column(name, 1)[:, 0])
-    results: dict[str, Any] = {"forces": column(forces_key(columns.forces_key, info, table, where), 3)}
-    results |= energies(columns.energy_key, info, table, where)
+    results: dict[str, Any] = {}
+    if not (columns.lenient and columns.forces_key is None and lacks_forces(table)):
+        results["forces"] = column(forces_key(columns.forces_key, info, table, where), 3)
+    if not (columns.lenient and columns.energy_key is None and lacks_energy(info)):
+        results |= energies(columns.energy_key, info, table, where)
     results |= {name: np.asarray(info[name]) for name in ("dipole",) if name in info}
     results |= stress_or_virial(info, atoms, where)
     for name, result in (("charges", "charges"), ("charge", "charges"), ("magmoms", "magmoms")):  # ASE writes "charge"

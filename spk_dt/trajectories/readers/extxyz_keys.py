@@ -98,6 +98,16 @@ def energies(key: str | None, info: dict[str, Any], table: Table, where: str) ->
     return {kind: float(info[one]) for kind, one in wanted.items()}
 
 
+def lacks_forces(table: Table) -> bool:
+    """Whether there is no column that may be meant by forces."""
+    return not _like_forces(table) and not any("grad" in name.lower() for name in table)
+
+
+def lacks_energy(info: dict[str, Any]) -> bool:
+    """Whether there is no value that may be meant by the energy."""
+    return not _like_energy(info)
+
+
 def velocities_key(key: str | None, unit: str | None, info: dict[str, Any], table: Table, where: str) -> str | None:
     """Name of the column of momenta or velocities, if there is one; `unit` is what the user gave, the others as before."""
     if key is not None and key not in table:
@@ -124,8 +134,7 @@ def _is_number(value: Any) -> bool:
 
 def _offer(usual: bool, info: dict[str, Any], table: Table) -> str:
     """Options that take what is there, and what is there."""
-    forces = [name for name, (_, n) in table.items() if n == 3 and ("force" in name.lower() or "frc" in name.lower())]
-    found = [name for name, value in info.items() if _is_number(value) and "energy" in name.lower()]
+    forces, found = _like_forces(table), _like_energy(info)
     options = [
         f"--{option} {names[0]}{''.join(f' (or {name})' for name in names[1:])}"
         for option, names in (("forces-key", forces), ("energy-key", found))
@@ -139,3 +148,13 @@ def _offer(usual: bool, info: dict[str, Any], table: Table) -> str:
     elif not forces:
         remedy = ", and no other column of forces: the file has no forces. Write it with those of the simulation."
     return f"{remedy} {contents(info, table)}"
+
+
+def _like_forces(table: Table) -> list[str]:
+    """Columns that may be forces."""
+    return [name for name, (_, n) in table.items() if n == 3 and ("force" in name.lower() or "frc" in name.lower())]
+
+
+def _like_energy(info: dict[str, Any]) -> list[str]:
+    """Values that may be the energy."""
+    return [name for name, value in info.items() if _is_number(value) and "energy" in name.lower()]

@@ -30,7 +30,7 @@ from spk_dt.trajectories.readers.text import beginning, count_lines, floats, fol
 __all__ = ["OPTIONS", "UNITS", "read", "recognises"]
 
 #: keywords of `read`
-OPTIONS = ("lammps_units", "lammps_elements", "lammps_log")
+OPTIONS = ("lammps_units", "lammps_elements", "lammps_log", "lenient")
 
 _KCAL_PER_MOL = ase.units.kcal / ase.units.mol
 
@@ -67,6 +67,7 @@ def read(
     lammps_units: str | None = None,
     lammps_elements: Sequence[str] | None = None,
     lammps_log: Path | None = None,
+    lenient: bool = False,
 ) -> list[RawTrajectory]:
     """The trajectory in a dump.
 
@@ -75,18 +76,19 @@ def read(
         lammps_units: style of units, one of `UNITS`; None to take it from dump or log.
         lammps_elements: elements of the types 1, 2, ..., where the dump has no column ``element``.
         lammps_log: log of the same run, which has the energies.
+        lenient: whether there may be no log, and no columns of forces; frames are then without.
 
     Raises:
         ValueError: if units, elements, energies or forces are not known; names the option, or the setting of LAMMPS.
         FileNotFoundError: if the log does not exist.
     """
-    if lammps_log is None:
+    if lammps_log is None and not lenient:
         beside = plain_or_packed(path.with_name("log.lammps"))
         raise ValueError(
             f"'{path}' is a dump of LAMMPS, which has no energies. Give the log of the same run, with thermodynamic "
             f"output at every step of the dump: --lammps-log {beside if beside.exists() else 'log.lammps'}"
         )
-    log = read_lammps_log(lammps_log)
+    log = None if lammps_log is None else read_lammps_log(lammps_log)
     snapshots = _snapshots(path)
     try:
         first, second = next(snapshots, None), next(snapshots, None)
@@ -96,8 +98,9 @@ def read(
         first, second = next(_snapshots(path)), None
     if first is None:
         raise ValueError(f"'{path}' is empty; it should hold frames of a trajectory.")
-    style = _style(path, {"--lammps-units": lammps_units, f"'{path}'": first.units, f"'{log.path}'": log.units})
-    if log.n_atoms is not None and log.n_atoms != len(first.rows):
+    said = {} if log is None else {f"'{log.path}'": log.units}
+    style = _style(path, {"--lammps-units": lammps_units, f"'{path}'": first.units} | said)
+    if log is not None and log.n_atoms is not None and log.n_atoms != len(first.rows):
         raise ValueError(
             f"'{path}' has {len(first.rows)} atoms, the run of '{log.path}' had {log.n_atoms}. Dump all atoms, and "
             "give the log of the same run."
@@ -105,15 +108,15 @@ def read(
     stride = None
     if second is not None and (stride := second.step - first.step) < 1:
         raise ValueError(f"'{path}', frame 1: step {second.step} does not come after step {first.step} of frame 0.")
-    interval = None if log.timestep is None or stride is None else log.timestep * stride
+    interval = None if log is None or log.timestep is None or stride is None else log.timestep * stride
     if interval is None and second is not None and first.time is not None and second.time is not None:
         interval = second.time - first.time
     lines = len(first.rows) + 9 + (0 if first.time is None else 2)
     return [
         RawTrajectory(
             name=plain_name(path).stem,
-            files=(path, log.path),
-            frames=partial(_frames, path, style, lammps_elements, log, stride),
+            files=(path,) if log is None else (path, log.path),
+            frames=partial(_frames, path, style, lammps_elements, log, stride, lenient),
             timestep_fs=None if interval is None else interval * UNITS[style][1],
             n_frames=count_lines(path) // lines,
             inner_steps=stride,
@@ -139,7 +142,7 @@ def _style(path: Path, said: dict[str, str | None]) -> str:
 
 
 def _frames(
-    path: Path, style: str, elements: Sequence[str] | None, log: LammpsLog, stride: int | None
+    path: Path, style: str, elements: Sequence[str] | None, log: LammpsLog | None, stride: int | None, lenient: bool
 ) -> Iterator[Atoms]:
     """Frames of a dump, in the units of ASE."""
     before = None
@@ -151,11 +154,17 @@ def _frames(
                 "Frames are missing; convert the parts before and after as files of their own."
             )
         before = snapshot.step
-        yield _atoms(snapshot, style, elements, log, path, index)
+        yield _atoms(snapshot, style, elements, log, path, index, lenient)
 
 
 def _atoms(
-    snapshot: _Snapshot, style: str, elements: Sequence[str] | None, log: LammpsLog, path: Path, index: int
+    snapshot: _Snapshot,
+    style: str,
+    elements: Sequence[str] | None,
+    log: LammpsLog | None,
+    path: Path,
+    index: int,
+    lenient: bool,
 ) -> Atoms:
     """A frame in the units of ASE."""
     where = f"'{path}', frame {index}"
@@ -165,8 +174,9 @@ def _atoms(
     def table(names: Sequence[str]) -> np.ndarray:
         return floats([[row[columns[name]] for name in names] for row in snapshot.rows], path, index)
 
+    has_forces = {"fx", "fy", "fz"} <= set(columns)
     missing = [name for name in ("id", "fx", "fy", "fz") if name not in columns]
-    if missing:
+    if missing and not (lenient and missing == ["fx", "fy", "fz"]):
         raise ValueError(
             f"{where}: there are no columns {' '.join(missing)}. Write the dump with "
             "dump 1 all custom N FILE id element x y z vx vy vz fx fy fz"
@@ -187,7 +197,7 @@ def _atoms(
     )
     if "mass" in columns:
         atoms.set_masses(table(["mass"])[:, 0])
-    elif log.masses and "type" in columns:
+    elif log is not None and log.masses and "type" in columns:
         standard = atoms.get_masses()
         types = [row[columns["type"]] for row in snapshot.rows]
         atoms.set_masses(
@@ -195,10 +205,14 @@ def _atoms(
         )
     if {"vx", "vy", "vz"} <= set(columns):
         atoms.set_velocities(table(["vx", "vy", "vz"]) / (time_unit * ase.units.fs))
-    forces = table(["fx", "fy", "fz"])[order] * energy_unit
+    results: dict[str, object] = {}
+    if has_forces:
+        results["forces"] = table(["fx", "fy", "fz"])[order] * energy_unit
     atoms = atoms[order]
-    results = {"energy": log.energy(snapshot.step, where) * energy_unit, "forces": forces}
-    pressure = log.pressure(snapshot.step)
+    pressure = None
+    if log is not None:
+        results["energy"] = log.energy(snapshot.step, where) * energy_unit
+        pressure = log.pressure(snapshot.step)
     if pressure is not None and atoms.has("momenta") and atoms.pbc.all() and not snapshot.general:
         results["stress"] = _stress(atoms, pressure * _PRESSURE[style])
     atoms.calc = SinglePointCalculator(atoms, **results)

@@ -76,20 +76,6 @@ with Trajectory("run.traj", "w") as out:
     for atoms in iread("geo_end.xyz", format="xyz"):
         atoms.calc = Dftb(Hamiltonian_SCC="Yes"); atoms.get_forces(); out.write(atoms)""",
 )
-_IPI = WayOut(
-    "i-PI, `*.pos_0.xyz`",
-    (),
-    r"CELL\((?:abcABC|H|GENH)\)|(?:positions|forces|velocities)\{",
-    "is of i-PI, which writes positions, velocities and forces to files of their own: a file of positions has no forces.",
-    "Let <properties> and <trajectory> write potential, positions, velocities and forces with the same stride, then "
-    "(the units are said in the files, here the default, atomic units; the number of the column of the potential and the "
-    "cell, too):",
-    _TABLE
-    + """energies = np.loadtxt("simulation.out")[:, 4]
-write_extxyz("run.extxyz", symbols, read("simulation.pos_0.xyz", 2), read("simulation.for_0.xyz", 2), energies,
-             read("simulation.vel_0.xyz", 2), cell=[20, 20, 20, 90, 90, 90],
-             length="Bohr", energy="Hartree", velocity="Bohr/aut")""",
-)
 _PLAIN = WayOut(
     "plain XYZ",
     (),
@@ -106,7 +92,6 @@ write_extxyz("run.extxyz", symbols, read("positions.xyz", 2), read("forces.xyz",
 WAYS_OUT: tuple[WayOut, ...] = (
     _ORCA,
     _DFTB,
-    _IPI,
     WayOut(
         "Quantum ESPRESSO, `cp.x` (`.pos`, `.for`, `.vel`, `.evp`)",
         (".pos", ".for", ".vel", ".evp"),
@@ -227,7 +212,7 @@ write_extxyz("run.extxyz", symbols, x["coordinates"][:], f["forces"][:], e[-len(
 def plain_xyz(path: Path) -> ValueError:
     """Why an XYZ file without ``Properties=`` is refused."""
     lines = beginning(path)
-    return ValueError(next((one for one in (_ORCA, _DFTB, _IPI) if one.fits(path, lines)), _PLAIN).message(path))
+    return ValueError(next((one for one in (_ORCA, _DFTB) if one.fits(path, lines)), _PLAIN).message(path))
 
 
 def not_recognised(path: Path) -> ValueError:
