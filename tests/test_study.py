@@ -19,7 +19,7 @@ pytest.importorskip("benchmarks.study.arms")  # not part of the wheel
 from benchmarks.study.arms import ARMS, FEW_LENGTH, MODELS
 from benchmarks.study.commands import app
 from benchmarks.study.displaced import DisplacedFrames
-from benchmarks.study.figures import plot_along, plot_ensembles
+from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
 from benchmarks.study.measure import ASTRAY, LOST, beside, follow, long_run, training
@@ -258,6 +258,12 @@ def test_report(tmp_path):
     (tmp_path / "fractions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in fractions))
     besides = [one_beside("control", 0, ["away", "sticking"]), one_beside("control", 1, ["sticking", "sticking"])]
     (tmp_path / "beside.jsonl").write_text("".join(json.dumps(one) + "\n" for one in besides))
+    certified = {"model": "egnn", "budget": 60.0, "picoseconds": 10.0, "number": 4, "temperature": None, "seed": 0}
+    lasting = [
+        certified | {"arm": arm, "failures": failures, "training_labels": 0}
+        for arm, failures in (("control", [0.5, 1.0, 2.0, 2.0]), ("drawn", [6.0]), ("paper", [1.0]))
+    ]
+    (tmp_path / "lasting.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lasting))
     write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
@@ -271,7 +277,7 @@ def test_report(tmp_path):
         "| painn | 60 | 1 ps | 1 | 1.000 | 0.300 | -70 % | 1 of 1 | 1 of 2 | 1 of 2 | 1 of 2 | 1 of 2 | 0.700 | 0.700 |"
         in text
     )
-    command = text.split("```bash\n")[1].split("\n")[0]
+    command = text.split("```bash\npython -m benchmarks.study run")[1].split("\n")[0]
     assert command.endswith(
         "--model egnn --seconds 60 --picoseconds 1 --starts 2 --seed 0 --seed 1 --arm control --arm visits"
     )
@@ -285,8 +291,13 @@ def test_report(tmp_path):
         f"| egnn | {ARMS['control'].title} | 2 | 4 | 0 | 0.050 (0.050 to 0.050) | 100 (100 to 100) | {ends} |" in text
     )
     assert "beside longer.db --model egnn --arm control --seed 0 --seed 1\n" in text
-    for name in ("true_error.png", "along_reference.png", "ensembles.png"):
+    for name in ("true_error.png", "along_reference.png", "ensembles.png", "lasting.png", "survival.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+    (axes,) = plot_lasting(lasting, ("control", "drawn")).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn[ARMS["control"].title] == [[0, 100], [0.5, 75], [1, 50], [2, 0], [10, 0]]
+    assert drawn[ARMS["drawn"].title] == [[0, 100], [6, 75], [10, 75]]
+    assert len(drawn) == 2
 
 
 def test_the_longest_simulations_count(tmp_path):

@@ -5,7 +5,7 @@
     measure.py  numbers of a trained model: beside unseen trajectories, and true errors in long simulations
     hydrogen.py what the H2 molecule does: phase of its vibration, and where it ends up
     fractions.py  simulations with a fraction of the error of a model
-    displaced.py  control of visited states: labels at displaced training frames
+    displaced.py  control of on-policy labels: labels at displaced training frames
     commands.py the command line; rows.py what it appends to files
     write.py    RESULTS.md, with tables.py and figures.py
     *.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measure import LOST
 from benchmarks.study.rows import Row, by_arm, grouped, longest, several_seeds, usual
+from spk_dt.certificate.survival import survival
 from spk_dt.evaluation.plot_style import REFERENCE, band, legend, panels, styles
 
-__all__ = ["plot_along", "plot_ensembles", "plot_true_error"]
+__all__ = ["plot_along", "plot_ensembles", "plot_lasting", "plot_true_error"]
 
 
 def plot_true_error(rows: list[Row]) -> Figure:
@@ -83,6 +84,38 @@ def plot_ensembles(rows: list[Row]) -> Figure:
         axes.set_xlabel("simulated time (ps)")
         axes.set_ylim(-3, 103)
     grid[0, 0].set_ylabel("simulations that survive (%)")
+    _legend(figure)
+    return figure
+
+
+def plot_lasting(rows: list[Row], arms: Collection[str] = tuple(ARMS)) -> Figure:
+    """Share of the simulations that have not failed against time, with its 95 % band; all seeds together.
+
+    A panel for each model of which several arms have been certified.
+
+    Args:
+        rows: of certificates of one length, see `benchmarks.study.lasting`.
+        arms: those to show.
+    """
+    rows = [row for row in rows if row["arm"] in arms]
+    models = {model: same for model, same in grouped(rows, "model").items() if len(by_arm(same)) > 1}
+    figure, grid = _panels(1, models, 4.2, 3.2, sharey=True)
+    style = _styles([row for same in models.values() for row in same])
+    for axes, (model, of_model) in zip(grid[0], models.items(), strict=True):
+        for arm, same in by_arm(of_model).items():
+            end = same[0]["picoseconds"]
+            failed = [time for row in same for time in row["failures"]]
+            number = sum(row["number"] for row in same)
+            curve = survival([*failed, *[None] * (number - len(failed))], [end] * number)
+            times = np.append(curve.time_ps, end)
+            share, low, high = (100.0 * np.append(values, values[-1]) for values in curve[1:])
+            axes.step(times, share, where="post", label=ARMS[arm].title, **style[arm])
+            axes.fill_between(times, low, high, step="post", color=style[arm]["color"], alpha=0.12, linewidth=0)
+        axes.set_title(model)
+        axes.set_xlim(0.0, end)
+        axes.set_ylim(0.0, 103.0)
+        axes.set_xlabel("simulated time (ps)")
+    grid[0, 0].set_ylabel("simulations not failed (%)")
     _legend(figure)
     return figure
 

@@ -27,7 +27,7 @@ __all__ = ["ASTRAY", "LOST", "beside", "follow", "long_run", "simulate", "traini
 #: eV/Å; with a true error above it, summed over elements, a simulation is lost, and larger errors count as this
 LOST = 2.0
 
-#: meV per atom; the thermal energy at 300 K. A simulation whose energy since the start is off by more has gone astray
+#: meV per atom; the thermal energy at 300 K. A simulation whose energy since the start is off by more has failed by energy
 ASTRAY = 1000.0 * 1.5 * ase.units.kB * 300.0
 
 _FIRST_FS = 1000.0  # long simulations count from here on

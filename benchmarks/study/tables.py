@@ -27,9 +27,9 @@ _BEST = "visits_hot"
 def main_table(rows: list[Row]) -> str:
     """The control and the best arm for each model, in its longest simulations; empty if there are not both."""
     lines = [
-        "| model | seconds | simulations | seeds | true error: control | visited states | change "
-        "| seeds below the controls' mean | lost: control | visited states | astray: control | visited states "
-        "| along the reference: control | visited states |",
+        "| model | seconds | simulations | seeds | true error: control | on-policy labels | change "
+        "| seeds below the controls' mean | lost: control | on-policy labels | failed by energy: control | on-policy labels "
+        "| along the reference: control | on-policy labels |",
         "|---" * 14 + "|",
     ]
     for (model, budget, windows, ps), same in grouped(
@@ -72,7 +72,7 @@ def error_table(rows: list[Row]) -> str:
             ("without the cap", lambda row: row["long_run"]["uncapped"]),
             ("median", lambda row: row["long_run"]["median"]),
             ("lost, %", lambda row: 100.0 * row["long_run"]["lost"]),
-            ("astray, %", lambda row: 100.0 * _share(row["long_run"]["astray_fs"])),
+            ("failed by energy, %", lambda row: 100.0 * _share(row["long_run"]["astray_fs"])),
             ("energy, median", lambda row: row["long_run"]["energy"]),
         ]
     arms = by_arm(rows)
@@ -226,7 +226,7 @@ def ensemble_table(rows: list[Row]) -> str:
     ps = rows[0]["picoseconds"]
     early = ", ".join(f"{share * ps:g}" for share in (0.25, 0.5, 1.0))
     lines = [
-        f"| arm | seeds | simulations | survive {early} ps, % | not astray by then, % | true error, mean | median "
+        f"| arm | seeds | simulations | survive {early} ps, % | energy right until then, % | true error, mean | median "
         f"| temperature, K | mean drift, meV/atom/ps | survivors at the end: {', '.join(STATES)} |",
         "|---" * 10 + "|",
     ]

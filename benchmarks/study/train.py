@@ -26,7 +26,7 @@ class Study:
     Args:
         folder: of the study.
         seconds: training compute of the first model of a seed, and again of each arm.
-        reference: reference calculator of visited states and of true errors.
+        reference: reference calculator of on-policy labels and of true errors.
         windows: number of training windows, of `FEW_LENGTH` frames in all arms; None takes all there are, as long as an arm
             needs them.
         device: cpu or cuda.

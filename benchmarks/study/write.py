@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.study.arms import MODELS
-from benchmarks.study.figures import plot_along, plot_ensembles, plot_true_error
+from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting, plot_true_error
 from benchmarks.study.lasting import lasting_command, lasting_table
 from benchmarks.study.measure import ASTRAY, LOST
 from benchmarks.study.rows import Row, by_arm, grouped, most_starts, read_rows
@@ -38,7 +38,7 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   visits, summed over elements, from 1 ps on. A simulation is *lost* when it exceeds {LOST:g} eV/Å, and no geometry counts
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
   where the simulation goes. *Over starting points*: 16th to 84th percentile of the means of single simulations, all seeds.
-- *astray*: simulations in which the change of the potential energy since the start, of the model and of the reference
+- *failed by energy*: simulations in which the change of the potential energy since the start, of the model and of the reference
   method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at
   300 K. Even with moderate force errors atoms may come to where the reference never lets them. *Energy, median*: this
   difference, meV per atom.
@@ -60,7 +60,7 @@ one core for a geometry).
 _LASTING = """## How long simulations last
 
 Certificates (`spkdt certify`) of runs of a study of its own: from starts that nobody trained on, with the limits of the
-command (three thermal fluctuations of the energy, two thermal forces), stricter than *lost* and *astray*. All seeds
+command (three thermal fluctuations of the energy, two thermal forces), stricter than *lost* and *failed by energy*. All seeds
 together; the bound is the exact one. The equal seconds include simulations and reference calculations.
 """
 
@@ -85,7 +85,8 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     Args:
         folder: with ``results.jsonl`` of a study, and ``lasting.jsonl``, ``ensembles.jsonl``, ``fractions.jsonl`` and
             ``beside.jsonl`` if there are any.
-        out: Markdown file; the figures ``true_error``, ``along_reference`` and ``ensembles`` (PDF, SVG, PNG) go beside it.
+        out: Markdown file; the figures ``true_error``, ``along_reference``, ``ensembles`` and, of certificates at
+            constant energy, ``lasting`` and ``survival`` (control and on-policy labels alone) go beside it (PDF, SVG, PNG).
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
@@ -103,6 +104,10 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         how = "at constant energy" if temperature is None else f"at {temperature:g} K"
         parts += [_LASTING, f"### {budget:g} s and {budget:g} s, {ps:g} ps {how}\n"]
         parts += [f"```bash\n{lasting_command(same)}\n```\n", lasting_table(same)]
+        if temperature is None and any(len(by_arm(some)) > 1 for some in grouped(same, "model").values()):
+            save_figure(plot_lasting(same), out.with_name("lasting"))
+            save_figure(plot_lasting(same, ("control", "drawn", "hardened")), out.with_name("survival"))
+            parts.append("![share of the simulations that have not failed](lasting.png)\n")
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
