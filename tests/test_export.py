@@ -25,7 +25,8 @@ ase_engine = pytest.importorskip("metatomic_ase", reason="needs metatomic-ase")
 from metatensor.torch import Labels, TensorBlock  # noqa: E402
 from metatomic.torch import ModelEvaluationOptions, ModelOutput, System, load_atomistic_model  # noqa: E402
 
-from spk_dt.export.write import About, export_model  # noqa: E402
+from spk_dt.export.stored import About  # noqa: E402
+from spk_dt.export.write import export_model  # noqa: E402
 from spk_dt.folders.file_hash import file_hash  # noqa: E402
 
 

@@ -12,7 +12,8 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import AddOffsets
 
 pytest.importorskip("metatomic.torch", reason="needs the extra export")
-from spk_dt.export.write import About, export_model
+from spk_dt.export.stored import About
+from spk_dt.export.write import export_model
 
 
 def with_field(representation):

@@ -18,7 +18,7 @@ PACKAGE = Path(spk_dt.__file__).parent
 FLOORS = (
     ("properties", "units", "foreign_warnings", "folders", "imports"),
     ("representation", "dynamics", "trajectories"),
-    ("data",),
+    ("data", "models"),
     ("labels",),
     ("md",),
     ("certificate",),

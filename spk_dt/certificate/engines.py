@@ -18,11 +18,11 @@ from schnetpack import properties
 from schnetpack import units as spk_units
 from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import LangevinThermostat, SimulationHook
-from schnetpack.utils import load_model
 
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed, state_inputs
+from spk_dt.models import load_model
 from spk_dt.units import conversion
 
 __all__ = ["AseEngine", "Engine", "ModelEngine", "Motion"]
@@ -94,7 +94,7 @@ class ModelEngine(Engine):
 
     def load(self, file: str | Path) -> None:
         """Take the weights of another model of the same make; what is compiled need not be compiled again."""
-        weights = load_model(str(file)).state_dict()
+        weights = load_model(file).state_dict()
         for calculator in (self._exact, self._fast):
             calculator.model.load_state_dict(weights)
 

@@ -13,11 +13,14 @@ def export(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL... OUT.pt",
-            help="Files 'best_model' of spktrain, or folders of runs; several are a committee. Then the file to write.",
+            metavar="MODEL... OUT",
+            help="Files 'best_model' of spktrain, or folders of runs; several are a committee. Then the file to write, .pt "
+            "for engines, or .safetensors.",
         ),
     ],
-    precision: Annotated[int, typer.Option(help="Bits of the numbers in the networks, 32 or 64.")] = 32,
+    precision: Annotated[
+        int | None, typer.Option(help="Bits of the numbers in the networks of a file for engines, 32 (default) or 64.")
+    ] = None,
     energy_unit: Annotated[
         str | None,
         typer.Option(help="Unit of the models' energies; without it, that of the config.yaml of their runs."),
@@ -36,25 +39,55 @@ def export(
         list[Path] | None, typer.Option(metavar="DIR", help="Folder of spkdt certify; may be repeated.")
     ] = None,
 ) -> None:
-    """Write a potential as one file that ASE, i-PI, LAMMPS, torch-sim and other engines run, by metatomic.
+    """Write a potential as one file, for engines (.pt) or for others who use spk_dt (.safetensors).
 
-    The file has energies in eV and lengths in Å, which engines convert. Energies are summed in double precision. A committee
-    also gives 'energy_ensemble' and 'energy_uncertainty'. Needs: pip install 'spk_dt[export]'.
+    OUT.pt is run by ASE, i-PI, LAMMPS, torch-sim and other engines, by metatomic. It has energies in eV and lengths in Å,
+    which engines convert. Energies are summed in double precision. A committee also gives 'energy_ensemble' and
+    'energy_uncertainty'. Needs: pip install 'spk_dt[export]'.
+
+    OUT.safetensors holds one model, with its units, elements, time step and certificates. Unlike 'best_model' it runs no
+    code when it is loaded, and gives the same numbers to the last bit; all commands take it where they take a model.
     """
+    if len(models) < 2:
+        raise ValueError("name at least one model, and then the file to write: spkdt export runs/x potential.pt")
+    from spk_dt.export.stored import About
+
+    symbols = [symbol.strip() for symbol in elements.split(",") if symbol.strip()]
+    told = About(name, author or (), description, certificate or ())
+    if models[-1].endswith(".safetensors"):
+        from spk_dt.export.plain import export_plain
+
+        if len(models) > 2 or precision is not None:
+            raise ValueError(
+                f"'{models[-1]}' holds one model with its numbers as they are; a committee, or another precision, is for "
+                f"engines: {models[-1].removesuffix('.safetensors')}.pt"
+            )
+        export_plain(models[0], models[-1], energy_unit, position_unit, symbols, told)
+        typer.echo(models[-1])
+        return
     try:
-        from spk_dt.export.write import About, export_model
+        from spk_dt.export.write import export_model
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("metatomic", "metatensor"):
             raise
         raise ImportError(f"spkdt export needs metatomic ({error}): pip install 'spk_dt[export]'") from error
 
-    if len(models) < 2:
-        raise ValueError("name at least one model, and then the file to write: spkdt export runs/x potential.pt")
-    about = About(name, author or (), description, certificate or ())
-    symbols = [symbol.strip() for symbol in elements.split(",") if symbol.strip()]
-    metadata = export_model(models[:-1], models[-1], precision, energy_unit, position_unit, symbols, about)
+    metadata = export_model(models[:-1], models[-1], precision or 32, energy_unit, position_unit, symbols, told)
     typer.echo(str(metadata))
     typer.echo(models[-1])
+
+
+@app.command(no_args_is_help=True)
+def about(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Model, checkpoint, trajectory database, certificate, or folder of a run."),
+    ],
+) -> None:
+    """Say what a file holds: units, elements, time step, certificates. Nothing of the file is run."""
+    from spk_dt.export.about import about as tell
+
+    typer.echo(tell(file), nl=False)
 
 
 @app.command(no_args_is_help=True)

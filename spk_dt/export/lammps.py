@@ -275,7 +275,7 @@ def _check_known(stored: Stored, types: Sequence[str]) -> None:
     if unknown or not types:
         raise ValueError(f"--types {','.join(types)}: name the element of each atom type, as --types H,C,Pd.")
     try:
-        known = {chemical_symbols[number] for number in stored_elements(stored)}
+        known = {chemical_symbols[number] for number in stored_elements(stored.file, stored.run)}
     except ValueError as error:
         log.warning("%s", str(error).partition(" State")[0])
         return

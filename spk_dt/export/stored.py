@@ -12,18 +12,37 @@ from ase.data import atomic_numbers, chemical_symbols
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
-from schnetpack.data import ASEAtomsData
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, CastTo32, CastTo64, ScaleProperty
 
 from spk_dt.data.partition import SPLIT_FILE
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.labels.unit_check import Unit
+from spk_dt.models import is_plain
 from spk_dt.training.pretrained import model_path, read_model
 from spk_dt.training.run_config import RunConfig, read_run_config
+from spk_dt.training.same_run import made_with_of
+from spk_dt.trajectories.database import elements_of
 from spk_dt.units import conversion
 
-__all__ = ["Stored", "certificate_of", "read_for_export", "stored_elements"]
+__all__ = ["About", "Stored", "certificate_of", "read_for_export", "stated_units", "stored_elements", "training_data"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What users of the file shall know of it.
+
+    Args:
+        name: of the potential.
+        authors: who made it.
+        description: in words.
+        certificates: folders of `spkdt certify`; what they say of the model goes into the file.
+    """
+
+    name: str = ""
+    authors: Sequence[str] = ()
+    description: str = ""
+    certificates: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: U
     file = model_path(path)
     model = read_model(file).eval()
     energy = _energy_module(model, file)
-    representation = model.representation
+    representation: Any = model.representation
     layers = getattr(representation, "n_interactions", None) or len(getattr(representation, "interactions", ()))
     if not isinstance(layers, int) or layers < 1:
         raise ValueError(
@@ -82,16 +101,32 @@ def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: U
         raise ValueError(f"'{file}' takes total charge or spin, which engines do not give; it cannot be exported.")
     cutoff = float(f"{float(representation.cutoff):.7g}")
     run = read_run_config(file, energy.output_key, cutoff)
+    energy_unit, position_unit = stated_units(file, run, energy_unit, position_unit)
+    length, ev = conversion(position_unit, "Ang", "length"), conversion(energy_unit, "eV", "energy")
+    scale, offsets = _added(model, energy.output_key, file)
+    return Stored(file, model, energy, cutoff * length, layers, length, ev, ev * scale, ev * offsets, run)
+
+
+def stated_units(
+    file: Path, run: RunConfig | None, energy_unit: Unit | None, position_unit: Unit | None
+) -> tuple[Unit, Unit]:
+    """Units of energy and length of a model: those that are given, or else those of its run.
+
+    Raises:
+        ValueError: if neither says one, or they contradict each other in a file of `spk_dt.models`.
+    """
     told = (None, None) if run is None else (run.energy_unit, run.distance_unit)
+    if is_plain(file):
+        for option, given, unit in zip(("energy", "position"), (energy_unit, position_unit), told, strict=True):
+            if given is not None and unit is not None and abs(conversion(given, unit, option) - 1.0) > 1e-6:
+                raise ValueError(f"--{option}-unit {given}, but '{file}' says that its unit is {unit}. Leave it out.")
     energy_unit, position_unit = energy_unit or told[0], position_unit or told[1]
     if not energy_unit or not position_unit:
         what, option = ("length", "--position-unit Angstrom") if energy_unit else ("energy", "--energy-unit eV")
         raise ValueError(
             f"the unit of {what} of '{file}' is not known: no config.yaml of its run says it. State it: {option}"
         )
-    length, ev = conversion(position_unit, "Ang", "length"), conversion(energy_unit, "eV", "energy")
-    scale, offsets = _added(model, energy.output_key, file)
-    return Stored(file, model, energy, cutoff * length, layers, length, ev, ev * scale, ev * offsets, run)
+    return energy_unit, position_unit
 
 
 def _energy_module(model: AtomisticModel, file: Path) -> Atomwise:
@@ -143,11 +178,12 @@ def _added(model: AtomisticModel, key: str, file: Path) -> tuple[float, torch.Te
     return scale, offsets
 
 
-def stored_elements(stored: Stored, named: Sequence[str] = ()) -> list[int]:
+def stored_elements(file: Path, run: RunConfig | None, named: Sequence[str] = ()) -> list[int]:
     """Atomic numbers of the elements that a model was trained on.
 
     Args:
-        stored: the model.
+        file: the model.
+        run: what the config of its run tells.
         named: symbols, which come before what the run tells.
 
     Raises:
@@ -158,35 +194,29 @@ def stored_elements(stored: Stored, named: Sequence[str] = ()) -> list[int]:
         if unknown:
             raise ValueError(f"--elements: '{unknown[0]}' is not the symbol of an element; write them as H,C,Pd.")
         return sorted(atomic_numbers[symbol] for symbol in named)
-    data = training_data(stored)
-    split = stored.file.with_name(SPLIT_FILE)
+    if told := made_with_of(file).get("elements"):
+        return sorted(atomic_numbers[symbol] for symbol in told)
+    data = training_data(file, run)
+    split = file.with_name(SPLIT_FILE)
     if data is None:
         raise ValueError(
-            f"it is not known which elements '{stored.file}' was trained on: the data of its run are no longer where its "
+            f"it is not known which elements '{file}' was trained on: the data of its run are no longer where its "
             "config.yaml says. State them: --elements H,C,Pd"
         )
-    dataset = ASEAtomsData(str(data))
-    rows = range(len(dataset))
+    rows = None
     if split.exists():
         with np.load(split) as parts:
-            rows = np.sort(parts["train_idx"]).tolist()
-    found: set[int] = set()
-    seen: set[bytes] = set()
-    for row in rows:
-        numbers = dataset.conn.get(int(row) + 1).numbers
-        if numbers.tobytes() not in seen:
-            seen.add(numbers.tobytes())
-            found |= set(map(int, numbers))
-    return sorted(found)
+            rows = parts["train_idx"]
+    return elements_of(data, rows)
 
 
-def training_data(stored: Stored) -> Path | None:
+def training_data(file: Path, run: RunConfig | None) -> Path | None:
     """The database that a model was trained on, if it is still where its run says."""
-    if stored.run is None:
+    if run is None or is_plain(file):
         return None
-    config = OmegaConf.load(stored.run.file)
+    config = OmegaConf.load(run.file)
     # SchNetPack keeps where spktrain was started only while it runs; run.path is 'runs' there unless it was set
-    for place in (stored.file.parents[2], Path.cwd()) if len(stored.file.parents) > 2 else (Path.cwd(),):
+    for place in (file.parents[2], Path.cwd()) if len(file.parents) > 2 else (Path.cwd(),):
         try:
             OmegaConf.update(config, "run.work_dir", str(place))
             path = Path(str(OmegaConf.select(config, "data.datapath")))

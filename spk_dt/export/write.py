@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from metatomic.torch import (
 from schnetpack import properties
 
 from spk_dt.export.potential import ENERGY, ENSEMBLE, UNCERTAINTY, Committee, Member
-from spk_dt.export.stored import Stored, certificate_of, read_for_export, stored_elements, training_data
+from spk_dt.export.stored import About, Stored, certificate_of, read_for_export, stored_elements, training_data
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.unit_check import Unit
 
-__all__ = ["About", "export_model"]
+__all__ = ["export_model"]
 
 #: eV and eV/Å by which the file may differ from the model, in double precision
 _AGREEMENT = 1e-8
@@ -43,23 +42,6 @@ _IMPLEMENTATION = [
     "SchNetPack 2: Schütt, Hessmann, Gebauer, Lederer, Gastegger, J. Chem. Phys. 158, 144801 (2023)",
 ]
 _METHOD = "Dynamic Training: Žugec, Hadži Veljković, Alducin, Juaristi, J. Chem. Inf. Model. 2025, arXiv 2504.03521"
-
-
-@dataclass(frozen=True)
-class About:
-    """What users of the file shall know of it.
-
-    Args:
-        name: of the potential.
-        authors: who made it.
-        description: in words.
-        certificates: folders of `spkdt certify`; what they say of the model goes into the file.
-    """
-
-    name: str = ""
-    authors: Sequence[str] = ()
-    description: str = ""
-    certificates: Sequence[Path] = ()
 
 
 def export_model(
@@ -103,7 +85,7 @@ def export_model(
     if len(models) > 1 and about.certificates:
         raise ValueError("a certificate is of one model, not of a committee: leave --certificate out.")
     stored = [read_for_export(model, energy_unit, position_unit) for model in models]
-    types = sorted(set.intersection(*(set(stored_elements(one, elements)) for one in stored)))
+    types = sorted(set.intersection(*(set(stored_elements(one.file, one.run, elements)) for one in stored)))
     if not types:
         raise ValueError("the models have no element in common; a committee must be trained on the same data.")
     committee = Committee([_member(one, precision) for one in stored], max(one.cutoff for one in stored)).eval()
@@ -145,7 +127,7 @@ def _metadata(stored: Sequence[Stored], about: About, precision: int) -> ModelMe
         "precision": f"float{precision}",
         "model_sha256": ", ".join(file_hash(one.file) for one in stored),
     }
-    data = {path for one in stored if (path := training_data(one)) is not None}
+    data = {path for one in stored if (path := training_data(one.file, one.run)) is not None}
     if data:
         extra["training_data"] = ", ".join(sorted(path.name for path in data))
         extra["training_data_sha256"] = ", ".join(file_hash(path) for path in sorted(data))

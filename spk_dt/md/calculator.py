@@ -10,12 +10,12 @@ from schnetpack.atomistic import Forces
 from schnetpack.md import System
 from schnetpack.md.calculators import SchNetPackEnsembleCalculator
 from schnetpack.model import AtomisticModel
-from schnetpack.utils import load_model
 
 from spk_dt.dynamics import CompiledPotential
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md.model_inputs import InputsCalculator
 from spk_dt.md.neighborlist import VerletNeighborList
+from spk_dt.models import load_model
 
 __all__ = ["EnsembleCalculator", "ModelCalculator"]
 
@@ -44,6 +44,8 @@ class ModelCalculator(_WithoutOffsets, InputsCalculator):
         stress_key: see `spk_dt.md.model_inputs.InputsCalculator`.
     """
 
+    refuses_other_units = False  # who uses it compares with the data, also in other units
+
     def __init__(
         self,
         model_file: str | Path,
@@ -53,7 +55,7 @@ class ModelCalculator(_WithoutOffsets, InputsCalculator):
         stress_key: str | None = None,
     ) -> None:
         neighbors = VerletNeighborList(model_file=str(model_file))
-        energy_key, force_key = _output_keys(load_model(str(model_file)))
+        energy_key, force_key = _output_keys(load_model(model_file))
         super().__init__(
             str(model_file),
             force_key,

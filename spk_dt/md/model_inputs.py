@@ -7,7 +7,7 @@ ask a model for its stress only if they are told to.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ase import Atoms
@@ -16,10 +16,11 @@ from schnetpack.md import System
 from schnetpack.md.calculators import SchNetPackCalculator
 from schnetpack.model import AtomisticModel
 from schnetpack.nn import ElectronicEmbedding
-from schnetpack.utils import load_model
 
 from spk_dt.dynamics import predict_stress, stress_key_of
+from spk_dt.models import is_plain, load_model, read_facts
 from spk_dt.trajectories.stored_properties import charge_and_spin
+from spk_dt.units import conversion
 
 __all__ = ["InputsCalculator", "state_inputs", "stress_of_files"]
 
@@ -56,7 +57,7 @@ def state_inputs(system: System, molecules: Sequence[Atoms]) -> None:
 def stress_of_files(model_file: str | Path | Sequence[str | Path]) -> str | None:
     """Name of the stress among the outputs of a stored model, or of all of several; None if one predicts none."""
     files = [model_file] if isinstance(model_file, str | Path) else model_file
-    keys = {stress_key_of(load_model(str(file), device=torch.device("cpu"))) for file in files}
+    keys = {stress_key_of(load_model(file)) for file in files}
     return keys.pop() if len(keys) == 1 else None
 
 
@@ -73,19 +74,25 @@ class InputsCalculator(SchNetPackCalculator):
         kwargs: as `args`.
 
     Raises:
-        ValueError: if the model has the stress under another name, or cannot have it; at the first step, if it takes an
-            input that the molecules do not have.
+        ValueError: if the model has the stress under another name, or cannot have it, or its file says other units; at the
+            first step, if it takes an input that the molecules do not have.
     """
+
+    #: whether units that the file of a model states (`spk_dt.models`) must be those that are given
+    refuses_other_units: ClassVar[bool] = True
 
     def __init__(
         self, model_file: str | Sequence[str], *args: Any, stress_key: str | None = None, **kwargs: Any
     ) -> None:
+        if self.refuses_other_units:
+            for file in [model_file] if isinstance(model_file, str | Path) else model_file:
+                _refuse_other_units(file, kwargs.get("energy_unit"), kwargs.get("position_unit"))
         stress_key = stress_of_files(model_file) if stress_key is None else stress_key
         super().__init__(model_file, *args, stress_key=stress_key, **kwargs)
 
     def _load_model(self, model_file: str) -> AtomisticModel:
         """A stored model, with its stress; SchNetPack's would strain twice what strains already."""
-        model = load_model(model_file, device=torch.device("cpu")).to(torch.float64).eval()
+        model = load_model(model_file).to(torch.float64).eval()
         if self.stress_key is not None:
             if stress_key_of(model) is None:
                 log.warning(
@@ -109,6 +116,21 @@ class InputsCalculator(SchNetPackCalculator):
             if isinstance(module, ElectronicEmbedding) and module.property_key not in inputs:
                 raise ValueError(_missing(module.property_key))
         return inputs
+
+
+def _refuse_other_units(file: str | Path, energy_unit: str | float | None, position_unit: str | float | None) -> None:
+    """Compare the units that are given with those that the file of a model states, if it does."""
+    if not is_plain(file):
+        return
+    facts = read_facts(file)
+    for option, given, stated in (
+        ("energy_unit", energy_unit, facts.energy_unit),
+        ("position_unit", position_unit, facts.distance_unit),
+    ):
+        if given is not None and abs(conversion(given, stated, option) - 1.0) > 1e-6:
+            raise ValueError(
+                f"calculator.{option}={given}, but '{file}' says {stated}. Set calculator.{option}='{stated}'."
+            )
 
 
 def _missing(key: str) -> str:

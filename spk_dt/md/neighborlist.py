@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from schnetpack import properties
 from schnetpack.transform import MatScipyNeighborList, NeighborListTransform
-from schnetpack.utils import load_model
 
 from spk_dt.dynamics import VerletList
+from spk_dt.models import is_plain, load_model
 from spk_dt.representation.cutoff import cutoff_of
 
 __all__ = ["VerletNeighborList"]
@@ -102,6 +102,8 @@ def model_cutoff(model_file: str) -> float:
     try:
         return cutoff_of(load_model(model_file))
     except Exception as error:
+        if is_plain(model_file):
+            raise  # it says what is wrong
         raise ValueError(
             f"'{model_file}' is not a SchNetPack model ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Give "
             "the file 'best_model' of a run folder, not a checkpoint or a '.task' file."

@@ -4,6 +4,8 @@ SchNetPack's are written when an epoch has been validated but is not over: what 
 scheduler, come after that, and the random numbers are not kept. Here the last checkpoint is of between two epochs.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +18,7 @@ from schnetpack import train
 
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.training.metrics_file import CSVLogger
-from spk_dt.training.same_run import made_with, refuse_another
+from spk_dt.training.same_run import MADE_WITH, made_with, refuse_another
 
 __all__ = ["ModelCheckpoint", "WholeFileIO"]
 
@@ -150,6 +152,9 @@ class _BetweenEpochs(Callback):
         now = made_with(trainer, pl_module)
         refuse_another(self.checkpoint.made_with, now, trainer.ckpt_path)
         self.checkpoint.made_with = now
+        if self.checkpoint._keeps_model and trainer.is_global_zero:
+            with whole_file(Path(self.checkpoint.model_path).with_name(MADE_WITH)) as part:
+                part.write_text(json.dumps(now, indent=1))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the first epoch be as any other; end if early stopping had ended the training."""

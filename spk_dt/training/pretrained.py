@@ -17,9 +17,9 @@ from schnetpack import properties
 from schnetpack.atomistic import Forces, Response
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import ScaleProperty
-from schnetpack.utils import load_model
 
 from spk_dt.labels.unit_check import Unit
+from spk_dt.models import is_plain, load_model
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.run_config import RunConfig, read_run_config, units_of
 from spk_dt.training.stored_model import StoredObject, read_stored
@@ -74,8 +74,8 @@ def model_path(path: str | Path | None) -> Path:
     file = file / "best_model" if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(
-            f"model_file={path}: there is no file '{file}'. Give a 'best_model' of SchNetPack, or the folder of the run "
-            "that wrote it; a relative path counts from where spktrain is started."
+            f"model_file={path}: there is no file '{file}'. Give a 'best_model' of SchNetPack, the folder of the run that "
+            "wrote it, or a '.safetensors' of spkdt export; a relative path counts from where spktrain is started."
         )
     return file
 
@@ -92,15 +92,17 @@ def read_model(path: str | Path) -> AtomisticModel:
     """
     file = model_path(path)
     try:
-        model = load_model(str(file))
+        model = load_model(file)
         cutoff_of(model)
         model.output_modules  # noqa: B018 - a model of SchNetPack has them
     except Exception as error:
+        if is_plain(file):
+            raise  # it says what is wrong
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(
             f"model_file={path}: '{file}' is not a SchNetPack model ({type(error).__name__}: {reason}). Give the file "
-            "'best_model' of a run folder, not a checkpoint or a '.task' file; if the model has classes of your own, their "
-            "module must be importable."
+            "'best_model' of a run folder, or a '.safetensors' of spkdt export, not a checkpoint or a '.task' file; if the "
+            "model has classes of your own, their module must be importable."
         ) from error
     for name, value in (("do_postprocessing", True), ("input_dtype_str", "float32"), ("postprocessors", None)):
         if not hasattr(model, name):  # of older versions
@@ -185,7 +187,7 @@ def _read_without_loading(file: Path, *written: int | None) -> dict[str, Any]:
     """What a file tells without being loaded, for one state of the files; None for what it does not."""
     energy_key = forces_key = cutoff = None
     try:
-        model = read_stored(file)
+        model = read_model(file) if is_plain(file) else read_stored(file)
         energy_key, forces_key = _keys(model.output_modules) or (None, None)
         cutoff = _cutoff(model)
     except Exception:  # anything may be in a file; what is wrong with it is said when it is loaded

@@ -10,7 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from schnetpack import properties
 
+from spk_dt.folders.plain_yaml import refuse_what_is_not_plain
 from spk_dt.labels.unit_check import Unit
+from spk_dt.models import is_plain, read_facts
 
 __all__ = ["RunConfig", "read_run_config", "units_of"]
 
@@ -23,7 +25,7 @@ class RunConfig:
     """Units of a run.
 
     Args:
-        file: its ``config.yaml``.
+        file: its ``config.yaml``, or the file of the model, if that tells (`spk_dt.models`).
         energy_unit: unit of energy, None if it does not tell.
         distance_unit: unit of length, None if it does not tell.
     """
@@ -40,7 +42,7 @@ def units_of(run: RunConfig | None) -> tuple[Unit, Unit]:
 
 
 def read_run_config(model_file: Path, energy_key: str, cutoff: float | None) -> RunConfig | None:
-    """Read the ``config.yaml`` beside a model, None if there is none of a training run.
+    """What a model file tells, or the ``config.yaml`` beside it; None if there is none of a training run.
 
     Units are those that the data were converted to, else those of the database, if that is still where it was.
 
@@ -53,10 +55,14 @@ def read_run_config(model_file: Path, energy_key: str, cutoff: float | None) -> 
         ValueError: if the file cannot be read, has another cutoff than the model, or names a transform that cannot be had
             in rollouts.
     """
+    if is_plain(model_file):
+        facts = read_facts(model_file)
+        return RunConfig(model_file, facts.energy_unit, facts.distance_unit)
     file = model_file.with_name("config.yaml")
     if not file.exists():
         return None
     try:
+        refuse_what_is_not_plain(file)
         config = OmegaConf.load(file)
     except Exception as error:
         raise ValueError(f"'{file}' beside the model cannot be read ({error}). Repair or remove it.") from error

@@ -1,5 +1,6 @@
 """What a training must not change when it is resumed: its checkpoint tells what it was made with."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ import pytorch_lightning as pl
 from ase.data import chemical_symbols
 from ase.db import connect
 
-__all__ = ["made_with", "refuse_another"]
+from spk_dt.folders.damage import reading
+from spk_dt.models import is_plain, read_facts
+from spk_dt.training.stored_model import read_stored
+
+__all__ = ["MADE_WITH", "made_with", "made_with_of", "refuse_another"]
+
+#: file beside a model that tells it
+MADE_WITH = "made_with.json"
+
 
 #: what to set right, by what differs
 _OPTIONS = {
@@ -49,6 +58,39 @@ def made_with(trainer: pl.Trainer, task: Any) -> dict[str, Any]:
         reference = connect(frames.source).metadata.get("reference")
         found["reference method of the data"] = reference
     return found
+
+
+def made_with_of(model_file: Path) -> dict[str, Any]:
+    """What a stored model was made with, as `made_with` tells it, as far as it is known; no code is run.
+
+    Args:
+        model_file: a file of `spk_dt.models`, which tells it; or a ``best_model`` with `MADE_WITH` beside it, or, as in runs
+            of earlier versions, the last checkpoint of its run.
+    """
+    if is_plain(model_file):
+        facts = read_facts(model_file)
+        known = {
+            "cutoff": round(facts.cutoff, 6),
+            "time step of the data in fs": facts.time_step_fs,
+            "elements": facts.elements,
+            "loss": facts.loss,
+            "reference method of the data": facts.reference,
+        }
+        return {name: value for name, value in known.items() if value}
+    record, checkpoint = model_file.with_name(MADE_WITH), model_file.parent / "checkpoints" / "last.ckpt"
+    if record.is_file():
+        with reading(record, "record of a run", "Remove it, or put the right one there."):
+            found = json.loads(record.read_text())
+            if not isinstance(found, dict):
+                raise ValueError("it is no mapping")
+            return found
+    if checkpoint.is_file():
+        try:
+            callbacks = read_stored(checkpoint)["callbacks"]
+            return dict(next(state["made_with"] for state in callbacks.values() if "made_with" in state))
+        except Exception:  # of an earlier version, or damaged, which is said where it is loaded
+            return {}
+    return {}
 
 
 def refuse_another(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: object) -> None:

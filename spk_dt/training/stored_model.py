@@ -7,6 +7,7 @@ that a config can be looked at before the model that it names is trusted.
 
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -140,7 +141,13 @@ def read_stored(file: Path) -> Any:
         Exception: of any class, if it is no such file or not understood; it may be made up to do harm.
     """
     with zipfile.ZipFile(file) as archive:
-        data = archive.read(f"{_root(archive)}/data.pkl")
+        member = archive.getinfo(f"{_root(archive)}/data.pkl")
+        if member.compress_type != zipfile.ZIP_STORED:  # torch does not compress; it could unfold to gigabytes
+            raise ValueError(f"'{file}' is compressed, which no file of torch.save is")
+        data = archive.read(member)
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if "PUT" in opcode.name and argument is not None and int(argument) > number:  # memory is asked for up to it
+            raise ValueError(f"'{file}' counts {argument} objects, and has {number}")
     return _Unpickler(data, file).load()
 
 

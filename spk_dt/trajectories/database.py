@@ -15,7 +15,9 @@ next.
 """
 
 import logging
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,11 +29,12 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt import properties
+from spk_dt.folders.damage import reading
 from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.trajectories.part_file import PartFile, Row, fingerprint
 from spk_dt.trajectories.stored_properties import OPTIONAL_UNITS, stored_properties
 
-__all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "read_trajectories"]
+__all__ = ["PROPERTY_UNITS", "VELOCITIES", "Trajectory", "TrajectoryWriter", "elements_of", "read_trajectories"]
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,31 @@ def read_trajectories(metadata: Mapping[str, Any], source: str) -> list[Trajecto
                 "there is at least one."
             )
     return trajectories
+
+
+def elements_of(database: str | Path, rows: np.ndarray | None = None) -> list[int]:
+    """Atomic numbers of the elements in a database, or in some of its rows.
+
+    Only the column of the numbers is read, one row after the other, so that a million rows take seconds and no memory.
+
+    Args:
+        database: of ASE, in SQLite.
+        rows: [n] indices, counted from 0; None takes all.
+
+    Returns:
+        in ascending order.
+
+    Raises:
+        ValueError: if it is no such database.
+    """
+    wanted = None if rows is None else set(np.asarray(rows).tolist())
+    found: set[bytes] = set()
+    with reading(database, "database of ASE", "Give a file of spkdt convert."):
+        with closing(sqlite3.connect(f"{Path(database).resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            for row, numbers in connection.execute("SELECT id, numbers FROM systems"):
+                if wanted is None or row - 1 in wanted:
+                    found.add(numbers)
+        return sorted({int(number) for one in found for number in np.unique(np.frombuffer(one, dtype="<i4"))})
 
 
 class TrajectoryWriter:

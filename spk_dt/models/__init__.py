@@ -1,0 +1,7 @@
+"""Models as files that run no code when they are loaded, and those of SchNetPack, which do."""
+
+from spk_dt.models.facts import Facts
+from spk_dt.models.file import is_plain, read_facts, save_model
+from spk_dt.models.load import load_model
+
+__all__ = ["Facts", "is_plain", "load_model", "read_facts", "save_model"]

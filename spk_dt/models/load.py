@@ -1,0 +1,46 @@
+"""Models of both kinds: files that run no code, and SchNetPack's ``best_model``, which does."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from schnetpack.model import AtomisticModel
+from schnetpack.utils import load_model as load_pickled
+
+from spk_dt.models.file import is_plain, read_model_file
+
+__all__ = ["load_model"]
+
+log = logging.getLogger(__name__)
+
+
+class _Said:
+    """Whether users were told in this process."""
+
+    told: ClassVar[bool] = False
+
+
+def load_model(file: str | Path, device: torch.device | str = "cpu") -> AtomisticModel:
+    """Load a stored model.
+
+    Args:
+        file: a ``.safetensors`` of `spkdt export`, or a ``best_model``. The latter runs whatever code it names, which is
+            said once in a process.
+        device: where to.
+
+    Raises:
+        ValueError: if a ``.safetensors`` is damaged or not what it should be. What unpickling raises is left as it is.
+    """
+    if is_plain(file):
+        return read_model_file(file)[0].to(device)
+    if not _Said.told:
+        _Said.told = True
+        log.warning(
+            "'%s' is a pickle: loading it runs whatever code it holds. Load none that you do not trust; a file that runs no "
+            "code is made by: spkdt export %s MODEL.safetensors",
+            *(file, shlex.quote(str(file))),
+        )
+    model: Any = load_pickled(str(file), device=torch.device(device))
+    return model
