@@ -1,7 +1,6 @@
 """What is in the file for engines: SchNetPack's representations, given the neighbours of the engine (metatomic's interface).
 
-Engines speak Å and eV, in double precision, and so does the file. The networks compute in their own unit of length and their
-own precision; atomic energies, offsets included, are summed in double precision, so that a large offset costs no digits.
+Engines speak Å and eV, in double precision, and so does the file. Energies of atoms are summed in double precision.
 """
 
 from typing import Dict, List, Optional  # noqa: UP035  # TorchScript reads these
@@ -11,40 +10,12 @@ from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
-__all__ = ["ENERGY", "ENSEMBLE", "UNCERTAINTY", "Committee", "Member"]
+from spk_dt.export.member import Member
+
+__all__ = ["ENERGY", "ENSEMBLE", "UNCERTAINTY", "Committee"]
 
 #: standard outputs of metatomic
 ENERGY, ENSEMBLE, UNCERTAINTY = "energy", "energy_ensemble", "energy_uncertainty"
-
-
-class Member(nn.Module):
-    """Atomic energies of one model.
-
-    Args:
-        representation: of SchNetPack; it works from ``_Rij``.
-        outnet: network of its `schnetpack.atomistic.Atomwise`, [n_atoms, n_features] -> [n_atoms, 1].
-        length: unit of length of the model, Å.
-        scale: eV, of what the network gives.
-        offsets: [n_elements] eV, added to each atom, by atomic number.
-    """
-
-    def __init__(
-        self, representation: nn.Module, outnet: nn.Module, length: float, scale: float, offsets: Tensor
-    ) -> None:
-        super().__init__()
-        self.representation, self.outnet = representation, outnet
-        self.length, self.scale = length, scale
-        self.dtype = next(p.dtype for p in outnet.parameters())
-        self.offsets: Tensor
-        self.register_buffer("offsets", offsets.to(torch.float64))
-
-    def forward(self, inputs: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
-        """Atomic energies [n_atoms], eV, of a SchNetPack batch with pair vectors in Å."""
-        own = inputs.copy()
-        own["_Rij"] = (inputs["_Rij"] / self.length).to(self.dtype)
-        features = self.representation(own)["scalar_representation"]
-        energies = self.outnet(features).squeeze(-1).to(torch.float64)
-        return self.scale * energies + self.offsets[inputs["_atomic_numbers"]]
 
 
 class Committee(nn.Module):

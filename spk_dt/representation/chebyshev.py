@@ -16,8 +16,9 @@ from math import pi
 from typing import Any, Dict, List, Union
 
 import torch
+from torch import nn
 
-__all__ = ["ChebyshevSeries"]
+__all__ = ["ChebyshevSeries", "ChebyshevTerms"]
 
 _NODES = 256  # the coefficients are found by interpolation in so many points
 _TOLERANCE = 1e-7  # what is cut off, of the sum of the slopes of all terms
@@ -104,8 +105,32 @@ class ChebyshevSeries:
         Returns:
             [n_pairs, n_terms]
         """
-        x = (2.0 * distances - (self.low + self.high)) / (self.high - self.low)
-        return torch.cos(torch.acos(x.clamp(-1.0 + 1e-3, 1.0 - 1e-3))[:, None] * self.degrees)
+        return _polynomials(distances, self.degrees, self.low, self.high)
+
+
+class ChebyshevTerms(nn.Module):
+    """The polynomials of a series as a radial basis of their own, for weights that have the coefficients in them.
+
+    Args:
+        series: brought up to date.
+    """
+
+    degrees: torch.Tensor
+
+    def __init__(self, series: ChebyshevSeries) -> None:
+        super().__init__()
+        self.n_rbf = len(series.degrees)
+        self.low, self.high = series.low, series.high
+        self.register_buffer("degrees", series.degrees.clone())
+
+    def forward(self, distances: torch.Tensor) -> torch.Tensor:
+        """[n_pairs, n_rbf] polynomials of distances [n_pairs], Å."""
+        return _polynomials(distances, self.degrees, self.low, self.high)
+
+
+def _polynomials(distances: torch.Tensor, degrees: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    x = (2.0 * distances - (low + high)) / (high - low)
+    return torch.cos(torch.acos(x.clamp(-1.0 + 1e-3, 1.0 - 1e-3))[:, None] * degrees)
 
 
 def _is_constant(tensor: torch.Tensor) -> bool:

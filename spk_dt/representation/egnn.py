@@ -5,6 +5,7 @@ coordinate updates is the model of Žugec et al., J. Chem. Inf. Model. 2025, doi
 compiles with TorchScript.
 """
 
+from copy import deepcopy
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -14,7 +15,7 @@ from schnetpack.nn import scatter_add
 from torch import nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]  # documented, but not in its __all__
 
-from spk_dt.representation.chebyshev import ChebyshevSeries
+from spk_dt.representation.chebyshev import ChebyshevSeries, ChebyshevTerms
 from spk_dt.representation.layer_norm_silu import LayerNormSiLU
 
 __all__ = ["EGNN", "EGNNCoordinates", "EGNNInteraction"]
@@ -254,6 +255,25 @@ class EGNN(nn.Module):
         if self._series is not None:
             self._series.radial_basis, self._series.cutoff = self.radial_basis, self.cutoff_fn.cutoff
             self._series.refresh()
+
+    @torch.jit.unused
+    def folded(self) -> "EGNN":
+        """A copy for prediction, with the coefficients of the series in its weights; this one if the series does not pay.
+
+        TorchScript then computes the few terms of the series, too, instead of all radial functions.
+        """
+        self._refresh()
+        if self._series is None or not self._series.pays():
+            return self
+        copy = deepcopy(self)
+        copy.radial_basis, copy._series = ChebyshevTerms(self._series), None
+        n, coefficients = self.n_atom_basis, self._series.coefficients
+        for interaction in copy.interactions:
+            first = interaction.message_first
+            weight = first.weight.detach()
+            weight = torch.cat([weight[:, : 2 * n], weight[:, 2 * n :] @ coefficients.t()], dim=1)
+            first.weight, first.in_features = nn.Parameter(weight), weight.shape[1]
+        return copy
 
     def _expand(self, distances: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Radial functions of the distances, or the terms of their series and its coefficients."""
