@@ -1,4 +1,4 @@
-"""The command that writes potentials for simulation engines."""
+"""The commands that bring models to simulation engines."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +52,7 @@ def export(
         raise ValueError("name at least one model, and then the file to write: spkdt export runs/x potential.pt")
     from spk_dt.export.stored import About
 
-    symbols = [symbol.strip() for symbol in elements.split(",") if symbol.strip()]
+    symbols = _symbols(elements)
     told = About(name, author or (), description, certificate or ())
     if models[-1].endswith(".safetensors"):
         from spk_dt.export.plain import export_plain
@@ -91,6 +91,36 @@ def about(
 
 
 @app.command(no_args_is_help=True)
+def deploy(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="File 'best_model' of spktrain, or the folder of its run.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    types: Annotated[
+        str,
+        typer.Option(
+            metavar="H,C,...",
+            help="Element of each atom type of the input, in order; without it, those of the training data by number.",
+        ),
+    ] = "",
+    units: Annotated[str, typer.Option(help="Of the input, 'metal' or 'real'.")] = "metal",
+    precision: Annotated[int, typer.Option(help="Bits of the numbers in the networks, 32 or 64.")] = 32,
+    energy_unit: Annotated[
+        str | None, typer.Option(help="Unit of the model's energies; without it, that of the config.yaml of its run.")
+    ] = None,
+    position_unit: Annotated[str | None, typer.Option(help="Unit of length of the model, likewise.")] = None,
+) -> None:
+    """Write a model for 'pair_style schnetpack', and print the lines of the LAMMPS input.
+
+    That pair style has to be compiled, runs in one process and has no virial; 'spkdt lammps' and 'spkdt export' do more. The
+    offsets of the energy are left out, and shown.
+    """
+    from spk_dt.export.deploy import deploy_model
+
+    typer.echo(deploy_model(model, out, _symbols(types), units, precision, energy_unit, position_unit).input_lines())
+
+
+@app.command(no_args_is_help=True)
 def lammps(
     script: Annotated[Path, typer.Argument(metavar="IN", help="Input of LAMMPS, without a pair style.")],
     model: Annotated[
@@ -119,6 +149,9 @@ def lammps(
     if wrong := [name for name, equal, _ in given if not (name and equal)]:
         raise ValueError(f"--var {wrong[0]}: write it as --var NAME=VALUE.")
     variables = {name: value for name, _, value in given}
-    symbols = [symbol.strip() for symbol in types.split(",") if symbol.strip()]
-    run_lammps(script, model, symbols, precision, compile, variables, log, energy_unit, position_unit).close()
+    run_lammps(script, model, _symbols(types), precision, compile, variables, log, energy_unit, position_unit).close()
     typer.echo(f"{log}")
+
+
+def _symbols(text: str) -> list[str]:
+    return [symbol.strip() for symbol in text.split(",") if symbol.strip()]

@@ -8,7 +8,6 @@ those of the model without its offsets, so that they keep their digits. One proc
 """
 
 import ctypes
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,23 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.data import atomic_masses, atomic_numbers
 from schnetpack.atomistic import Forces
 from schnetpack.md import System
 
 from spk_dt import properties
 from spk_dt.dynamics import stress_key_of
-from spk_dt.export.stored import Stored, read_for_export, stored_elements
+from spk_dt.export.lammps_types import ENERGY_UNITS, check_types
+from spk_dt.export.stored import Stored, read_for_export
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import ModelCalculator
 from spk_dt.units import conversion
 
 __all__ = ["ModelOfLammps", "run_lammps"]
 
-log = logging.getLogger(__name__)
-
-#: energies of LAMMPS's unit styles; both have lengths in Å
-_ENERGY = {"metal": "eV", "real": "kcal/mol"}
 #: name of the fix
 _FIX = "spk_dt"
 #: commands that need the potential
@@ -71,9 +67,9 @@ class ModelOfLammps:
         self, lammps: Any, stored: Stored, types: Sequence[str], units: tuple[Unit, Unit], precision: int, compile: bool
     ) -> None:
         style = lammps.extract_global("units")
-        if style not in _ENERGY:
+        if style not in ENERGY_UNITS:
             raise ValueError(f"units {style}: write 'units metal' or 'units real' into the input of LAMMPS.")
-        self._energy = 1.0 / conversion(_ENERGY[style], "eV", "energy")
+        self._energy = 1.0 / conversion(ENERGY_UNITS[style], "eV", "energy")
         self._lammps = lammps
         self._elements = list(types)
         self._numbers = _numbers(lammps, types)
@@ -163,7 +159,9 @@ def run_lammps(
     stored = read_for_export(model, energy_unit, position_unit)
     if not any(isinstance(module, Forces) for module in stored.model.output_modules):
         raise ValueError(f"'{stored.file}' has no schnetpack.atomistic.Forces, which makes forces and stress.")
-    _check_known(stored, types)
+    if not types:
+        raise ValueError("--types: name the element of each atom type, as --types H,C,Pd.")
+    check_types(stored, types)
     units = stored.energy_unit, stored.length
     given = [word for name, value in (variables or {}).items() for word in ("-var", name, value)]
     lammps = _lammps()(cmdargs=["-log", str(log_file), *given])
@@ -267,20 +265,3 @@ def _check_masses(lammps: Any, types: Sequence[str]) -> None:
                 f"--types {','.join(types)}: type {number} has the mass {mass:g}, which is not that of {symbol} "
                 f"({expected:.4g}). Name the elements in the order of the types of the input, or correct its masses."
             )
-
-
-def _check_known(stored: Stored, types: Sequence[str]) -> None:
-    """Refuse symbols that are none, and elements that the model was not trained on, as far as that is known."""
-    unknown = [symbol for symbol in types if symbol not in atomic_numbers or symbol == "X"]
-    if unknown or not types:
-        raise ValueError(f"--types {','.join(types)}: name the element of each atom type, as --types H,C,Pd.")
-    try:
-        known = {chemical_symbols[number] for number in stored_elements(stored.file, stored.run)}
-    except ValueError as error:
-        log.warning("%s", str(error).partition(" State")[0])
-        return
-    if strange := sorted(set(types) - known):
-        raise ValueError(
-            f"--types {','.join(types)}: '{stored.file}' was not trained on {', '.join(strange)}, but on "
-            f"{', '.join(sorted(known))}."
-        )

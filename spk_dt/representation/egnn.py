@@ -269,6 +269,7 @@ class EGNN(nn.Module):
         copy.radial_basis, copy._series = ChebyshevTerms(self._series), None
         n, coefficients = self.n_atom_basis, self._series.coefficients
         for interaction in copy.interactions:
+            assert isinstance(interaction, EGNNInteraction)
             first = interaction.message_first
             weight = first.weight.detach()
             weight = torch.cat([weight[:, : 2 * n], weight[:, 2 * n :] @ coefficients.t()], dim=1)
