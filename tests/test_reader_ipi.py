@@ -9,10 +9,11 @@ import ase.units
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from helpers.ipi_files import write_ipi
 
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.readers import IncompleteFrameError, find_reader, ipi
-from spk_dt.trajectories.readers.ipi_properties import in_ase_units
 
 SYMBOLS, STEPS, K = ["O", "H", "D"], 6, 2.0  # eV/Å^2 of springs to the origin
 CELL = np.array([[8.0, 0.0, 0.0], [1.0, 9.0, 0.0], [-0.5, 0.7, 10.0]])
@@ -52,37 +53,15 @@ def motion():
     return [np.array(values) for values in zip(*found, strict=True)]
 
 
-def write(
-    folder,
-    units=("atomic_unit", "atomic_unit", "atomic_unit", "atomic_unit"),
-    bead=0,
-    cell="abcABC",
-    energy="electronvolt",
-):
-    """The files of a bead as i-PI writes them, in units of length, force, velocity and cell."""
-    x, f, v, e = motion()
-    length, force, velocity, of_cell = units
-    for name, what, dimension, unit, values in (
-        ("pos", "positions", "length", length, x), ("frc", "forces", "force", force, f),
-        ("vel", "velocities", "velocity", velocity, v),
-    ):  # fmt: skip
-        lines = []
-        scale = in_ase_units("length", of_cell, "")
-        parameters = Atoms(cell=CELL).cell.cellpar()
-        numbers = [*parameters[:3] / scale, *parameters[3:]] if cell == "abcABC" else (CELL.T / scale).reshape(-1)
-        for k, table in enumerate(values / in_ase_units(dimension, unit, "")):
-            said = "" if unit == "" else f"{{{unit}}}"
-            lines += [str(len(SYMBOLS)), f"# CELL({cell}): {' '.join(f'{n:.8f}' for n in numbers)}  Step: {2 * k}  "
-                      f"Bead: {bead} {what}{said}  cell{{{of_cell}}}"]  # fmt: skip
-            lines += [f"{s:>8} {' '.join(f'{n:.10e}' for n in row)}" for s, row in zip(SYMBOLS, table, strict=True)]
-        (folder / f"run.{name}_{bead}.xyz").write_text("\n".join(lines) + "\n")
-    rows = [
-        f"{s} {0.00025 * s:.9f} {e[s // 2] / in_ase_units('energy', energy, ''):.10e}" for s in range(0, 2 * STEPS, 2)
-    ]
-    head = ["# column   1     --> step : The current simulation time step.", "# column   2     --> time{picosecond} : Time.",
-            f"# column   3     --> potential{{{energy}}} : The potential."]  # fmt: skip
-    (folder / "run.out").write_text("\n".join([*head, *rows]) + "\n")
-    return folder / f"run.pos_{bead}.xyz"
+def write(folder, units=("atomic_unit",) * 4, **kwargs):
+    """The files of that motion, two steps from frame to frame."""
+    frames = []
+    for x, f, v, e in zip(*motion(), strict=True):
+        atoms = Atoms("OHH", x, cell=CELL, pbc=True, masses=[15.999, 1.008, 2.014102])
+        atoms.set_velocities(v)
+        atoms.calc = SinglePointCalculator(atoms, energy=e, forces=f)
+        frames.append(atoms)
+    return write_ipi(folder, frames, units=units, timestep_fs=0.25, every=2, **kwargs)
 
 
 @pytest.mark.parametrize(

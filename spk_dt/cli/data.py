@@ -8,65 +8,47 @@ import typer
 
 from spk_dt.cli.app import USER_ERRORS, app
 from spk_dt.cli.progress import frame_bars, progress_bar
+from spk_dt.cli.reading import (
+    Charge,
+    DropIncomplete,
+    EnergyKey,
+    Fixed,
+    ForcesKey,
+    LammpsElements,
+    LammpsLog,
+    LammpsUnits,
+    Masses,
+    RecoverVelocities,
+    SaveEvery,
+    Spin,
+    TimestepFs,
+    Units,
+    VelocitiesKey,
+    VelocityUnit,
+)
 
 
 @app.command()
 def convert(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders; one trajectory each.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.db", help="Database to create; nothing is overwritten.")],
-    timestep_fs: Annotated[
-        float | None, typer.Option(help="Time step of the simulation, where the files do not say it.")
-    ] = None,
-    save_every: Annotated[
-        int | None, typer.Option(metavar="N", help="Only every Nth step is in the files, where they do not say it.")
-    ] = None,
-    recover_velocities: Annotated[
-        bool, typer.Option("--recover-velocities", help="Velocities from positions, even if the files have them.")
-    ] = False,
-    drop_incomplete: Annotated[
-        bool, typer.Option("--drop-incomplete", help="Leave out the last frame of a file that ends within it.")
-    ] = False,
-    energy_key: Annotated[str | None, typer.Option(help="extxyz: name of the energy (eV).")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="extxyz: name of the forces (eV/Å).")] = None,
-    velocities_key: Annotated[str | None, typer.Option(help="extxyz: name of the velocities.")] = None,
-    velocity_unit: Annotated[
-        str | None, typer.Option(help="extxyz: their unit: Ang/fs, Ang/ps, nm/ps, m/s, Bohr/aut or ASE.")
-    ] = None,
-    lammps_log: Annotated[
-        list[Path] | None, typer.Option(help="LAMMPS: log with energies; one for each dump, in their order.")
-    ] = None,
-    lammps_units: Annotated[
-        str | None, typer.Option(help="LAMMPS: metal or real, where neither dump nor log says it.")
-    ] = None,
-    lammps_elements: Annotated[
-        str | None, typer.Option(metavar="El,El...", help="LAMMPS: elements of the types 1, 2, ..., as Si,O.")
-    ] = None,
-    fixed: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ATOMS",
-            help="Atoms that the simulation held fixed, where the files do not say so: 0-35,40 (counted from 0), 0-35:z, "
-            "'z<3.5' (Å, first frame), or none.",
-        ),
-    ] = None,
+    timestep_fs: TimestepFs = None,
+    save_every: SaveEvery = None,
+    recover_velocities: RecoverVelocities = False,
+    drop_incomplete: DropIncomplete = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    velocities_key: VelocitiesKey = None,
+    velocity_unit: VelocityUnit = None,
+    lammps_log: LammpsLog = None,
+    lammps_units: LammpsUnits = None,
+    lammps_elements: LammpsElements = None,
+    fixed: Fixed = None,
     vasp_mlff: Annotated[
         bool, typer.Option("--vasp-mlff", help="VASP: frames of its machine-learned force field, not those ab initio.")
     ] = False,
-    units: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=UNIT,...",
-            help="Units of numbers that the files, or the database, have in others than their format says: positions (and "
-            "cell), energy, forces, velocities, stress, dipole; a name as Bohr, Hartree/Bohr, kcal/mol, Bohr/aut, a number "
-            "to multiply with, or a minus in front to change the sign.",
-        ),
-    ] = None,
-    masses: Annotated[
-        str | None,
-        typer.Option(
-            metavar="El=M,...", help="Masses of the simulation, Dalton: by element H=2.014, or atom 4=2.014,8-11=18."
-        ),
-    ] = None,
+    units: Units = None,
+    masses: Masses = None,
     keep_momenta: Annotated[
         bool | None,
         typer.Option(
@@ -74,10 +56,8 @@ def convert(
             help="With --masses: what stays as it is; without it, what the file has.",
         ),
     ] = None,
-    charge: Annotated[
-        int | None, typer.Option(help="Total charge of all inputs, e, where the files do not say it.")
-    ] = None,
-    spin: Annotated[int | None, typer.Option(min=1, help="Spin multiplicity 2S + 1 of all inputs, likewise.")] = None,
+    charge: Charge = None,
+    spin: Spin = None,
     take: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Database: trajectories to take; without it, all.")
     ] = None,

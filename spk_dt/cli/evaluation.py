@@ -7,6 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from spk_dt.cli.app import Scratch, TimeLimit, app
+from spk_dt.cli.made_elsewhere import refuse_without_effect, tell
+from spk_dt.cli.reading import (
+    Charge,
+    DropIncomplete,
+    EnergyKey,
+    Fixed,
+    ForcesKey,
+    LammpsElements,
+    LammpsLog,
+    LammpsUnits,
+    Masses,
+    RecoverVelocities,
+    SaveEvery,
+    Spin,
+    TimestepFs,
+    Units,
+    VelocitiesKey,
+    VelocityUnit,
+)
 
 
 @app.command()
@@ -35,6 +54,7 @@ def plot(
 
 @app.command()
 def evaluate(
+    ctx: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -42,7 +62,11 @@ def evaluate(
         ),
     ],
     models: Annotated[
-        list[str], typer.Argument(metavar="[NAME=]MODEL...", help="Files 'best_model' of spktrain, or folders of runs.")
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]MODEL_OR_TRAJECTORY...",
+            help="Files 'best_model' of spktrain, or folders of runs; or trajectories of other programs.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not exist, or be empty.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each simulation.")] = 300,
@@ -62,7 +86,10 @@ def evaluate(
     position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
     every: Annotated[int, typer.Option(min=1, help="Keep every so many steps; for long simulations.")] = 1,
     temperature: Annotated[
-        float | None, typer.Option(help="Of a Langevin thermostat, in K; without it the energy is constant.")
+        float | None,
+        typer.Option(
+            help="Of a Langevin thermostat, in K; without it the energy is constant. Trajectories: of their thermostat."
+        ),
     ] = None,
     friction: Annotated[float, typer.Option(help="Of the thermostat, in 1/fs.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Of the random forces of the thermostat.")] = 0,
@@ -84,23 +111,88 @@ def evaluate(
     ] = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
+    timestep_fs: TimestepFs = None,
+    save_every: SaveEvery = None,
+    recover_velocities: RecoverVelocities = False,
+    drop_incomplete: DropIncomplete = False,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    velocities_key: VelocitiesKey = None,
+    velocity_unit: VelocityUnit = None,
+    lammps_log: LammpsLog = None,
+    lammps_units: LammpsUnits = None,
+    lammps_elements: LammpsElements = None,
+    fixed: Fixed = None,
+    units: Units = None,
+    masses: Masses = None,
+    charge: Charge = None,
+    spin: Spin = None,
 ) -> None:
-    """Simulate from frames of the data with each model, and compare with the trajectories.
+    """Simulate from frames of the data with each model, and compare; or judge trajectories that were made elsewhere.
 
     Works for every SchNetPack model. Writes the simulations (HDF5), the force error along the trajectories and, with
     --reference, at the visited geometries (CSV), metrics.json and figures to DIR. `spkdt report DIR` makes a page of it.
+
+    Trajectories of LAMMPS, i-PI, ASE, spkmd and all else that `spkdt convert` reads are judged by the same figures, as far
+    as their files have energies, forces and velocities; what is not known is said. What files leave open is stated as for
+    `spkdt convert`. A NAME may be given several times; models and trajectories are evaluated apart.
     """
     from spk_dt.evaluation.evaluate import evaluate as run
-    from spk_dt.evaluation.named_models import named_models
+    from spk_dt.evaluation.evaluate_trajectories import evaluate_trajectories
+    from spk_dt.evaluation.named_models import named_inputs
     from spk_dt.evaluation.simulate import Protocol
+    from spk_dt.trajectories.inputs import Reading
+    from spk_dt.trajectories.stated import parse_masses, parse_units
 
+    named, trajectories = named_inputs(models)
+    refuse_without_effect(ctx, bool(trajectories))
     if reference is not None:
         from spk_dt.labels.reference_process import reference_provenance
 
         reference_provenance(reference, scratch, time_limit)  # a wrong name shall not wait for the simulations
+    if trajectories:
+        reading = Reading(
+            timestep_fs,
+            save_every,
+            recover_velocities,
+            drop_incomplete,
+            energy_key,
+            forces_key,
+            velocities_key,
+            velocity_unit,
+            lammps_units,
+            None if lammps_elements is None else lammps_elements.split(","),
+            lammps_log or (),
+            fixed,
+            None if units is None else parse_units(units),
+            None if masses is None else parse_masses(masses),
+            charge,
+            spin,
+        )
+        found = evaluate_trajectories(
+            data,
+            trajectories,
+            out,
+            reading,
+            split,
+            number,
+            temperature,
+            tolerance,
+            sys.argv,
+            reference,
+            another_reference,
+            scratch,
+            time_limit,
+        )
+        tell(found, out)
+        if reference is not None:
+            relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit)
+        _draw(out)
+        typer.echo(f"{out}")
+        return
     metrics = run(
         data=data,
-        models=named_models(models),
+        models=named,
         out=out,
         protocol=Protocol(
             steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
@@ -173,11 +265,15 @@ def relabel(
 
         found = true_errors(directory, reference, every, processes, show, another_reference, scratch, time_limit)
     for name, one in found.items():
+        if "reason" in one:
+            typer.echo(f"{name}: no true error: {one['reason']}")
+            continue
         errors = ", ".join(f"{element} {error:.4f}" for element, error in one["mean_over_time"].items())
         failures = list(one["labels"]["failures"].values())
         failed = f"; {len(failures)} could not be relabelled, the first: {failures[0]}" if failures else ""
         energy = ", at most ".join(map(format_number, one["energy"].values()))
-        typer.echo(f"{name}: true error at visited geometries: forces {errors} eV/Å, energy {energy} meV/atom{failed}")
+        forces = f"forces {errors} eV/Å" if errors else "forces not known"
+        typer.echo(f"{name}: true error at visited geometries: {forces}, energy {energy} meV/atom{failed}")
     typer.echo("reference: " + next(iter(found.values()))["reference_check"]["message"])
     _draw(directory)
 

@@ -77,8 +77,8 @@ def kinetic_energy(velocities: np.ndarray, masses: np.ndarray) -> np.ndarray:
 
 def energy_conservation(
     time_fs: np.ndarray,
-    potential_energy: np.ndarray,
-    velocities: np.ndarray,
+    potential_energy: np.ndarray | None,
+    velocities: np.ndarray | None,
     masses: np.ndarray,
     forces: np.ndarray | None = None,
     mobile: np.ndarray | None = None,
@@ -87,23 +87,24 @@ def energy_conservation(
 
     Args:
         time_fs: [n_frames] time, fs.
-        potential_energy: [n_frames] eV.
-        velocities: [n_frames, n_atoms, 3] Å/fs.
+        potential_energy: [n_frames] eV; None if it is not known, and with it the total energy.
+        velocities: [n_frames, n_atoms, 3] Å/fs; None if they are not known, and with them temperature and total energy.
         masses: [n_atoms] Dalton.
         forces: [n_frames, n_atoms, 3] eV/Å, optional.
         mobile: [n_atoms, 3] false for what is held fixed; None if all atoms move.
     """
     freedom = 3 * len(masses) if mobile is None else max(int(np.sum(mobile)), 1)
     n_atoms = freedom / 3.0
-    kinetic = kinetic_energy(np.asarray(velocities), np.asarray(masses))
-    total = np.asarray(potential_energy) + kinetic
-    finite = np.isfinite(total)
-    n_frames = len(total) if finite.all() else int(finite.argmin())
+    kinetic = None if velocities is None else kinetic_energy(np.asarray(velocities), np.asarray(masses))
+    potential = None if potential_energy is None else np.asarray(potential_energy)
+    total = None if kinetic is None or potential is None else potential + kinetic
+    finite = np.isfinite(next((x for x in (total, kinetic, potential) if x is not None), np.zeros(len(time_fs))))
+    n_frames = len(finite) if finite.all() else int(finite.argmin())
 
     drift = error = relative = rms = temperature = None
-    if n_frames > 0:
+    if kinetic is not None and n_frames > 0:
         temperature = float(2.0 * kinetic[:n_frames].mean() / (freedom * ase.units.kB))
-    if n_frames > 2:  # a line passes through two frames whatever they are
+    if kinetic is not None and total is not None and n_frames > 2:  # a line passes through two frames whatever they are
         energy = 1e3 * (total[:n_frames] - total[0]) / n_atoms  # meV per atom
         time = np.asarray(time_fs)[:n_frames] * 1e-3  # ps
         time = time - time.mean()
@@ -119,7 +120,7 @@ def energy_conservation(
     if forces is not None:
         sizes = np.linalg.norm(np.asarray(forces)[:n_frames], axis=-1)
         largest = float(sizes[np.isfinite(sizes)].max()) if np.isfinite(sizes).any() else None
-    return Conservation(drift, error, relative, rms, temperature, largest, n_frames, n_frames == len(total))
+    return Conservation(drift, error, relative, rms, temperature, largest, n_frames, n_frames == len(finite))
 
 
 def _finite(value: float) -> float | None:

@@ -36,6 +36,8 @@ def mean_square_displacement(trajectories: Iterable[SimulatedTrajectory]) -> dic
     found: dict[str, list[np.ndarray]] = {}
     lags, interval, number = np.empty(0, dtype=int), 0.0, 0
     for one in trajectories:
+        if not one.unwrapped:
+            return {"reason": "frames are too far apart to tell which image of an atom went where"}
         if len(one.time_fs) < 5:
             return {"reason": "simulations have fewer than five frames"}
         intervals = np.diff(one.time_fs[1:])

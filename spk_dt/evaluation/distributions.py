@@ -90,7 +90,7 @@ def distance_distribution(
 
     Args:
         positions: [n_frames, n_atoms, 3] Å; frames with a position that is not finite are left out.
-        cell: [3, 3] Å.
+        cell: [3, 3] Å, or [n_frames, 3, 3] where it changes.
         pbc: [3] periodic directions.
         r_max: end of the last bin, Å.
         width: width of a bin, Å.
@@ -99,7 +99,7 @@ def distance_distribution(
     Raises:
         ValueError: if there are fewer than two atoms, or no finite frame.
     """
-    positions = _chosen(positions, max_frames)
+    positions, cells = _chosen(positions, cell, max_frames)
     n_atoms = positions.shape[1]
     if n_atoms < 2:
         raise ValueError("distances need two atoms.")
@@ -107,7 +107,8 @@ def distance_distribution(
     edges = _edges(r_max, width)
     counts = np.zeros(len(edges))
     for start in range(0, len(positions), _CHUNK):
-        distances = pair_distances(positions[start : start + _CHUNK], pairs, cell, pbc)
+        part = slice(start, start + _CHUNK)
+        distances = pair_distances(positions[part], pairs, cells if cells.ndim == 2 else cells[part], pbc)
         counts += np.bincount(np.minimum(distances / width, len(edges) - 1).astype(int).ravel(), minlength=len(edges))
     return DistanceDistribution(edges, counts / counts.sum(), len(positions))
 
@@ -126,7 +127,7 @@ def radial_distribution(
     Args:
         positions: [n_frames, n_atoms, 3] Å; frames with a position that is not finite are left out.
         atomic_numbers: [n_atoms].
-        cell: [3, 3] Å, with a volume.
+        cell: [3, 3] Å, or [n_frames, 3, 3] where it changes, with a volume.
         pbc: [3] periodic directions.
         r_max: end of the last bin, Å.
         width: width of a bin, Å.
@@ -135,25 +136,28 @@ def radial_distribution(
     Raises:
         ValueError: if the cell has no volume, or there is no finite frame.
     """
-    cell = np.asarray(cell, dtype=float)
-    volume = abs(np.linalg.det(cell))
-    if not volume > 0.0:
+    positions, cells = _chosen(positions, np.asarray(cell, dtype=float), max_frames)
+    cells = np.broadcast_to(cells, (len(positions), 3, 3))
+    volumes = np.abs(np.linalg.det(cells))
+    if not (volumes > 0.0).all():
         raise ValueError("a radial distribution is normalised with the volume of the cell, and this cell has none.")
-    positions = _within_reach(_chosen(positions, max_frames), cell, np.asarray(pbc, dtype=bool), r_max)
+    periodic = np.asarray(pbc, dtype=bool)
     elements, element_of = np.unique(atomic_numbers, return_inverse=True)
     edges = _edges(r_max, width)
     n_bins, n_elements = len(edges) - 1, len(elements)
     counts = np.zeros(n_elements * n_elements * n_bins)
-    for frame in positions:
-        i, j, distance = neighbour_list("ijd", positions=frame, cell=cell, pbc=pbc, cutoff=float(edges[-1]))
+    for frame, box, volume in zip(positions, cells, volumes, strict=True):
+        near = _within_reach(frame[None], box, periodic, r_max)[0]
+        i, j, distance = neighbour_list("ijd", positions=near, cell=box, pbc=periodic, cutoff=float(edges[-1]))
         bins = np.minimum((distance / width).astype(int), n_bins - 1)
-        counts += np.bincount((element_of[i] * n_elements + element_of[j]) * n_bins + bins, minlength=len(counts))
+        pairs = (element_of[i] * n_elements + element_of[j]) * n_bins + bins
+        counts += volume * np.bincount(pairs, minlength=len(counts))
     counts = counts.reshape(n_elements, n_elements, n_bins) / len(positions)
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)  # volumes: the integral of 4 pi r^2 over each bin
     number = np.bincount(element_of)
     values = {
         f"{chemical_symbols[elements[a]]}-{chemical_symbols[elements[b]]}": (
-            counts[a, b] * volume / (shells * number[a] * number[b])
+            counts[a, b] / (shells * number[a] * number[b])
         )
         for a, b in combinations_with_replacement(range(n_elements), 2)
     }
@@ -188,14 +192,14 @@ def rdf_mae(distribution: RadialDistribution, reference: RadialDistribution) -> 
     }
 
 
-def _chosen(positions: np.ndarray, max_frames: int | None) -> np.ndarray:
-    """Finite frames, at most `max_frames`, evenly spread from the first to the last."""
+def _chosen(positions: np.ndarray, cell: np.ndarray, max_frames: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Finite frames, at most `max_frames`, evenly spread from the first to the last, and their cells, or the one of all."""
     frames = np.flatnonzero(finite_frames(positions))
     if len(frames) == 0:
         raise ValueError("there is no frame in which all positions are finite.")
     if max_frames is not None and len(frames) > max_frames:
         frames = frames[np.linspace(0, len(frames) - 1, max_frames).round().astype(int)]
-    return positions[frames]
+    return positions[frames], cell if np.ndim(cell) == 2 else cell[frames]
 
 
 def _edges(r_max: float, width: float) -> np.ndarray:

@@ -34,10 +34,11 @@ from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
 from spk_dt.evaluation.failures import noted_scales
 from spk_dt.evaluation.force_error import ErrorCurve
-from spk_dt.evaluation.judge import judge, mean_distributions
+from spk_dt.evaluation.judge import curves_by_name, judge, mean_distributions
 from spk_dt.evaluation.motion import motion, pair_numbers
-from spk_dt.evaluation.output import settings, without_nan, write_curves
+from spk_dt.evaluation.output import refuse_full, settings, without_nan, write_curves
 from spk_dt.evaluation.reference import compare_reference, write_check
+from spk_dt.evaluation.sample import Sample
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
@@ -169,9 +170,9 @@ def evaluate(
             evaluates to this folder.
     """
     out, protocol = Path(out), protocol or Protocol()
-    _refuse_full(out)
+    refuse_full(out)
     with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
-        _refuse_full(out)
+        refuse_full(out)
         units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
         thermostat = protocol.temperature is not None
         with trajectory_database(data) as database:
@@ -226,32 +227,24 @@ def evaluate(
         return metrics
 
 
-def _refuse_full(out: Path) -> None:
-    """Refuse a folder with anything in it."""
-    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
-        raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
-
-
 def _distributions(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """h(r) and g(r) of models and reference, over the time that the reference lasts, by pair of elements and by name.
 
     With a thermostat of the models alone, over the whole time.
     """
     starts, thermostat = evaluations[0].simulations.starts, evaluations[0].thermostat
-    curves = {} if thermostat else {"reference": mean_distributions([(one.positions, one) for one in starts])}
+
+    def sample(positions: np.ndarray, one: Continuation) -> Sample:
+        return Sample(one.start.numbers, positions, one.start.cell.array, one.start.pbc)
+
+    curves = {} if thermostat else {"reference": mean_distributions([sample(one.positions, one) for one in starts])}
     for model in evaluations:
         followed = [
-            (simulation.positions[thermostat | (simulation.step <= starts[index].steps)], starts[index])
+            sample(simulation.positions[thermostat | (simulation.step <= starts[index].steps)], starts[index])
             for index, simulation in model.simulations
         ]
         curves[model.name] = mean_distributions(followed)
-    pairs = dict.fromkeys(pair for curve in curves.values() for pair in curve["rdf"])
-    return {
-        "h_of_r": {name: curve["h_of_r"] for name, curve in curves.items() if "h_of_r" in curve},
-        "rdf": {
-            pair: {name: curve["rdf"][pair] for name, curve in curves.items() if pair in curve["rdf"]} for pair in pairs
-        },
-    }
+    return curves_by_name(curves)
 
 
 def _check_every(every: int, starts: Sequence[Continuation]) -> None:
@@ -322,6 +315,7 @@ def _evaluate_model(
 def _curve(trajectory: SimulatedTrajectory, start: Continuation) -> ErrorCurve:
     """Force error of a simulation, step 0 included."""
     with_frame = (trajectory.step <= start.steps) & (trajectory.step % start.inner_steps == 0)
+    assert trajectory.forces is not None  # of a model
     steps, forces = trajectory.step[with_frame], start.forces[trajectory.step[with_frame] // start.inner_steps]
     counted = forces_held(start.forces, mobile_of(start.start))
     errors = force_error.element_errors(trajectory.forces[with_frame], forces, start.start.numbers, counted)

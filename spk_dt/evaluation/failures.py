@@ -5,7 +5,7 @@ true errors, at even distances, and the time of a failure is known to this dista
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ def failures(
     temperature: float | None,
     scales: Scales,
     exploded_fs: Mapping[int, float],
+    without_signs: Container[int] = (),
 ) -> dict[str, Any]:
     """Simulations that fail, for ``metrics.json``.
 
@@ -52,6 +53,7 @@ def failures(
         temperature: of the thermostat, K; None without one.
         scales: what errors are measured by.
         exploded_fs: time at which a simulation exploded, fs, of those that did.
+        without_signs: simulations whose total energy and temperature say nothing, as those of a bead of a ring polymer.
 
     Returns:
         ``n_failed``; ``by_reason``; ``by_start``, for each simulation ``failed_fs`` (None if it has not failed) and
@@ -70,7 +72,7 @@ def failures(
                 why = "no label" if np.isnan(label[0]) else str(deviation.reason)
                 found.append((atoms.info["time_fs"], why))
                 break
-        sign = first_sign(own, baths, criteria, scales)
+        sign = None if start in without_signs else first_sign(own, baths, criteria, scales)
         if sign is not None:
             found.append((own[sign[0]].info["time_fs"], sign[1]))
         if start in exploded_fs:

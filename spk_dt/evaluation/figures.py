@@ -46,8 +46,8 @@ def plot_along_reference(results: Results) -> Figure:
 def plot_error_pairs(results: Results) -> Figure:
     """True error of visited geometries beside the error along the reference, a row for each element.
 
-    Each panel has its own scale: the two errors may differ by an order of magnitude. With a thermostat there is only the
-    true error.
+    Each panel has its own scale: the two errors may differ by an order of magnitude. Where simulations follow no reference
+    there is only the true error.
 
     Raises:
         ValueError: if there are no true errors.
@@ -55,7 +55,7 @@ def plot_error_pairs(results: Results) -> Figure:
     if not results.true_errors:
         raise ValueError(f"'{results.directory}' has no true_error.csv; only the error along the reference is known.")
     pairs = [("quality of the potential", "true error where the model goes", results.true_errors)]
-    if not results.thermostat:
+    if results.follows_reference:
         pairs.append(("divergence of trajectories", "error along the reference", results.along_reference))
     elements = results.elements
     figure, grid = panels(len(elements), len(pairs), (WIDTH, 1.6 * len(elements) + 0.9), sharex="col")
@@ -74,7 +74,7 @@ def plot_error_pairs(results: Results) -> Figure:
         grid[0, column].set_title(f"{name}:\n{meaning}", fontsize=10)
         grid[-1, column].set_xlabel(f"simulated time ({unit})")
         factors.append(factor)
-    if not results.thermostat:
+    if results.follows_reference:
         last = max(start.reference_steps * start.timestep_fs for start in results.starts)
         _mark_end_of_reference(grid[:, 0], last * factors[0])
     for axes in grid.flat:
@@ -120,8 +120,8 @@ def plot_energy_change(results: Results) -> Figure | None:
     for model in results.models:
         for start in results.starts:
             simulation = read_simulation(results, model, start, _MOST_POINTS)
-            if simulation is not None:
-                energy = simulation.total_energy
+            energy = None if simulation is None else simulation.total_energy
+            if simulation is not None and energy is not None and not simulation.cell_changes:
                 change = 1e3 * (energy - energy[0]) / len(simulation.atomic_numbers)
                 if np.isfinite(change).any():
                     changes.setdefault(model, []).append((simulation.time_fs, change))

@@ -1,17 +1,17 @@
 """The simulations of a model judged: stability, structure, conservation of energy."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from spk_dt.data.continuation import Continuation
-from spk_dt.evaluation.distributions import distance_distribution, radial_distribution
+from spk_dt.evaluation.sample import Sample
+from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import Simulations
 from spk_dt.evaluation.stability import stability_metrics
 
-__all__ = ["judge", "mean_distributions"]
+__all__ = ["curves_by_name", "judge", "judge_alone", "mean_distributions"]
 
 
 def judge(simulations: Simulations, tolerance: float, thermostat: bool = False) -> dict[str, Any]:
@@ -35,54 +35,105 @@ def judge(simulations: Simulations, tolerance: float, thermostat: bool = False) 
         one = simulations.starts[index]
         reference = None if thermostat else one.positions
         single[index] = stability_metrics(trajectory, reference, tolerance, None if thermostat else one.time_fs)
-    found = [single[index] for index in range(len(simulations.starts))]
-    conservation = [one["conservation"] for one in found]
-    stability = {
-        "tolerance_ang": tolerance,
-        "mean_stable_fs": _mean(one["stability"]["stable_fs"] for one in found),
-        "part_stable": _mean(float(one["stability"]["stable"]) for one in found),
-    }
-    energy = {
-        "mean_temperature_k": _mean(one["mean_temperature_k"] for one in conservation),
-        "largest_force_ev_per_ang": _largest(one["largest_force_ev_per_ang"] for one in conservation),
-    }
+    found = [single[index] for index in sorted(single)]
+    judged = {"stability": _stability(found, tolerance), "conservation": _heat(found)}
     if thermostat:
-        return {"stability": stability, "conservation": energy, "by_start": found}
+        return {**judged, "by_start": found}
     kept = [one["stability_of_kept_bonds"] for one in found]
-    pairs = sorted({pair for one in found for pair in one.get("rdf_mae_ang", {})})
     return {
         "stability": {
-            **stability,
+            **judged["stability"],
             "mean_stable_fs_of_bonds_that_the_reference_keeps": _mean(one["stable_fs"] for one in kept),
             "part_that_keeps_the_bonds_that_the_reference_keeps": _mean(float(one["stable"]) for one in kept),
             "part_stable_of_the_reference": _mean(float(one["stability_of_reference"]["stable"]) for one in found),
         },
-        "structure": {
-            "mae_of_h_of_r": _mean(one["distances"]["mae"] for one in found if "distances" in one),
-            "rdf_mae_ang": {
-                pair: _mean(one["rdf_mae_ang"][pair] for one in found if pair in one.get("rdf_mae_ang", {}))
-                for pair in pairs
-            },
-        },
-        "conservation": {
-            "mean_drift_mev_per_atom_per_ps": _mean(one["drift_mev_per_atom_per_ps"] for one in conservation),
-            "largest_drift_mev_per_atom_per_ps": _largest(one["drift_mev_per_atom_per_ps"] for one in conservation),
-            "standard_error_of_largest_drift_mev_per_atom_per_ps": _error_of_largest_drift(conservation),
-            "largest_drift_over_kinetic_deviation_per_ps": _largest(
-                one["drift_over_kinetic_deviation_per_ps"] for one in conservation
-            ),
-            "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
-            **energy,
-        },
+        "structure": _structure(found),
+        "conservation": _conserved(found) | judged["conservation"],
         "by_start": found,
     }
 
 
-def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) -> dict[str, Any]:
+def judge_alone(
+    trajectories: Sequence[SimulatedTrajectory],
+    samples: Sequence[Sample | None],
+    conserving: Sequence[bool],
+    tolerance: float,
+) -> dict[str, Any]:
+    """The same of trajectories that follow no reference: bonds are those of their first frames.
+
+    Args:
+        trajectories: as files of other programs have them.
+        samples: for each, frames of the data of the same atoms, with which its structure is compared over its whole length;
+            None where there are none.
+        conserving: of each, whether its total energy should be constant.
+        tolerance: deviation from its usual length beyond which a bond is broken, Å.
+
+    Returns:
+        as `judge`; of the energy, drift and fluctuation of those that should conserve it.
+    """
+    found = [
+        stability_metrics(one, None, tolerance) | ({} if sample is None else sample.compare(one))
+        for one, sample in zip(trajectories, samples, strict=True)
+    ]
+    conserved = [one for one, whether in zip(found, conserving, strict=True) if whether]
+    noise = _mean(sample.noise for sample in samples if sample is not None)
+    return {
+        "stability": _stability(found, tolerance),
+        "structure": _structure(found) | {"mae_of_h_of_r_between_halves_of_the_data": noise},
+        "conservation": (_conserved(conserved) if conserved else {}) | _heat(found),
+        "by_start": found,
+    }
+
+
+def _stability(found: Sequence[dict[str, Any]], tolerance: float) -> dict[str, Any]:
+    """How long bonds hold."""
+    return {
+        "tolerance_ang": tolerance,
+        "mean_stable_fs": _mean(one["stability"]["stable_fs"] for one in found),
+        "part_stable": _mean(float(one["stability"]["stable"]) for one in found),
+    }
+
+
+def _structure(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Errors of h(r) and g(r), of those of which they are known."""
+    pairs = sorted({pair for one in found for pair in one.get("rdf_mae_ang", {})})
+    return {
+        "mae_of_h_of_r": _mean(one["distances"]["mae"] for one in found if "distances" in one),
+        "rdf_mae_ang": {
+            pair: _mean(one["rdf_mae_ang"][pair] for one in found if pair in one.get("rdf_mae_ang", {}))
+            for pair in pairs
+        },
+    }
+
+
+def _heat(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Temperature and largest force."""
+    conservation = [one["conservation"] for one in found]
+    return {
+        "mean_temperature_k": _mean(one["mean_temperature_k"] for one in conservation),
+        "largest_force_ev_per_ang": _largest(one["largest_force_ev_per_ang"] for one in conservation),
+    }
+
+
+def _conserved(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Drift and fluctuation of the total energy."""
+    conservation = [one["conservation"] for one in found]
+    return {
+        "mean_drift_mev_per_atom_per_ps": _mean(one["drift_mev_per_atom_per_ps"] for one in conservation),
+        "largest_drift_mev_per_atom_per_ps": _largest(one["drift_mev_per_atom_per_ps"] for one in conservation),
+        "standard_error_of_largest_drift_mev_per_atom_per_ps": _error_of_largest_drift(conservation),
+        "largest_drift_over_kinetic_deviation_per_ps": _largest(
+            one["drift_over_kinetic_deviation_per_ps"] for one in conservation
+        ),
+        "mean_rms_fluctuation_mev_per_atom": _mean(one["rms_fluctuation_mev_per_atom"] for one in conservation),
+    }
+
+
+def mean_distributions(samples: Sequence[Sample]) -> dict[str, Any]:
     """h(r) and g(r), means over trajectories.
 
     Args:
-        trajectories: for each, positions [n_frames, n_atoms, 3] Å, and the start frame for elements and cell.
+        samples: one for each trajectory.
 
     Returns:
         ``h_of_r`` with ``r`` (Å) and ``h`` (1/Å), and ``rdf`` with, for each pair of elements in periodic systems,
@@ -91,17 +142,13 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
     densities: list[np.ndarray] = []
     values: dict[str, list[np.ndarray]] = defaultdict(list)
     r = g_r = np.empty(0)
-    for positions, one in trajectories:
-        cell, pbc = one.start.cell.array, one.start.pbc
-        if positions.shape[1] < 2 or not np.isfinite(positions).all(axis=(1, 2)).any():
-            continue
-        h = distance_distribution(positions, cell, pbc)
-        r = 0.5 * (h.edges[1:] + h.edges[:-1])
-        densities.append(h.density)
-        if pbc.any() and one.start.cell.rank == 3:
-            g = radial_distribution(positions, one.start.numbers, cell, pbc)
-            g_r = 0.5 * (g.edges[1:] + g.edges[:-1])
-            for pair, curve in g.values.items():
+    for one in samples:
+        if one.distances is not None:
+            r = 0.5 * (one.distances.edges[1:] + one.distances.edges[:-1])
+            densities.append(one.distances.density)
+        if one.radial is not None:
+            g_r = 0.5 * (one.radial.edges[1:] + one.radial.edges[:-1])
+            for pair, curve in one.radial.values.items():
                 values[pair].append(curve)
     result: dict[str, Any] = {
         "rdf": {k: {"r": g_r.tolist(), "g": np.mean(v, axis=0).tolist()} for k, v in values.items()}
@@ -109,6 +156,17 @@ def mean_distributions(trajectories: Sequence[tuple[np.ndarray, Continuation]]) 
     if densities:
         result["h_of_r"] = {"r": r.tolist(), "h": np.mean(densities, axis=0).tolist()}
     return result
+
+
+def curves_by_name(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """h(r) and g(r) of several models, by pair of elements and by name, for ``distributions.json``."""
+    pairs = dict.fromkeys(pair for curve in curves.values() for pair in curve["rdf"])
+    return {
+        "h_of_r": {name: curve["h_of_r"] for name, curve in curves.items() if "h_of_r" in curve},
+        "rdf": {
+            pair: {name: curve["rdf"][pair] for name, curve in curves.items() if pair in curve["rdf"]} for pair in pairs
+        },
+    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

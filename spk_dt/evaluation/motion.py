@@ -19,7 +19,7 @@ from spk_dt.evaluation.simulation_file import Simulations
 from spk_dt.evaluation.vibrations import vibrational_density
 from spk_dt.trajectories.fixed_atoms import mobile_of
 
-__all__ = ["motion", "pair_numbers"]
+__all__ = ["motion", "motion_of", "pair_numbers"]
 
 _FRAMES = 20  # of the reference from each start, in which shortest distances are looked for
 
@@ -45,14 +45,21 @@ def motion(
         `mean_square_displacement`; ``pairs``, by model, see `pair_curves`.
     """
     followed = [one for one in starts if one.inner_steps == 1 and len(one.positions) > 2]
-    curves: dict[str, Any] = {}
-    for quantity, function in _CURVES.items():
-        curves[quantity] = {name: function(one for _, one in own) for name, own in simulations.items()}
-        if followed:
+    curves = motion_of(simulations)
+    if followed:
+        for quantity, function in _CURVES.items():
             curves[quantity]["reference"] = function(_reference(followed))
     frames = [atoms for one in starts for atoms in _frames(one)]
     shortest = shortest_distances(frames)
-    return curves | {"pairs": {name: pair_curves(engine, frames, shortest) for name, engine in engines.items()}}
+    return {**curves, "pairs": {name: pair_curves(engine, frames, shortest) for name, engine in engines.items()}}
+
+
+def motion_of(simulations: Mapping[str, Iterable[tuple[int, SimulatedTrajectory]]]) -> dict[str, dict[str, Any]]:
+    """``vibrations`` and ``displacement`` of the simulations of each model alone."""
+    return {
+        quantity: {name: function(one for _, one in own) for name, own in simulations.items()}
+        for quantity, function in _CURVES.items()
+    }
 
 
 def pair_numbers(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,21 +15,36 @@ from spk_dt.evaluation import force_error
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.simulate import Group
 from spk_dt.folders.file_hash import file_hash
+from spk_dt.folders.hold import LOCK
 
-__all__ = ["settings", "without_nan", "write_curves", "write_table"]
+__all__ = ["refuse_full", "settings", "without_nan", "write_curves", "write_table"]
+
+
+def refuse_full(out: Path) -> None:
+    """Refuse a folder with anything in it.
+
+    Raises:
+        FileExistsError: if there is something.
+    """
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
+        raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
 
 
 def settings(
-    data: str | Path, models: Mapping[str, str | Path], starts: Sequence[Continuation], groups: Sequence[Group]
+    data: str | Path,
+    models: Mapping[str, str | Path],
+    starts: Sequence[Continuation],
+    groups: Sequence[Group],
+    hashed: bool = True,
 ) -> dict[str, Any]:
-    """What ``settings.json`` says of data, models, start frames and versions."""
+    """What ``settings.json`` says of data, models, start frames and versions; if `hashed`, with the hash of each model."""
     place = {index: (g, molecule) for g, group in enumerate(groups) for molecule, index in enumerate(group.members)}
     numbers = sorted({int(z) for one in starts for z in one.start.numbers})
     packages = ("spk_dt", "schnetpack", "torch", "ase")
     return {
         "data": str(data) if str(data) == EMBEDDED else str(Path(data).resolve()),
         "models": {name: str(Path(file).resolve()) for name, file in models.items()},
-        "model_sha256": {name: file_hash(file) for name, file in models.items()},
+        "model_sha256": {name: file_hash(file) for name, file in models.items() if hashed},
         "elements": [chemical_symbols[z] for z in numbers],
         "starts": [
             {

@@ -29,7 +29,7 @@ def pair_distances(positions: np.ndarray, pairs: np.ndarray, cell: np.ndarray, p
     Args:
         positions: [n_frames, n_atoms, 3] Å.
         pairs: [n_pairs, 2] indices of atoms.
-        cell: [3, 3] Å.
+        cell: [3, 3] Å, or [n_frames, 3, 3] where it changes.
         pbc: [3] periodic directions.
 
     Returns:
@@ -38,10 +38,17 @@ def pair_distances(positions: np.ndarray, pairs: np.ndarray, cell: np.ndarray, p
     finite = finite_frames(positions)
     vectors = positions[finite][:, pairs[:, 1]] - positions[finite][:, pairs[:, 0]]
     distances = np.full((len(positions), len(pairs)), np.inf)
-    if np.any(pbc):
-        flat = vectors.reshape(-1, 3)
-        chunks = [find_mic(flat[i : i + _CHUNK], cell, pbc)[1] for i in range(0, len(flat), _CHUNK)]
-        distances[finite] = np.concatenate(chunks or [np.empty(0)]).reshape(vectors.shape[:2])
+    if np.any(pbc) and np.ndim(cell) == 3:
+        own = zip(vectors, np.asarray(cell)[finite], strict=True)
+        distances[finite] = np.array([_nearest(one, box, pbc) for one, box in own]).reshape(vectors.shape[:2])
+    elif np.any(pbc):
+        distances[finite] = _nearest(vectors.reshape(-1, 3), cell, pbc).reshape(vectors.shape[:2])
     else:
         distances[finite] = np.linalg.norm(vectors, axis=-1)
     return distances
+
+
+def _nearest(vectors: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """[n] lengths of vectors [n, 3] between nearest images, Å."""
+    chunks = [find_mic(vectors[i : i + _CHUNK], cell, pbc)[1] for i in range(0, len(vectors), _CHUNK)]
+    return np.concatenate(chunks or [np.empty(0)])

@@ -83,6 +83,11 @@ def check_of_evaluation(results: Results, reference: str, another: bool, **how: 
 def _check(results: Results, reference: str, another: bool, **how: Any) -> ReferenceCheck:
     """Of the data, or else of the start frames."""
     source, names = str(results.settings.get("data")), [start.trajectory for start in results.starts]
+    if results.of_trajectories:  # whose frames have what a model says, not the reference method
+        with trajectory_database(source) as database:
+            return compare_reference(
+                database, results.settings["reference_trajectories"], reference, another, source, **how
+            )
     try:
         with trajectory_database(source) as database:
             known = {one.name for one in read_trajectories(connect(database).metadata, source)}

@@ -89,7 +89,7 @@ def _evaluation(results: Results) -> dict[str, Any]:
         "command": shlex.join(results.settings.get("command", [])),
         "versions": results.settings.get("versions", {}),
         "verdict": verdict(results),
-        "absent": _absent(results.motion),
+        "absent": _absent(results.motion) | _not_known(results),
         "failures_known": any("failures" in one for one in true),
         "figures": [_shown(name, caption, folder) for name, caption, folder in write_figures(results)],
         "repulsion": repulsion_table(results),
@@ -107,6 +107,18 @@ def _absent(motion: Mapping[str, Any]) -> dict[str, str]:
     for quantity in ("vibrations", "displacement"):
         reasons = {name: one["reason"] for name, one in motion.get(quantity, {}).items() if "reason" in one}
         found |= {f"{quantity} of {name}": reason for name, reason in reasons.items()}
+    return found
+
+
+def _not_known(results: Results) -> dict[str, str]:
+    """Numbers that there are not, and why."""
+    found: dict[str, str] = {}
+    for model in results.models:
+        metrics = results.metrics.get(model, {})
+        reasons = dict(metrics.get("not_known", {}))
+        if "reason" in metrics.get("true_error", {}):
+            reasons["true error"] = metrics["true_error"]["reason"]
+        found |= {f"{what} of {model}": why for what, why in reasons.items()}
     return found
 
 

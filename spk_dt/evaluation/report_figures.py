@@ -44,6 +44,9 @@ _CAPTIONS_WITH_THERMOSTAT = {
     "distances": "Distances between atoms in the simulations.",
 }
 
+_CAPTIONS_OF_TRAJECTORIES = {
+    "distances": "Distances between atoms in the trajectories, over their whole length, and in the frames of the data.",
+}
 
 _MOTION = {"vibrations": plot_vibrations, "displacement": plot_displacement, "pairs": plot_pairs}
 
@@ -70,9 +73,10 @@ def write_figures(results: Results) -> list[tuple[str, str, Path]]:
         drawn = plot(results.motion.get(name, {}), list(results.models))
         if drawn is not None:
             figures[name] = drawn
-    if not results.thermostat:
+    if results.follows_reference:
         figures["error_along_reference"] = plot_along_reference(results)
-    captions = _CAPTIONS | (_CAPTIONS_WITH_THERMOSTAT if results.thermostat else {})
+    captions = _CAPTIONS | (_CAPTIONS_WITH_THERMOSTAT if not results.follows_reference else {})
+    captions |= _CAPTIONS_OF_TRAJECTORIES if results.of_trajectories else {}
     for model, path in results.models.items():
         try:
             curve = read_training_curve(Path(path).parent)
@@ -90,16 +94,20 @@ def write_figures(results: Results) -> list[tuple[str, str, Path]]:
 
 def _survival(results: Results) -> Figure | None:
     """Survival of the simulations of an evaluation; None where it is not known which have failed."""
-    models = {}
+    models, longest = {}, 0.0
     for model in results.models:
         found = results.metrics.get(model, {}).get("true_error", {}).get("failures")
-        if found is None:
+        if not found or not found["by_start"]:
             return None
-        ends = [results.settings["steps"] * start.timestep_fs for start in results.starts]
+        ends = {one["start"]: results.simulated_fs(one["start"]) for one in found["by_start"]}
+        longest = max(longest, *ends.values())
         models[model] = {
             "outcomes": [
-                {"failed_ps": None if one["failed_fs"] is None else 1e-3 * one["failed_fs"], "simulated_ps": 1e-3 * end}
-                for one, end in zip(found["by_start"], ends, strict=True)
+                {
+                    "failed_ps": None if one["failed_fs"] is None else 1e-3 * one["failed_fs"],
+                    "simulated_ps": 1e-3 * ends[one["start"]],
+                }
+                for one in found["by_start"]
             ]
         }
-    return plot_survival(models, 1e-3 * max(ends))
+    return plot_survival(models, 1e-3 * longest)

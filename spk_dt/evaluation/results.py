@@ -2,7 +2,8 @@
 
 The folder holds ``settings.json``, ``force_error.csv``, ``start.traj`` and, for each model, ``NAME/simulation_<g>.hdf5``;
 and, depending on what was asked for, ``force_error_by_start.csv``, ``true_error.csv``, ``metrics.json``,
-``distributions.json`` and ``motion.json``.
+``distributions.json`` and ``motion.json``. Of trajectories that other programs made there are ``NAME/trajectory_<g>.hdf5``
+(`spk_dt.evaluation.trajectory_file`) in place of the simulations, and no ``force_error.csv``: they follow no reference.
 """
 
 import csv
@@ -18,7 +19,8 @@ import numpy as np
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
-from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
+from spk_dt.evaluation.simulation_file import ReadsSimulations, SimulationFile, Simulations
+from spk_dt.evaluation.trajectory_file import TrajectoryFile
 from spk_dt.labels.unit_check import parse_unit
 
 __all__ = ["Errors", "Results", "Start", "read_results", "read_simulation"]
@@ -36,6 +38,8 @@ class Start:
         timestep_fs: time step, in fs.
         reference_steps: number of steps for which there is a reference.
         inner_steps: steps from one frame of the reference to the next.
+        model: name that the simulation belongs to; None if all models have one from this start.
+        steps: length of the simulation; None if that is in the settings.
     """
 
     trajectory: str
@@ -45,6 +49,8 @@ class Start:
     timestep_fs: float
     reference_steps: int
     inner_steps: int
+    model: str | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,25 @@ class Results:
         """Whether simulations had a thermostat; then they follow no reference."""
         return self.settings.get("temperature") is not None
 
+    @property
+    def of_trajectories(self) -> bool:
+        """Whether trajectories that other programs made were judged, not simulations from frames of the data."""
+        return "trajectories" in self.settings
+
+    @property
+    def follows_reference(self) -> bool:
+        """Whether simulations start in the data, and go on beside the reference."""
+        return not (self.thermostat or self.of_trajectories)
+
+    def of_model(self, model: str) -> list[int]:
+        """Numbers of the starts of a model."""
+        return [index for index, start in enumerate(self.starts) if start.model in (None, model)]
+
+    def simulated_fs(self, start: int) -> float:
+        """Planned length of a simulation, fs."""
+        one = self.starts[start]
+        return float(one.timestep_fs * (self.settings["steps"] if one.steps is None else one.steps))
+
     @cached_property
     def continuations(self) -> list[Continuation]:
         """The start frames, without the reference that follows them."""
@@ -113,14 +138,16 @@ class Results:
     def simulations(self, model: str) -> Simulations:
         """The simulations of a model."""
         members: dict[int, dict[int, int]] = defaultdict(dict)
-        for index, start in enumerate(self.starts):
-            members[start.group][start.molecule] = index
+        for index in self.of_model(model):
+            members[self.starts[index].group][self.starts[index].molecule] = index
         groups = sorted(members)
         indices = [[index for _, index in sorted(members[group].items())] for group in groups]
         return Simulations(self.continuations, indices, [self.file(model, group) for group in groups])
 
-    def file(self, model: str, group: int) -> SimulationFile:
+    def file(self, model: str, group: int) -> ReadsSimulations:
         """The file with the simulations of a model from a group of start frames."""
+        if self.of_trajectories:
+            return TrajectoryFile.of(self.directory / model, group)
         units = parse_unit(self.settings["energy_unit"], "eV"), parse_unit(self.settings["distance_unit"], "Ang")
         return SimulationFile.of(self.directory / model, group, *units)
 
@@ -133,20 +160,21 @@ def read_results(directory: str | Path) -> Results:
         ValueError: if one of the files is not what an evaluation writes.
     """
     directory = Path(directory)
-    for name in ("settings.json", "force_error.csv"):
+    settings = _json(directory / "settings.json") if (directory / "settings.json").is_file() else {}
+    needed = ["settings.json", *([] if "trajectories" in settings else ["force_error.csv"])]
+    for name in needed:
         if not (directory / name).is_file():
             raise FileNotFoundError(
                 f"'{directory}' is not the folder of an evaluation: it has no {name}. Make one with "
                 "spkdt evaluate DATA.db [NAME=]MODEL ... --out DIR."
             )
-    settings = _json(directory / "settings.json")
     missing = [key for key in ("models", "elements", "starts") if key not in settings]
     if missing:
         raise ValueError(f"'{directory / 'settings.json'}' lacks {', '.join(missing)}; it is not of an evaluation.")
     models = {str(name): str(path) for name, path in settings["models"].items()}
-    along = _errors(directory / "force_error.csv")
+    along = _errors(directory / "force_error.csv") if len(needed) > 1 else {}
     absent = set(models) - set(along)
-    if absent:
+    if absent and len(needed) > 1:
         raise ValueError(f"'{directory / 'force_error.csv'}' has no errors of {', '.join(sorted(absent))}.")
     names = Start.__dataclass_fields__
 
@@ -160,7 +188,7 @@ def read_results(directory: str | Path) -> Results:
         settings=settings,
         models=models,
         elements=[str(element) for element in settings["elements"]],
-        starts=[Start(**{key: start[key] for key in names}) for start in settings["starts"]],
+        starts=[Start(**{key: start[key] for key in names if key in start}) for start in settings["starts"]],
         along_reference=_with_spread(along, by_start) if by_start.is_file() else along,
         true_errors=_errors(true, spread=True) if true.is_file() else {},
         metrics=optional("metrics.json"),
@@ -182,7 +210,7 @@ def read_simulation(results: Results, model: str, start: Start, most: int | None
         None if its file is not there, or nothing is left.
     """
     file = results.file(model, start.group)
-    if not file.path.is_file():
+    if start.model not in (None, model) or not file.path.is_file():
         return None
     (trajectory,) = file.read({start.molecule: results.continuations[results.starts.index(start)]})
     kept = np.flatnonzero(trajectory.intact)[1:]

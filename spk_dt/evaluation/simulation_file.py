@@ -10,7 +10,7 @@ molecule could not make since it had exploded, -1 for those that have not.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import ase.units
 import h5py
@@ -28,7 +28,7 @@ from spk_dt.md import MoleculeStream
 from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.units import conversion
 
-__all__ = ["SimulationFile", "SimulationLogger", "Simulations"]
+__all__ = ["ReadsSimulations", "SimulationFile", "SimulationLogger", "Simulations"]
 
 _BUFFER_BYTES = 2**26  # of the rows of a simulation that are kept in memory between writes
 
@@ -140,6 +140,17 @@ class SimulationFile:
         )
 
 
+class ReadsSimulations(Protocol):
+    """A file with simulations, such as `SimulationFile`."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def read(self, starts: Mapping[int, Continuation]) -> Iterator[SimulatedTrajectory]:
+        """Simulations from start frames, by the index of the molecule in the file."""
+
+
 @dataclass(frozen=True)
 class Simulations:
     """All simulations of a model.
@@ -152,7 +163,7 @@ class Simulations:
 
     starts: Sequence[Continuation]
     members: Sequence[Sequence[int]]
-    files: Sequence[SimulationFile]
+    files: Sequence[ReadsSimulations]
 
     def of_group(self, group: int) -> Iterator[tuple[int, SimulatedTrajectory]]:
         """Start frame and simulation of each molecule of a file."""

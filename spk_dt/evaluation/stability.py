@@ -79,6 +79,7 @@ def bond_stability(
     usual: np.ndarray,
     tolerance: float = TOLERANCE_ANG,
     kept_by_reference: np.ndarray | None = None,
+    cell: np.ndarray | None = None,
 ) -> Stability:
     """How long the bonds of a trajectory hold.
 
@@ -90,8 +91,9 @@ def bond_stability(
         usual: [n_bonds] usual length, Å, see `usual_lengths`.
         tolerance: deviation from the usual length beyond which a bond is broken, Å.
         kept_by_reference: [n_bonds] whether the reference trajectory keeps it, if known.
+        cell: [n_frames, 3, 3] Å, where it changes; None for that of `atoms`.
     """
-    lengths = pair_distances(positions, bonds, atoms.cell.array, atoms.pbc)
+    lengths = pair_distances(positions, bonds, atoms.cell.array if cell is None else cell, atoms.pbc)
     frames = first_broken(lengths, usual, tolerance)
     elapsed = np.asarray(time_fs) - time_fs[0]
     n_frames = len(elapsed)
@@ -138,7 +140,8 @@ def stability_metrics(
 
     Args:
         trajectory: the simulation.
-        reference_positions: [n_reference, n_atoms, 3] Å, reference trajectory from the same start; atoms in the same order.
+        reference_positions: [n_reference, n_atoms, 3] Å, reference trajectory from the same start; atoms in the same order,
+            and a cell that does not change.
         tolerance: deviation of a bond from its usual length beyond which it is broken, Å.
         reference_time_fs: [n_reference] time of the reference frames, fs; None if they are as far apart as those of the
             trajectory.
@@ -162,8 +165,12 @@ def stability_metrics(
         ValueError: if the reference has other atoms, or its times do not fit its frames.
     """
     first = trajectory.positions[0] if reference_positions is None else reference_positions[0]
+    cells = trajectory.cell if trajectory.cell_changes else None
     atoms = Atoms(
-        trajectory.atomic_numbers, np.zeros_like(trajectory.positions[0]), cell=trajectory.cell, pbc=trajectory.pbc
+        trajectory.atomic_numbers,
+        np.zeros_like(trajectory.positions[0]),
+        cell=trajectory.cell if cells is None else cells[0],
+        pbc=trajectory.pbc,
     )
     if first.shape != atoms.positions.shape:
         raise ValueError(f"the reference has {len(first)} atoms, the trajectory {len(atoms)}; compare like with like.")
@@ -173,7 +180,7 @@ def stability_metrics(
 
     if reference_positions is None:
         usual = pair_distances(first[None], bonds, atoms.cell.array, atoms.pbc)[0]
-        simulated = bond_stability(trajectory.positions, trajectory.time_fs, atoms, bonds, usual, tolerance)
+        simulated = bond_stability(trajectory.positions, trajectory.time_fs, atoms, bonds, usual, tolerance, cell=cells)
         metrics["stability"] = simulated.as_dict()
     else:
         times = _reference_times(trajectory, reference_positions, reference_time_fs)

@@ -63,11 +63,16 @@ def verdict(results: Results) -> Table:
     whole = not any(exploded)
     labelled = whole and not any(one.get("labels", {}).get("n_failed") for one in true)
     failed = [one.get("failures", {}).get("n_failed") for one in true]
+    numbers = [len(results.of_model(model)) for model in results.models]
+    same = len(set(numbers)) == 1
+    of = f", of {numbers[0]}" if same else ""
+    if not same:
+        rows.append(ranked("simulations", numbers, comparable=False))
     if any(value is not None for value in failed):
-        rows.append(ranked(f"simulations that failed, of {len(results.starts)}", failed))
+        rows.append(ranked(f"simulations that failed{of}", failed, comparable=same))
     if any(one is not None for one in exploded):
         counts = [len(one) if isinstance(one, list) else one for one in exploded]
-        rows.append(ranked(f"simulations that exploded, of {len(results.starts)}", counts))
+        rows.append(ranked(f"simulations that exploded{of}", counts, comparable=same))
     if results.true_errors:
         late = 0.5 * max(np.nanmax(one.time_fs) for of in results.true_errors.values() for one in of.values())
         name = f"true force error of visited geometries from {late:.4g} fs on"
@@ -89,7 +94,10 @@ def verdict(results: Results) -> Table:
         if any(value is not None for value in found):
             rows.append(ranked(name, found, larger_is_better, whole or of_all))
     rows += _speed(metrics)
-    if results.thermostat:
+    if results.of_trajectories:
+        kept = [one.get("stability", {}).get("part_stable") for one in metrics]
+        rows.append(ranked("part of simulations that keep the bonds of their first frame", kept, True))
+    elif results.thermostat:
         rows += _force_errors("force error at the start frames", results, results.along_reference, 0.0, True)
     else:
         name = "divergence: force error along the reference"
@@ -163,8 +171,8 @@ def metric_tables(metrics: Mapping[str, Any], models: list[str]) -> list[Table]:
     groups: dict[str, dict[tuple[str, ...], None]] = {}
     for values in flat.values():
         for path in values:
-            if path[0] == "by_start":
-                continue  # every start on its own is for programs
+            if path[0] in ("by_start", "not_known"):
+                continue  # every start on its own is for programs, and what is not known is said elsewhere
             groups.setdefault(path[0], {})[path] = None
     tables = []
     for group, paths in groups.items():

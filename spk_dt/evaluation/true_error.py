@@ -60,6 +60,8 @@ class _Visited(NamedTuple):
     atoms: Atoms
 
 
+_NO_LABELS = "its files have neither forces nor energies to compare with those of the reference method"
+
 #: reports progress: model, geometries done, geometries in all
 Progress = Callable[[str, int, int], None]
 
@@ -109,9 +111,15 @@ def true_errors(
     results = read_results(directory)
     check = check_of_evaluation(results, reference, another_reference, scratch=scratch, time_limit=time_limit)
     scales = scales_from(results.settings)
-    rows, by_start, of_energy, found = [], [], [], {}
+    rows: list[dict[str, Any]] = []
+    by_start: list[dict[str, Any]] = []
+    of_energy: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     for model in results.models:
         visited = _visited(results, model, every)
+        if not visited:
+            found[model] = {"reference": reference, "reference_check": check, "reason": _NO_LABELS}
+            continue
         frames = [one.atoms for one in visited]
         ids = [f"{one.start}:{one.step}" for one in visited]
         done = None if progress is None else partial(_report, progress, model, len(frames))
@@ -125,7 +133,7 @@ def true_errors(
         energies = list(_energy_rows(visited, labels))
         of_energy += [{"model": model, **row} for row in energies]
         summary = {**_summary(errors), "energy": _energy_summary(energies)}
-        if scales is not None:
+        if scales is not None and _comparable(visited):
             summary["failures"] = _failures(results, model, visited, labels, scales)
         found[model] = {
             "reference": reference,
@@ -194,15 +202,29 @@ def _visited(results: Results, model: str, every: int) -> list[_Visited]:
     visited = []
     for index, trajectory in results.simulations(model):
         chosen = np.unique(np.searchsorted(trajectory.step, np.arange(0, trajectory.step[-1] + 1, every)))
+        if trajectory.forces is None and trajectory.potential_energy is None:
+            continue
         for frame in chosen[trajectory.intact[chosen]]:
             atoms = results.continuations[index].start.copy()
+            if trajectory.cell_changes:
+                atoms.set_cell(trajectory.cell[frame])
             atoms.positions = trajectory.positions[frame]
-            atoms.set_velocities(trajectory.velocities[frame] / ase.units.fs)
+            if trajectory.velocities is not None:
+                atoms.set_velocities(trajectory.velocities[frame] / ase.units.fs)
             atoms.info["time_fs"] = float(trajectory.time_fs[frame])
-            energy = float(trajectory.potential_energy[frame])
-            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=trajectory.forces[frame])
+            known: dict[str, Any] = {}
+            if trajectory.potential_energy is not None:
+                known["energy"] = float(trajectory.potential_energy[frame])
+            if trajectory.forces is not None:
+                known["forces"] = trajectory.forces[frame]
+            atoms.calc = SinglePointCalculator(atoms, **known)
             visited.append(_Visited(index, int(trajectory.step[frame]), atoms))
     return visited
+
+
+def _comparable(visited: list[_Visited]) -> bool:
+    """Whether some simulation has both energies and forces."""
+    return any({"energy", "forces"} <= one.atoms.calc.results.keys() for one in visited)
 
 
 def _failures(results: Results, model: str, visited: list[_Visited], labels: Labels, scales: Scales) -> dict[str, Any]:
@@ -210,10 +232,12 @@ def _failures(results: Results, model: str, visited: list[_Visited], labels: Lab
     states: dict[int, list[Atoms]] = defaultdict(list)
     found: dict[int, list[Label]] = defaultdict(list)
     for one, energy, forces in zip(visited, labels.energy.tolist(), labels.forces, strict=True):
-        states[one.start].append(one.atoms)
-        found[one.start].append((energy, forces))
+        if {"energy", "forces"} <= one.atoms.calc.results.keys():
+            states[one.start].append(one.atoms)
+            found[one.start].append((energy, forces))
     exploded = {one["start"]: one["time_fs"] for one in results.metrics.get(model, {}).get("exploded", [])}
-    return failures(states, found, results.settings.get("temperature"), scales, exploded)
+    silent = results.settings.get("without_signs", ())
+    return failures(states, found, results.settings.get("temperature"), scales, exploded, silent)
 
 
 def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:
@@ -228,6 +252,8 @@ def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]
 def _rows_by_start(visited: list[_Visited], labels: Labels) -> Iterator[dict[str, Any]]:
     """One row for each geometry and element; an error that could not be had is empty."""
     for one, reference in zip(visited, labels.forces, strict=True):
+        if "forces" not in one.atoms.calc.results:
+            continue
         time_fs, forces = one.atoms.info["time_fs"], one.atoms.get_forces(apply_constraint=False)
         found = true_force_error(forces[None], reference[None], one.atoms.numbers)["mae_ev_per_ang"]
         for element, error in found.items():
@@ -239,6 +265,7 @@ def _energy_rows(visited: list[_Visited], labels: Labels) -> Iterator[dict[str, 
     pairs = [
         (one, one.atoms.get_potential_energy() - reference)
         for one, reference in zip(visited, labels.energy.tolist(), strict=True)
+        if "energy" in one.atoms.calc.results
     ]
     at_start = {one.start: difference for one, difference in pairs if one.step == 0}
     for one, difference in pairs:

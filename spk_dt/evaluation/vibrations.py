@@ -63,6 +63,8 @@ def vibrational_density(trajectories: Iterable[SimulatedTrajectory]) -> dict[str
     found: dict[str, np.ndarray] = {}
     frequency, interval, segment, needed, number = np.empty(0), 0.0, 0, 0.0, 0
     for one in trajectories:
+        if one.velocities is None:
+            return {"reason": "velocities are not known"}
         if len(one.time_fs) <= _FEWEST:
             return {"reason": f"simulations have fewer than {_FEWEST} frames"}
         intervals = np.diff(one.time_fs[1:])

@@ -76,6 +76,8 @@ def _references(results: Results, starts: Sequence[Start]) -> list[np.ndarray]:
     """Positions [n_frames, n_atoms, 3] of the reference of each start, in Å; empty where the database is not there."""
     found = []
     nothing = np.empty((0, 0, 3))
+    if results.of_trajectories:
+        return [nothing] * len(starts)
     try:
         with trajectory_database(results.settings.get("data", "")) as path:
             for start in starts:

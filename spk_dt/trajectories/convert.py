@@ -16,9 +16,8 @@ from pathlib import Path
 from ase import Atoms
 
 from spk_dt.trajectories.database import VELOCITIES, Trajectory, TrajectoryWriter
-from spk_dt.trajectories.fixed_atoms import FixedSelection
 from spk_dt.trajectories.held import Held
-from spk_dt.trajectories.inputs import Job, jobs, stated, whole_frames
+from spk_dt.trajectories.inputs import Job, Reading, whole_frames
 from spk_dt.trajectories.stated import Masses
 from spk_dt.trajectories.timing import timing
 from spk_dt.trajectories.unwrapping import checked_frames
@@ -119,21 +118,27 @@ def convert(
         ValueError: if an input cannot be understood, lacks something, or contradicts an option; if an option belongs to no
             input; if another process writes `out`.
     """
-    options = {
-        "energy_key": energy_key,
-        "forces_key": forces_key,
-        "velocities_key": velocities_key,
-        "velocity_unit": velocity_unit,
-        "lammps_units": lammps_units,
-        "lammps_elements": None if lammps_elements is None else list(lammps_elements),
-        "save_every": save_every,
-        "recover_velocities": recover_velocities or None,
+    reading = Reading(
+        timestep_fs,
+        save_every,
+        recover_velocities,
+        drop_incomplete,
+        energy_key,
+        forces_key,
+        velocities_key,
+        velocity_unit,
+        lammps_units,
+        lammps_elements,
+        lammps_logs,
+        fixed,
+        units,
+        masses,
+        charge,
+        spin,
+    )
+    more = {
         "vasp_mlff": vasp_mlff or None,
-        "units": dict(units) if units else None,
-        "masses": {str(who): mass for who, mass in masses.items()} if masses else None,
         "keep_momenta": keep_momenta,
-        "charge": charge,
-        "spin": spin,
         "take": take,
         "cut": cut,
         "leave_out": leave_out,
@@ -144,22 +149,17 @@ def convert(
         raise ValueError(
             "--keep-momenta and --keep-velocities say what stays where --masses changes masses; give both."
         )
-    if timestep_fs is not None and not 0.0 < timestep_fs < float("inf"):
-        raise ValueError(f"--timestep-fs {timestep_fs:g}: a time step is positive.")
-    if save_every is not None and save_every < 1:
-        raise ValueError(f"--save-every {save_every}: there is at least one step between frames.")
-    selection = None if fixed is None else FixedSelection(fixed)
     writer = TrajectoryWriter(out, resume=True)
-    found_jobs = jobs([Path(path) for path in inputs], options, [Path(path) for path in lammps_logs], selection)
-    timings = [timing(job.raw, timestep_fs, save_every) for job in found_jobs]
+    jobs = reading.jobs(inputs, more)
+    timings = [timing(job.raw, timestep_fs, save_every) for job in jobs]
     found = []
     try:
         with writer:
-            for job, (interval_fs, inner_steps) in zip(found_jobs, timings, strict=True):
+            for job, (interval_fs, inner_steps) in zip(jobs, timings, strict=True):
                 found.append(
                     _write(
                         writer,
-                        stated(job, masses or {}),
+                        job,
                         interval_fs,
                         inner_steps,
                         recover_velocities,

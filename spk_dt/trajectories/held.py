@@ -53,7 +53,7 @@ class Held:
             if "momenta" in frame.arrays:
                 frame.arrays["momenta"][fixed] = 0.0
             self._moved |= frame.positions != self._start
-            self._masked &= not np.any(frame.calc.results["forces"][fixed])
+            self._masked &= "forces" in frame.calc.results and not np.any(frame.calc.results["forces"][fixed])
             self._frames += 1
             yield frame
 

@@ -20,10 +20,98 @@ from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.stated import Masses, restated
 from spk_dt.trajectories.stored_properties import with_charge_and_spin
 
-__all__ = ["Job", "jobs", "stated", "whole_frames"]
+__all__ = ["Job", "Reading", "whole_frames"]
 
 #: options that do not depend on the reader, but on which frames do
 _STATED = ("units", "masses", "keep_momenta", "charge", "spin")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is stated of files, each where they do not say it; None or empty states nothing.
+
+    Args:
+        timestep_fs: time step of the simulation, fs.
+        save_every: steps of the simulation between two frames; None for one.
+        recover_velocities: take velocities from the positions also where the files have them.
+        drop_incomplete: leave out the last frame of a file that ends within it, or before the end of the run.
+        energy_key: name of the energy in extended XYZ.
+        forces_key: name of the forces in extended XYZ.
+        velocities_key: name of the velocities in extended XYZ.
+        velocity_unit: their unit, one of `spk_dt.trajectories.readers.extxyz.VELOCITY_UNITS`.
+        lammps_units: style of units of a LAMMPS dump, ``metal`` or ``real``.
+        lammps_elements: elements of the types 1, 2, ... of a LAMMPS dump.
+        lammps_logs: log of each LAMMPS dump, in the order of the dumps.
+        fixed: atoms that the simulations held fixed, see `spk_dt.trajectories.fixed_atoms.FixedSelection`, whatever the
+            files say.
+        units: units that numbers are in, whatever the reader takes them for, by quantity (`spk_dt.trajectories.stated`).
+        masses: masses of the simulation in Dalton, by element or by index of the atom.
+        charge: total charge of all inputs in e.
+        spin: their spin multiplicity.
+
+    Raises:
+        ValueError: if a time step, or a number of steps, is not positive.
+    """
+
+    timestep_fs: float | None = None
+    save_every: int | None = None
+    recover_velocities: bool = False
+    drop_incomplete: bool = False
+    energy_key: str | None = None
+    forces_key: str | None = None
+    velocities_key: str | None = None
+    velocity_unit: str | None = None
+    lammps_units: str | None = None
+    lammps_elements: Sequence[str] | None = None
+    lammps_logs: Sequence[str | Path] = ()
+    fixed: str | None = None
+    units: Mapping[str, str] | None = None
+    masses: Masses | None = None
+    charge: float | None = None
+    spin: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse times that make no sense."""
+        if self.timestep_fs is not None and not 0.0 < self.timestep_fs < float("inf"):
+            raise ValueError(f"--timestep-fs {self.timestep_fs:g}: a time step is positive.")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"--save-every {self.save_every}: there is at least one step between frames.")
+
+    def options(self) -> dict[str, Any]:
+        """All on which frames depend, by name; None where nothing is stated."""
+        return {
+            "energy_key": self.energy_key,
+            "forces_key": self.forces_key,
+            "velocities_key": self.velocities_key,
+            "velocity_unit": self.velocity_unit,
+            "lammps_units": self.lammps_units,
+            "lammps_elements": None if self.lammps_elements is None else list(self.lammps_elements),
+            "save_every": self.save_every,
+            "recover_velocities": self.recover_velocities or None,
+            "units": dict(self.units) if self.units else None,
+            "masses": {str(who): mass for who, mass in self.masses.items()} if self.masses else None,
+            "charge": self.charge,
+            "spin": self.spin,
+        }
+
+    def jobs(
+        self, inputs: Sequence[str | Path], more: Mapping[str, Any] | None = None, lenient: bool = False
+    ) -> list["Job"]:
+        """The trajectories of inputs as stated, with names of their own.
+
+        Args:
+            inputs: files, or folders.
+            more: further options of readers, by name; None where nothing is stated.
+            lenient: whether energies and forces may be missing, as far as a reader can do without.
+
+        Raises:
+            FileNotFoundError: if an input does not exist.
+            ValueError: if an input is given twice or cannot be understood, or an option belongs to no input.
+        """
+        selection = None if self.fixed is None else FixedSelection(self.fixed)
+        paths, logs = [Path(path) for path in inputs], [Path(path) for path in self.lammps_logs]
+        found = _jobs(paths, self.options() | dict(more or {}), logs, selection, lenient)
+        return [_stated(job, self.masses or {}) for job in found]
 
 
 @dataclass(frozen=True)
@@ -63,7 +151,7 @@ class Job:
         ]
 
 
-def stated(job: Job, masses: Masses) -> Job:
+def _stated(job: Job, masses: Masses) -> Job:
     """The trajectory with what is stated: units, masses, total charge and spin multiplicity."""
     raw, options, source = job.raw, job.options, f"'{job.raw.files[0]}'"
 
@@ -76,25 +164,14 @@ def stated(job: Job, masses: Masses) -> Job:
     return replace(job, raw=replace(raw, frames=frames))
 
 
-def jobs(
+def _jobs(
     inputs: Sequence[Path],
     options: Mapping[str, Any],
     logs: Sequence[Path],
     fixed: FixedSelection | None,
     lenient: bool = False,
 ) -> list[Job]:
-    """The trajectories of all inputs, with names of their own.
-
-    Args:
-        inputs: files, or folders.
-        options: what is stated, by name; None where it is not.
-        logs: of the LAMMPS dumps, in their order.
-        fixed: what is stated to be fixed.
-        lenient: whether energies and forces may be missing, as far as a reader can do without.
-
-    Raises:
-        ValueError: if an input is given twice or cannot be understood, or an option belongs to no input.
-    """
+    """The trajectories of all inputs, with names of their own."""
     twice = [str(path) for path, n in Counter(path.resolve() for path in inputs).items() if n > 1]
     if twice:
         raise ValueError(f"'{twice[0]}' is given twice.")

@@ -1,8 +1,11 @@
-"""Files that end within a frame, as that of a simulation that was killed, or still runs, or of a copy that broke off."""
+"""Files that do not go on: they end within a frame, or their simulation broke down.
+
+The first is so of a simulation that was killed, or still runs, or of a copy that broke off.
+"""
 
 from pathlib import Path
 
-__all__ = ["IncompleteFrameError"]
+__all__ = ["BrokenDownError", "IncompleteFrameError"]
 
 
 class IncompleteFrameError(ValueError):
@@ -20,3 +23,16 @@ class IncompleteFrameError(ValueError):
             "frames before it with --drop-incomplete; otherwise the file is damaged, copy it again."
         )
         self.path, self.index, self.detail = path, index, detail
+
+
+class BrokenDownError(ValueError):
+    """A number of a frame is not finite, or too large to be printed: the simulation broke down there.
+
+    Args:
+        message: what to tell, with file and frame.
+        index: index of the frame.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index

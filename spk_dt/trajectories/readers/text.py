@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from spk_dt.trajectories.readers.compressed import DamagedArchiveError, open_binary
-from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.incomplete import BrokenDownError, IncompleteFrameError
 
 __all__ = ["beginning", "count_lines", "floats", "following_lines", "open_text", "wide_encoding"]
 
@@ -87,20 +87,24 @@ def floats(rows: Sequence[Sequence[str]], path: Path, index: int, what: str = ""
         [n_rows, n_columns]
 
     Raises:
-        ValueError: if a word is no number, or not finite, or the rows differ in length; if it is a row of asterisks, which
-            Fortran prints where a number does not fit its field.
+        ValueError: if a word is no number, or the rows differ in length.
+        BrokenDownError: if a number is not finite, or it is a row of asterisks, which Fortran prints where a number does not
+            fit its field.
     """
     starred = next((row for row in rows if any("**" in word for word in row)), None)
     if starred is not None:
-        raise ValueError(
+        raise BrokenDownError(
             f"'{path}', frame {index}: '{' '.join(starred)}'{f' of {what}' if what else ''} has asterisks, which are "
             "printed for a number that is too large for its field. The simulation broke down there; keep the frames "
-            "before it, or convert another file of the run that has the number."
+            "before it, or convert another file of the run that has the number.",
+            index,
         )
     try:
         table = np.array([[float(word) for word in row] for row in rows], dtype=np.float64)
     except ValueError as error:
         raise ValueError(f"'{path}', frame {index}: {error}. The file is damaged there; copy it again.") from None
     if not np.isfinite(table).all():
-        raise ValueError(f"'{path}', frame {index}: a number is not finite. The simulation broke down there.")
+        raise BrokenDownError(
+            f"'{path}', frame {index}: a number is not finite. The simulation broke down there.", index
+        )
     return table
