@@ -344,5 +344,5 @@ def test_the_command_and_its_page(data, frames, tmp_path):
         "Distances between atoms",
     ):
         assert words in text
-    assert "Divergence" not in text
-    assert "error along the reference" not in text
+    assert "says how fast trajectories part" not in text
+    assert "error_along_reference" not in text

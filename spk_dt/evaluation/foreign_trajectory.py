@@ -235,7 +235,9 @@ def _not_known(trajectory: SimulatedTrajectory, beads: int) -> dict[str, str]:
     found: dict[str, str] = {}
     if beads > 1:
         found["conservation of energy"] = f"it is one of the {beads} beads of a ring polymer, whose springs do work too"
-        found["temperature"] = f"velocities of one of {beads} beads are those of a higher temperature than that of the system"
+        found["temperature"] = (
+            f"velocities of one of {beads} beads are those of a higher temperature than that of the system"
+        )
     elif lacking:
         found["conservation of energy"] = f"the files have no {' and no '.join(lacking)}"
         if trajectory.velocities is None:

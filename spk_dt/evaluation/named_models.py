@@ -53,16 +53,20 @@ def _is_trajectory(path: Path) -> bool:
     """Whether a file, or folder, is of a format that is read.
 
     Raises:
-        ValueError: if a file is neither that nor a model, which PyTorch stores as a ZIP archive or a pickle.
+        ValueError: if a file is neither that nor a model: a ZIP archive or a pickle of PyTorch, or ``.safetensors``.
     """
     if not path.exists() or (path / "best_model").is_file():
         return False
     if any(reader.recognises(path) for reader in READERS):
         return True
-    if path.is_file():
+    if path.is_file() and path.suffix != ".safetensors":
         with path.open("rb") as file:
-            if not file.read(2).startswith((b"PK", b"\x80")):
-                find_reader(path)  # says what it is, or that nobody knows
+            pickled = file.read(2).startswith((b"PK", b"\x80"))
+        if not pickled:
+            try:
+                find_reader(path)
+            except ValueError as error:
+                raise ValueError(f"'{path}' is not a SchNetPack model, and as a trajectory: {error}") from None
     return False
 
 
