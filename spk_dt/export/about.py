@@ -14,13 +14,15 @@ from spk_dt.folders.damage import reading
 from spk_dt.models import is_plain, read_facts
 from spk_dt.models.file import KEY
 from spk_dt.training.pretrained import model_path
-from spk_dt.training.same_run import made_with_of
+from spk_dt.training.same_run import made_with_of, made_with_of_checkpoint
 from spk_dt.trajectories.contents import contents
 
 __all__ = ["about"]
 
 #: packages whose classes models and checkpoints are made of
 _KNOWN = (
+    "__builtin__",
+    "_codecs",
     "builtins",
     "collections",
     "numpy",
@@ -100,7 +102,7 @@ def _pickled(file: Path) -> dict[str, Any]:
         "kind": "pickle of torch.save, which runs code when it is loaded",
         "names": len(named),
         "names_of_other_packages": others or "none; this is no proof that it is harmless",
-        "made_with": made_with_of(file) or "not known",
+        "made_with": made_with_of_checkpoint(file) or made_with_of(file) or "not known",
     }
 
 

@@ -14,7 +14,7 @@ from spk_dt.folders.damage import reading
 from spk_dt.models import is_plain, read_facts
 from spk_dt.training.stored_model import read_stored
 
-__all__ = ["MADE_WITH", "made_with", "made_with_of", "refuse_another"]
+__all__ = ["MADE_WITH", "made_with", "made_with_of", "made_with_of_checkpoint", "refuse_another"]
 
 #: file beside a model that tells it
 MADE_WITH = "made_with.json"
@@ -84,13 +84,16 @@ def made_with_of(model_file: Path) -> dict[str, Any]:
             if not isinstance(found, dict):
                 raise ValueError("it is no mapping")
             return found
-    if checkpoint.is_file():
-        try:
-            callbacks = read_stored(checkpoint)["callbacks"]
-            return dict(next(state["made_with"] for state in callbacks.values() if "made_with" in state))
-        except Exception:  # of an earlier version, or damaged, which is said where it is loaded
-            return {}
-    return {}
+    return made_with_of_checkpoint(checkpoint) if checkpoint.is_file() else {}
+
+
+def made_with_of_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """What a training was made with whose checkpoint this is, as far as the file tells it; no code is run."""
+    try:
+        callbacks = read_stored(checkpoint)["callbacks"]
+        return dict(next(state["made_with"] for state in callbacks.values() if "made_with" in state))
+    except Exception:  # of an earlier version, no checkpoint, or damaged, which is said where it is loaded
+        return {}
 
 
 def refuse_another(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: object) -> None:
