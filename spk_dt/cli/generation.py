@@ -7,6 +7,7 @@ import typer
 
 from spk_dt.cli.app import Scratch, TimeLimit, app
 from spk_dt.cli.progress import trajectory_bars
+from spk_dt.trajectories.checked_database import read_metadata
 
 
 @app.command()
@@ -67,8 +68,6 @@ def generate(
     all is there: if it is interrupted, the same command continues, with the same result; also with more --steps,
     --trajectories or --processes. H2 on Pd6/graphene takes about an hour on one CPU core.
     """
-    from ase.db import connect
-
     from spk_dt.labels.generate import Recipe
     from spk_dt.labels.generate import generate as run
     from spk_dt.labels.generate_from import Protocol, generate_from
@@ -99,7 +98,7 @@ def generate(
     except KeyboardInterrupt:
         typer.echo(f"spkdt: interrupted; '{out}' is not there yet. The same command continues.", err=True)
         raise typer.Exit(130) from None
-    made = read_trajectories(connect(out).metadata, str(out))
+    made = read_trajectories(read_metadata(out), str(out))
     typer.echo(
         f"{out}: {len(made)} trajectories of {made[0].length} frames. The folder {folder_of(out)} is no longer needed."
     )

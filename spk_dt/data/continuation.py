@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from ase import Atoms
-from ase.db import connect
 from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.data.embedded import unpack
 from spk_dt.data.partition import Partition
 from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import Trajectory, read_trajectories
 from spk_dt.trajectories.moves import same_cell
 
@@ -93,7 +93,7 @@ def continuation(database: str | Path, trajectory: str, frame: int, steps: int |
     Raises:
         ValueError: if there is no such trajectory or frame.
     """
-    known = {record.name: record for record in read_trajectories(connect(database).metadata, str(database))}
+    known = {record.name: record for record in read_trajectories(read_metadata(database), str(database))}
     if trajectory not in known:
         raise ValueError(f"'{database}' has no trajectory '{trajectory}'; it has {', '.join(known)}.")
     return _follow(open_dataset(database), known[trajectory], frame, steps)

@@ -21,6 +21,7 @@ from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
 from spk_dt.folders.hold import hold
 from spk_dt.folders.whole_file import whole_file
+from spk_dt.trajectories.checked_database import check_database
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["TrajectoryDataModule"]
@@ -253,6 +254,7 @@ class TrajectoryDataModule(AtomsDataModule):
 
     def _open(self, datapath: str) -> ASEAtomsData:
         """A trajectory database, in the units of the data."""
+        check_database(datapath)
         return load_dataset(
             datapath,
             self.format,

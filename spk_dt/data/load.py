@@ -15,6 +15,7 @@ from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties, units
+from spk_dt.folders.damage import reading
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.trajectories.database import Trajectory, read_trajectories
 from spk_dt.trajectories.fixed_atoms import mobile_of
@@ -42,6 +43,11 @@ def load_frames(
     Raises:
         ValueError: if energy, forces or velocities are missing, or the metadata does not fit the rows.
     """
+    with reading(dataset.datapath, "trajectory database", "Get it again, or convert the files of the simulation anew."):
+        return _load(dataset, max_memory_gb, progress)
+
+
+def _load(dataset: ASEAtomsData, max_memory_gb: float, progress: Callable[[int], None] | None) -> Frames:
     source = dataset.datapath
     available = dataset.available_properties
     missing = [key for key in _REQUIRED if key not in available]

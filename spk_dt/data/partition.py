@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from ase.db import connect
 
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import Trajectory, read_trajectories
 
 __all__ = ["ALL", "SPLIT_FILE", "Part", "Partition", "read_partition"]
@@ -82,7 +82,7 @@ def read_partition(datapath: str | Path, split: str | None = None, split_files: 
     """
     if not Path(datapath).exists():
         raise FileNotFoundError(f"there is no trajectory database '{datapath}'.")
-    metadata, source = connect(datapath).metadata, str(datapath)
+    metadata, source = read_metadata(datapath), str(datapath)
     trajectories = read_trajectories(metadata, source)
     everything = Partition(source, ALL, tuple(Part(one, range(one.length)) for one in trajectories))
     if split == ALL:

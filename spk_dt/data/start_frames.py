@@ -7,13 +7,13 @@ import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.db import connect
 from ase.stress import full_3x3_to_voigt_6_stress
 from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import properties
 from spk_dt.data.partition import read_partition
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory
 from spk_dt.trajectories.stored_properties import set_spin_multiplicity, set_total_charge
 from spk_dt.units import conversion
@@ -62,7 +62,7 @@ def open_dataset(datapath: str | Path) -> ASEAtomsData:
     Raises:
         ValueError: if it lacks one of these properties.
     """
-    missing = set(PROPERTY_UNITS) - set(connect(datapath).metadata["_property_unit_dict"])
+    missing = set(PROPERTY_UNITS) - set(read_metadata(datapath)["_property_unit_dict"])
     if missing:
         raise ValueError(
             f"'{datapath}' has no {', no '.join(sorted(missing))}; simulations cannot start from its frames."

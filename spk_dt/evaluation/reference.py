@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ase.db import connect
-
 from spk_dt.data.continuation import trajectory_database
 from spk_dt.evaluation.results import Results
 from spk_dt.labels.reference_check import ReferenceCheck, check_reference, frames_to_choose_from
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import read_trajectories
 
 __all__ = ["check_of_evaluation", "compare_reference", "write_check"]
@@ -43,7 +42,7 @@ def compare_reference(
     Raises:
         ValueError: if the method is not that of the data, or fails there; or a trajectory is not in the database.
     """
-    known = {one.name: one for one in read_trajectories(connect(database).metadata, source)}
+    known = {one.name: one for one in read_trajectories(read_metadata(database), source)}
     names = list(dict.fromkeys(trajectories))
     missing = [name for name in names if name not in known]
     if missing:
@@ -90,7 +89,7 @@ def _check(results: Results, reference: str, another: bool, **how: Any) -> Refer
             )
     try:
         with trajectory_database(source) as database:
-            known = {one.name for one in read_trajectories(connect(database).metadata, source)}
+            known = {one.name for one in read_trajectories(read_metadata(database), source)}
             if known.issuperset(names):
                 return compare_reference(database, names, reference, another, source, **how)
     except FileNotFoundError:

@@ -21,9 +21,6 @@ __all__ = ["about"]
 
 #: packages whose classes models and checkpoints are made of
 _KNOWN = (
-    "__builtin__",
-    "_codecs",
-    "builtins",
     "collections",
     "numpy",
     "omegaconf",
@@ -33,6 +30,15 @@ _KNOWN = (
     "torch",
     "torchmetrics",
 )
+#: what else plain data are made of
+_PLAIN = {
+    "_codecs.encode",
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("set", "dict", "list", "slice", "object")
+    ),
+}
 
 
 def about(path: str | Path) -> str:
@@ -97,7 +103,7 @@ def _pickled(file: Path) -> dict[str, Any]:
             named.add(".".join(last[-2:]))
         elif "UNICODE" in opcode.name:
             last = [*last[-1:], str(argument)]
-    others = sorted(name for name in named if name.split(".")[0] not in _KNOWN)
+    others = sorted(name for name in named if name.split(".")[0] not in _KNOWN and name not in _PLAIN)
     return {
         "kind": "pickle of torch.save, which runs code when it is loaded",
         "names": len(named),

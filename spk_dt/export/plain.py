@@ -1,7 +1,7 @@
 """Writes models as files that run no code when they are loaded (`spk_dt.models`)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def export_plain(
         elements=symbols,
         time_step_fs=[float(step) for step in known.get("time step of the data in fs", ())],
         loss=[str(one) for one in known.get("loss", ())],
-        reference=_in_words(known.get("reference method of the data")),
+        reference=_as_mapping(known.get("reference method of the data")),
         authors=list(told.authors) or (before.authors if before else []),
         description=told.description or (before.description if before else ""),
         training_data={"name": data.name, "sha256": file_hash(data)}
@@ -92,5 +92,7 @@ def export_plain(
     return facts
 
 
-def _in_words(reference: Any) -> str:
-    return "" if reference is None else str(reference)
+def _as_mapping(reference: Any) -> dict[str, Any]:
+    if reference is None:
+        return {}
+    return dict(reference) if isinstance(reference, Mapping) else {"reference": str(reference)}

@@ -68,6 +68,9 @@ def open_labels(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, An
         raise ValueError(f"line {records.index(None) + 1} of '{path}' is damaged; remove it to have it computed again.")
     if end < len(content):
         os.truncate(path, end)
+    for number, record in enumerate(whole[1:], 2):
+        if problem := _problem(record):
+            raise ValueError(f"line {number} of '{path}' {problem}; remove it to have it computed again.")
     return {record["id"]: record for record in whole[1:]}
 
 
@@ -101,6 +104,25 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _problem(record: Mapping[str, Any]) -> str:
+    """What is wrong with a record, in words; nothing if it can be used."""
+    if not isinstance(record.get("id"), str) or not isinstance(record.get("geometry"), str):
+        return "does not say which geometry it is of"
+    for name, shape in (("energy", ()), ("forces", (None, 3)), ("stress", (3, 3))):
+        if record.get(name) is None:
+            continue
+        try:
+            values = np.array(record[name], dtype=float)
+        except (ValueError, TypeError, OverflowError):
+            return f"has {name} that are no numbers"
+        fits = values.ndim == len(shape) and all(n is None or n == m for n, m in zip(shape, values.shape, strict=True))
+        if not fits or not np.isfinite(values).all():
+            return f"has {name} of shape {list(values.shape)}, or that are not finite"
+    if record.get("error") is None and (record.get("energy") is None) != (record.get("forces") is None):
+        return "has energy or forces alone"
+    return ""
 
 
 def _check_header(path: Path, recorded: Mapping[str, Any], header: Mapping[str, Any]) -> None:

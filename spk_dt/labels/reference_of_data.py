@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from ase.db import connect
+from spk_dt.trajectories.checked_database import read_metadata
 
 __all__ = ["OF_DATA", "reference_of_data"]
 
@@ -28,7 +28,7 @@ def reference_of_data(source: str | Path, option: str) -> str:
         ValueError: if the database names none, or another than one of tblite.
         ImportError: if tblite is not installed.
     """
-    made_by = connect(source).metadata.get("reference")
+    made_by = read_metadata(source).get("reference")
     name = made_by.get("reference") if isinstance(made_by, dict) else None
     if not isinstance(name, str):
         raise ValueError(

@@ -10,11 +10,11 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.db import connect
 from ase.neighborlist import neighbor_list
 
 from spk_dt import properties
 from spk_dt.labels.relabel import bare_structure
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.fixed_atoms import fixes_positions, mobile_of, set_mobile
 from spk_dt.trajectories.stored_properties import charge_and_spin, with_charge_and_spin
 
@@ -57,7 +57,7 @@ def read_starts(files: Iterable[str | Path], charge: int | None = None, spin: in
         path = path or name
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file '{path}' with structures to start from; see its name.")
-        if Path(path).suffix == ".db" and "_property_unit_dict" in connect(path).metadata:
+        if Path(path).suffix == ".db" and "_property_unit_dict" in read_metadata(path):
             raise ValueError(
                 f"'{path}' is a data set of SchNetPack, of which ASE would read no charge and spin. Write its frames to a "
                 f"file to start from: spkdt frames starts.traj --data {path}"

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import torch
 from ase import Atoms
 from hydra.utils import get_class, to_absolute_path
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +11,7 @@ from schnetpack.md.simulation_hooks import NHCRingPolymerThermostat, NHCThermost
 
 from spk_dt.md.initial_conditions import FramesInit
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
+from spk_dt.md.restart import read_state
 from spk_dt.md.settings_check import SettingsCheck
 from spk_dt.trajectories.fixed_atoms import mobile_of
 
@@ -103,8 +103,7 @@ def _check_restart(config: DictConfig) -> None:
 
 def _system_of(checkpoint: str) -> dict[str, Any]:
     """The state of the system in a checkpoint."""
-    state = torch.load(to_absolute_path(checkpoint), map_location="cpu", weights_only=False)
-    system: dict[str, Any] = state["system"]
+    system: dict[str, Any] = read_state(to_absolute_path(checkpoint))["system"]
     return system
 
 

@@ -15,12 +15,15 @@ import logging
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import h5py
 import torch
 from schnetpack import units as spk_units
 from schnetpack.md import Simulator
 from schnetpack.md.simulation_hooks import callback_hooks
+
+from spk_dt.folders.damage import reading
 
 __all__ = ["Checkpoint", "FileLogger", "release"]
 
@@ -49,7 +52,7 @@ class Checkpoint(callback_hooks.Checkpoint):
         """Go on with the random numbers of the checkpoint, if it is the one that is continued."""
         if not (simulator.restart and Path(self.checkpoint_file).is_file()):
             return
-        state = torch.load(self.checkpoint_file, map_location="cpu", weights_only=False)
+        state = read_state(self.checkpoint_file)
         if "random" not in state:
             log.warning(
                 f"'{self.checkpoint_file}' was written by SchNetPack's own hook: random numbers start anew, and if that run "
@@ -137,6 +140,19 @@ class FileLogger(callback_hooks.FileLogger):
                         "steps between cannot be had back."
                     )
                 file[stream.group_name].attrs.modify("entries", entries)
+
+
+def read_state(file: str | Path) -> dict[str, Any]:
+    """The state of a run, as `Checkpoint` writes it; this runs what is in the file.
+
+    Raises:
+        ValueError: if it is damaged, or of something else.
+    """
+    with reading(file, "checkpoint of spkmd", "Restart from another one, or simulate anew."):
+        state = torch.load(file, map_location="cpu", weights_only=False)
+        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+            raise ValueError("it does not say its step")
+        return state
 
 
 def release(path: str | Path) -> None:

@@ -23,7 +23,7 @@ class Facts:
         elements: symbols of the elements that it was trained on; empty if it is not known.
         time_step_fs: of the data that it was trained on; empty if it is not known.
         loss: what it was trained on, in words, if it is known.
-        reference: method of the training data, in words, if it is known.
+        reference: method of the training data, as their database names it, if it is known.
         authors: who made it.
         description: in words.
         training_data: name and SHA-256 of the database, if it is known.
@@ -40,7 +40,7 @@ class Facts:
     elements: list[str] = field(default_factory=list)
     time_step_fs: list[float] = field(default_factory=list)
     loss: list[str] = field(default_factory=list)
-    reference: str = ""
+    reference: dict[str, Any] = field(default_factory=dict)
     authors: list[str] = field(default_factory=list)
     description: str = ""
     training_data: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from lightning_fabric.utilities.types import _PATH
 from pytorch_lightning.callbacks import Callback
 from schnetpack import train
 
+from spk_dt.folders.damage import reading
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.training.metrics_file import CSVLogger
 from spk_dt.training.same_run import MADE_WITH, made_with, refuse_another
@@ -25,6 +26,14 @@ __all__ = ["ModelCheckpoint", "WholeFileIO"]
 
 class WholeFileIO(TorchCheckpointIO):
     """Writes checkpoints that are there as a whole or not at all, on the disk before they take their name."""
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, which runs what is in it."""
+        with reading(path, "checkpoint of a training", "Take another one (run.ckpt_path), or choose another run.id."):
+            content = super().load_checkpoint(path, *args, **kwargs)
+            if not isinstance(content, dict):
+                raise ValueError("it is no mapping")
+            return content
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         """Write a checkpoint; if that fails, the one of this name stays as it was."""

@@ -36,6 +36,7 @@ from spk_dt.training.fits_data import check_elements, check_forces, compare_ener
 from spk_dt.training.freeze import freeze as freeze_parts
 from spk_dt.training.on_policy import JoiningLabels
 from spk_dt.training.pretrained import Pretrained, describe, read_model
+from spk_dt.training.same_run import check_may_differ, made_with, made_with_of, refuse_other_training
 from spk_dt.units import conversion
 
 __all__ = ["FineTuning", "RemoveModelOffsets", "cast_for", "pretrained_model"]
@@ -150,24 +151,35 @@ def cast_for(model_file: str) -> Transform:
 class FineTuning(Callback):
     """Compares the model with the data before training, and completes the record of the run.
 
-    Elements that the model has no weights for are refused, and so are units in which its forces do not agree with the data
-    while they do in others. Energies of the data that have another zero are trained on in the zero of the model; the offset
-    per element is kept in the model (`spk_dt.training.energy_zero`). Energies that differ by more than offsets are refused
-    if they are in the loss (`spk_dt.training.energy_offsets`). What was read from the model (cutoff, names, units) replaces
+    Data with another time step, other elements or another reference method than the model was trained with, and another
+    loss, are refused unless they are named in `may_differ`, as far as it is known (`spk_dt.training.same_run`). Elements
+    that the model has no weights for are refused, and so are units in which its forces do not agree with the data while
+    they do in others. Energies of the data that have another zero are trained on in the zero of the model; the offset per
+    element is kept in the model (`spk_dt.training.energy_zero`). Energies that differ by more than offsets are refused if
+    they are in the loss (`spk_dt.training.energy_offsets`). What was read from the model (cutoff, names, units) replaces
     references to it in the ``config.yaml`` of the run, which so is complete without the model.
 
     Args:
         model_file: file of the model that training starts from.
         frames: number of frames to compare forces at.
         energy_zero: zero in which the stored model gives its energies: ``"model"``, as before, or ``"data"``.
+        may_differ: of ``"time_step"``, ``"elements"``, ``"loss"`` and ``"reference"``, what may be another.
 
     Raises:
         ValueError: if there is no such zero; at the start of the fit, if model and data do not fit, or a run is resumed that
             began with another model.
     """
 
-    def __init__(self, model_file: str, frames: int = 8, energy_zero: EnergyZero = "model") -> None:
+    def __init__(
+        self,
+        model_file: str,
+        frames: int = 8,
+        energy_zero: EnergyZero = "model",
+        may_differ: Sequence[str] = (),
+    ) -> None:
         check_energy_zero(energy_zero)
+        self.may_differ = [str(one) for one in may_differ]
+        check_may_differ(self.may_differ)
         self.known = describe(model_file)
         self.frames = frames
         self.energy_zero = energy_zero
@@ -186,6 +198,8 @@ class FineTuning(Callback):
         frames = getattr(datamodule, "frames", None)
         if frames is not None and trainer.ckpt_path is None:
             model = pl_module.model
+            before, now = made_with_of(self.known.file), made_with(trainer, pl_module)
+            refuse_other_training(before, now, self.known.file, self.may_differ)
             check_elements(model, self.known, frames)
             members = np.asarray(datamodule.train_idx)
             chosen = members[np.linspace(0, len(members) - 1, self.frames).round().astype(int)]

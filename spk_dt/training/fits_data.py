@@ -224,7 +224,7 @@ def report_energies(
         if in_loss:
             raise ValueError(
                 f"{message}. Put the energies right in the files and convert them anew (spkdt convert), or leave energies "
-                f"out of the training: task.outputs.{index}.loss_weight=0."
+                f"out of the training: task.outputs.{index}.loss_weight=0 'may_differ=[loss]'."
             )
         log.warning("%s. They are not in the loss.", message)
         return

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase.db import connect
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +12,7 @@ from schnetpack import properties
 from spk_dt.folders.plain_yaml import refuse_what_is_not_plain
 from spk_dt.labels.unit_check import Unit
 from spk_dt.models import is_plain, read_facts
+from spk_dt.trajectories.checked_database import read_metadata
 
 __all__ = ["RunConfig", "read_run_config", "units_of"]
 
@@ -117,7 +117,7 @@ def _native_units(config: DictConfig) -> dict[str, Any]:
     if path is None or not Path(to_absolute_path(str(path))).is_file():
         return {}
     try:
-        return connect(to_absolute_path(str(path)), use_lock_file=False).metadata
+        return read_metadata(to_absolute_path(str(path)))
     except Exception:  # what is there now is no database
         return {}
 

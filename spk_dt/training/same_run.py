@@ -1,20 +1,37 @@
 """What a training must not change when it is resumed: its checkpoint tells what it was made with."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from ase.data import chemical_symbols
-from ase.db import connect
 
 from spk_dt.folders.damage import reading
 from spk_dt.models import is_plain, read_facts
 from spk_dt.training.stored_model import read_stored
+from spk_dt.trajectories.checked_database import read_metadata
 
-__all__ = ["MADE_WITH", "made_with", "made_with_of", "made_with_of_checkpoint", "refuse_another"]
+__all__ = [
+    "MADE_WITH",
+    "MAY_DIFFER",
+    "check_may_differ",
+    "made_with",
+    "made_with_of",
+    "made_with_of_checkpoint",
+    "refuse_another",
+    "refuse_other_training",
+]
+
+#: what may differ in fine-tuning if it is wanted: its name for users, and in what `made_with` tells
+MAY_DIFFER = {
+    "time_step": "time step of the data in fs",
+    "elements": "elements",
+    "loss": "loss",
+    "reference": "reference method of the data",
+}
 
 #: file beside a model that tells it
 MADE_WITH = "made_with.json"
@@ -55,7 +72,7 @@ def made_with(trainer: pl.Trainer, task: Any) -> dict[str, Any]:
     found["units"] = {"length": str(frames.distance_unit)} | {key: str(frames.units.get(key)) for key in targets}
     found["elements"] = [chemical_symbols[z] for z in numbers]
     if Path(frames.source).is_file():
-        reference = connect(frames.source).metadata.get("reference")
+        reference = read_metadata(frames.source).get("reference")
         found["reference method of the data"] = reference
     return found
 
@@ -94,6 +111,61 @@ def made_with_of_checkpoint(checkpoint: Path) -> dict[str, Any]:
         return dict(next(state["made_with"] for state in callbacks.values() if "made_with" in state))
     except Exception:  # of an earlier version, no checkpoint, or damaged, which is said where it is loaded
         return {}
+
+
+def check_may_differ(may_differ: Sequence[str]) -> None:
+    """Refuse names of what cannot differ.
+
+    Args:
+        may_differ: keys of `MAY_DIFFER`.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    if unknown := [name for name in may_differ if name not in MAY_DIFFER]:
+        raise ValueError(f"may_differ names '{unknown[0]}'; it may name {', '.join(MAY_DIFFER)}.")
+
+
+def refuse_other_training(
+    before: Mapping[str, Any], now: Mapping[str, Any], model: object, may_differ: Sequence[str] = ()
+) -> None:
+    """Refuse to fine-tune a model with what it was not trained with, unless that is wanted.
+
+    What is not known of the model or of the data is not compared. Fewer elements or time steps are no others, and what a
+    loss has beside that of the model was added by whoever set it.
+
+    Args:
+        before: what is known of the model, see `made_with_of`.
+        now: see `made_with`.
+        model: for the message.
+        may_differ: keys of `MAY_DIFFER`, what is wanted.
+
+    Raises:
+        ValueError: with both values, and how to say that it is wanted.
+    """
+    for key, name in MAY_DIFFER.items():
+        if key in may_differ or not before.get(name) or not now.get(name):
+            continue
+        ours, theirs = before[name], now[name]
+        if key == "loss":
+            same = set(ours) <= set(theirs)
+        elif key == "reference":
+            same = not _other_method(ours, theirs)
+        else:
+            same = set(theirs) <= set(ours)
+        if not same:
+            wanted = ",".join([*may_differ, key])
+            raise ValueError(
+                f"the model '{model}' was trained with {name} {ours}, and would be fine-tuned with {theirs}. Set "
+                f"{_OPTIONS[name]} accordingly, or, if this is what you want, may_differ='[{wanted}]'."
+            )
+
+
+def _other_method(one: Any, other: Any) -> bool:
+    """Whether two records name another reference method, or other settings; versions and how it was run do not count."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return bool(one != other)
+    return any(one.get(key) != other.get(key) for key in ("reference", "parameters") if key in one and key in other)
 
 
 def refuse_another(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: object) -> None:

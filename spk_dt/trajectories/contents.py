@@ -6,6 +6,7 @@ from typing import Any
 from ase.data import chemical_symbols
 from ase.db import connect
 
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import elements_of, read_trajectories
 
 __all__ = ["contents"]
@@ -20,8 +21,8 @@ def contents(database: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is no trajectory database.
     """
+    metadata = read_metadata(database)
     connection = connect(database, use_lock_file=False)
-    metadata = connection.metadata
     trajectories = read_trajectories(metadata, str(database))
     shown = trajectories[:20]
     more = {"more": len(trajectories) - len(shown)} if len(trajectories) > len(shown) else {}

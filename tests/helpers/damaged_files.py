@@ -225,7 +225,9 @@ def read_labels(file: Path) -> Any:
 
 
 def write_certificate(folder: Path) -> Path:
-    content = json.loads((Path(__file__).parents[1] / "fixtures" / "0.1.0" / "certificate" / "certificate.json").read_text())
+    content = json.loads(
+        (Path(__file__).parents[1] / "fixtures" / "0.1.0" / "certificate" / "certificate.json").read_text()
+    )
     (folder / "certificate.json").write_text(json.dumps(content, indent=1))
     return folder / "certificate.json"
 

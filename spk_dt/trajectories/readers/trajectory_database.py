@@ -18,6 +18,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 
 from spk_dt import properties, units
+from spk_dt.folders.damage import reading
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import PROPERTY_UNITS, VELOCITIES, Trajectory, read_trajectories
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.stored_properties import OPTIONAL_UNITS, set_stored_properties
@@ -64,7 +66,7 @@ def read(
             trajectories are taken.
     """
     try:
-        metadata = connect(path).metadata
+        metadata = read_metadata(path)
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise ValueError(f"'{path}' cannot be read as a database of ASE ({error}).") from None
     records = read_trajectories(metadata, str(path))
@@ -148,7 +150,7 @@ def _frames(
     path: Path, record: Trajectory, order: Sequence[int], factors: Mapping[str, float], shift: Mapping[str, int]
 ) -> Iterator[Atoms]:
     """Frames in the order asked for."""
-    with connect(path) as database:
+    with reading(path, "trajectory database", "Get it again from where it comes from."), connect(path) as database:
         for index in order:
             row = database.get(record.start + index + 1)
             data = dict(row.data)
