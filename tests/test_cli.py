@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from ase.db import connect
 from helpers.programs import spkdt
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from spk_dt.cli import app
+from spk_dt.cli.app import ORDER
 from spk_dt.data import TrajectoryWriter
 from spk_dt.data.embedded import SPLITS
 
@@ -44,6 +46,25 @@ def test_help_and_version_import_nothing_heavy():
 def test_without_a_command_the_help_is_shown():
     _, out, err = spkdt()
     assert "frames" in out + err
+
+
+def test_commands_are_in_the_order_of_the_work():
+    shown = list(get_command(app).list_commands(None))
+    assert [shown.index(name) for name in ("convert", "check", "frames", "evaluate", "certify", "export")] == sorted(
+        shown.index(name) for name in ("convert", "check", "frames", "evaluate", "certify", "export")
+    )
+    assert set(shown) == {name for names in ORDER.values() for name in names}, "a new command needs a place in ORDER"
+    out = spkdt("--help")[1]
+    lines = [" Data ", "│ check ", "│ evaluate ", " Other engines ", "│ export "]
+    assert [out.index(line) for line in lines] == sorted(out.index(line) for line in lines)
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("c", {"convert", "check", "certify"}), ("evaluate --sp", {"--split"})])
+def test_completion(typed, offered):
+    words = f"spkdt {typed}"
+    env = {"_SPKDT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = CliRunner().invoke(app, env=env, prog_name="spkdt")
+    assert set(result.stdout.split()) == offered
 
 
 def test_generate_makes_a_database_and_says_where(tmp_path):

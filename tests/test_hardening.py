@@ -15,6 +15,7 @@ from helpers.programs import spktrain
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack.data import ASEAtomsData
 
+from spk_dt import training
 from spk_dt.training import ComputeBudget, ExponentialMovingAverage, HardeningGoal
 
 #: frames of the data that are compared with the reference method before the training
@@ -147,9 +148,12 @@ def test_labels_are_used_up(clusters, tmp_path, caplog):
 
 def test_seconds_are_used_up(clusters, tmp_path, caplog):
     """In the middle of a simulation, which is then not judged."""
-    callback = hardening(tmp_path, begin_ps=0.2)
+    callback, checkpoint = hardening(tmp_path, begin_ps=0.2), training.ModelCheckpoint(dirpath=tmp_path, save_last=True)
     with caplog.at_level(logging.INFO, "spk_dt"):
-        fit(clusters, tmp_path, callback, ComputeBudget(1e-3), model=torn(0.0), max_epochs=-1)
+        others = (ComputeBudget(1e-3), ExponentialMovingAverage(0.9), checkpoint)
+        fit(clusters, tmp_path, callback, *others, model=torn(0.0), max_epochs=-1, enable_checkpointing=True)
+    assert torch.load(checkpoint.best_model_path, weights_only=False)["global_step"] == 0
+    assert "has ended before its first validation, after 0 updates: the model is stored as it is" in caplog.text
     assert "hardening: the seconds of callbacks.budget are used up after 0 rounds and 0 labels" in caplog.text
     assert InThisProcess.computed == N_CHECKED
     assert 0 < len(list(tmp_path.glob("hardening/round_000/trial_0/batch_*/*.traj"))) < 18

@@ -59,7 +59,9 @@ NO_KEYS = {
     "hydra.experimental", "hydra.utils",
 }  # fmt: skip
 #: options of programs that are not ours
-OTHER_PROGRAMS = {"cfg", "resolve", "help", "logdir", "check", "gfn", "grad"}
+OTHER_PROGRAMS = {
+    *("cfg", "resolve", "help", "hydra-help", "install-completion", "logdir", "check", "gfn", "grad"),
+}
 
 
 def flat(node, prefix=""):

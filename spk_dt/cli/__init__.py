@@ -1,7 +1,7 @@
 """The command ``spkdt``. Commands import what they need when they run, so that ``spkdt --help`` answers at once.
 
-A new command is a function below ``@app.command()`` in `spk_dt.cli.data` or `spk_dt.cli.evaluation`; what its user did wrong
-it says by raising one of `USER_ERRORS`.
+A new command is a function below ``@app.command()`` in one of the modules here, with its place in `spk_dt.cli.app.ORDER`;
+what its user did wrong it says by raising one of `USER_ERRORS`.
 """
 
 from spk_dt.cli import certificate, data, evaluation, export, generation  # the commands

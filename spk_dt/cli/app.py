@@ -30,8 +30,30 @@ TimeLimit = Annotated[
 ]
 
 
+#: panels of ``spkdt --help`` and their commands, in the order of the work
+ORDER = {
+    "Data": ("convert", "check", "generate"),
+    "Training (spktrain) and molecular dynamics (spkmd)": ("plot", "frames"),
+    "How good is the potential?": ("evaluate", "relabel", "certify", "report"),
+    "Other engines": ("export", "lammps"),
+}
+
+
 class _Commands(typer.core.TyperGroup):
     """Commands whose user errors are one line on stderr and exit code 1, without a traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands in the order of the work."""
+        order = [name for names in ORDER.values() for name in names]
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, which knows its panel of the help."""
+        command = super().get_command(ctx, cmd_name)
+        panel = next((panel for panel, names in ORDER.items() if cmd_name in names), None)
+        if command is not None and panel is not None:
+            command.rich_help_panel = panel  # type: ignore[attr-defined]  # of typer's commands
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command named on the command line."""
@@ -46,9 +68,9 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Dynamic Training of machine-learning interatomic potentials: trajectories and evaluation.",
+    help="Dynamic Training of machine-learning interatomic potentials. In the order of the work: spkdt convert and check; "
+    "spktrain experiment=dt_egnn; spkdt frames and spkmd; spkdt evaluate and certify; spkdt export.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -11,12 +11,14 @@ from typing import Any, ClassVar, cast
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spk_dt.folders.hold import LOCK, hold
+from spk_dt.folders.user_errors import message_for_user
 
 __all__ = ["RunFolder", "given_overrides", "resolving"]
 
@@ -61,12 +63,31 @@ class RunFolder(Callback):
                 self.enter(config, Path(config.hydra.runtime.output_dir))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Leave the folder to others."""
+        """Leave the folder to others; an error that the user can mend is told without its traceback.
+
+        Hydra hides the traceback of an error in the making of an object; if the user cannot mend it, it is shown.
+        """
         self._held.close()
+        error = job_return._return_value
+        if not self.is_ours(config) or job_return.status is not JobStatus.FAILED or _everything_is_wanted():
+            return
+        if (message := message_for_user(error)) is None:
+            job_return.return_value = error.__cause__ if isinstance(error, InstantiationException) else error
+            return
+        message = f"{self.program}: {message}"
+        if OmegaConf.is_missing(config.hydra.job, "num"):
+            raise SystemExit(
+                f"{message}\n(HYDRA_FULL_ERROR=1 {self.program} ... shows where this was raised.)"
+            ) from error
+        job_return.return_value = CompactHydraException(message)  # told when all jobs of the sweep have run
+
+    def is_ours(self, config: DictConfig) -> bool:
+        """Whether this is a training; ``spkpredict`` shares the configs of ``spktrain``."""
+        return "task" in config
 
     def concerns(self, config: DictConfig) -> bool:
-        """Whether this is a training, and its first process; ``spkpredict`` shares the configs of ``spktrain``."""
-        return "task" in config and all(os.environ.get(name, "0") == "0" for name in _RANKS)
+        """Whether this is a training, and its first process."""
+        return self.is_ours(config) and all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
     def folder(self, config: DictConfig) -> Path:
         """Where a job is going to run."""
@@ -132,6 +153,11 @@ def _remove_cut_off(file: Path, config: DictConfig) -> None:
     if there != whole and whole.startswith(there):
         log.warning("'%s' was cut off when a run ended early; it is written anew", file)
         file.unlink()
+
+
+def _everything_is_wanted() -> bool:
+    """Whether Hydra was told to show errors as they are."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """Keeps a run of `spkmd` from writing over another one."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
@@ -13,10 +16,13 @@ from spk_dt.folders.run_folder import RunFolder, given_overrides, resolving
 
 __all__ = ["OutputFolder"]
 
+log = logging.getLogger(__name__)
+
 
 class OutputFolder(RunFolder):
     """Hydra callback that refuses a simulation folder with a run in it, unless it is continued or to be replaced.
 
+    What a start has left that failed, or was killed, before there was anything to keep is no run, and makes room.
     With ``restart=...`` from a checkpoint in the folder it is left as it is; with ``overwrite=true`` it is moved aside to
     ``<folder>.old.<n>``. Both count in the file of ``load_config``, too, as they do for SchNetPack; otherwise that is a new
     run like any other. SchNetPack itself would replace settings and checkpoints before it notices.
@@ -31,9 +37,11 @@ class OutputFolder(RunFolder):
 
     program = "spkmd"
 
-    def concerns(self, config: DictConfig) -> bool:
+    def is_ours(self, config: DictConfig) -> bool:
         """Always."""
         return True
+
+    concerns = is_ours
 
     def folder(self, config: DictConfig) -> Path:
         """Where a job is going to run."""
@@ -73,6 +81,10 @@ class OutputFolder(RunFolder):
         if _in_the_way(folder, self._settings(config)[1]):
             raise ValueError(_holds_a_run(folder))
         record = folder / ".hydra"
+        if (record / "config.yaml").exists() and (left := _left_by_failed_start(folder)) is not None:
+            log.info("a run that ended before anything of it was kept had begun in '%s'; it begins anew", folder)
+            for file in left:
+                file.unlink(missing_ok=True)
         record.mkdir(exist_ok=True)
         settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         parts = {"config": settings, "hydra": HydraConfig.instance().cfg, "overrides": config.hydra.overrides.task}
@@ -105,8 +117,38 @@ class OutputFolder(RunFolder):
 
 def _in_the_way(folder: Path, restart: str | None) -> bool:
     """Whether a folder holds a run, and is not continued from a checkpoint in it."""
-    continued = restart is not None and Path(to_absolute_path(restart)).resolve().parent == folder.resolve()
-    return not continued and any((folder / name).exists() for name in (".hydra", "simulation.hdf5"))
+    if restart is not None and Path(to_absolute_path(restart)).resolve().parent == folder.resolve():
+        return False
+    there = any((folder / name).exists() for name in (".hydra", "simulation.hdf5"))
+    return there and _left_by_failed_start(folder) is None
+
+
+def _left_by_failed_start(folder: Path) -> list[Path] | None:
+    """Empty files of trajectories that a start has left, if nothing of its run was kept; None if there is something.
+
+    A run that was to write checkpoints or trajectories and has not, has ended before; of any other one it is not known.
+    """
+    try:
+        settings: Any = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        callbacks = settings.callbacks or {}
+        kept = [folder / one.checkpoint_file for one in callbacks.values() if "checkpoint_file" in one]
+        trajectories = [folder / one.filename for one in callbacks.values() if "data_streams" in one]
+    except Exception:  # whatever a file that was cut off leads to
+        return None
+    if (not kept and not trajectories) or any(file.exists() for file in kept):
+        return None
+    return None if any(map(_has_entries, trajectories)) else trajectories
+
+
+def _has_entries(trajectory: Path) -> bool:
+    """Whether a file of a trajectory, also of a run that was killed, has an entry; or cannot be read."""
+    if not trajectory.exists():
+        return False
+    try:
+        with h5py.File(trajectory, "r", libver="latest", swmr=True) as file:
+            return any(int(stream.attrs.get("entries", 1)) > 0 for stream in file.values())
+    except (OSError, RuntimeError, KeyError):
+        return trajectory.stat().st_size > 0
 
 
 def _holds_a_run(folder: Path) -> str:

@@ -5,6 +5,7 @@ scheduler, come after that, and the random numbers are not kept. Here the last c
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from schnetpack import train
 
 from spk_dt.folders.damage import reading
 from spk_dt.folders.whole_file import whole_file
+from spk_dt.training.average import averaged_weights
 from spk_dt.training.metrics_file import CSVLogger
 from spk_dt.training.same_run import MADE_WITH, made_with, refuse_another
 
 __all__ = ["ModelCheckpoint", "WholeFileIO"]
+
+log = logging.getLogger(__name__)
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -50,6 +54,8 @@ class ModelCheckpoint(train.ModelCheckpoint):
     The best models are chosen, and stored, when an epoch has been validated, as by SchNetPack. All files are written as a
     whole (`spk_dt.folders.whole_file`).
 
+    If the training ends before an epoch has been validated, the model as it is then is the best one, with a warning.
+
     Args:
         model_path: where the best model is stored; None stores none.
         do_postprocessing: whether this model has its postprocessing.
@@ -59,6 +65,8 @@ class ModelCheckpoint(train.ModelCheckpoint):
         ValueError: when a training is resumed with another cutoff, time step, units, elements, loss or reference method than
             the checkpoint was made with (`spk_dt.training.same_run`).
     """
+
+    best_model_path: str
 
     def __init__(self, model_path: str | None = None, do_postprocessing: bool = True, **kwargs: Any) -> None:
         super().__init__(str(model_path), do_postprocessing, **kwargs)
@@ -128,6 +136,23 @@ class ModelCheckpoint(train.ModelCheckpoint):
             super()._remove_checkpoint(trainer, path)
         self._obsolete.clear()
 
+    def keep_untried(self, trainer: pl.Trainer, task: Any) -> None:
+        """Let the model as it is be the best one, if the training has ended before one was chosen.
+
+        SchNetPack would end in an error when it asks for the best model.
+        """
+        if self.best_model_path or self.save_top_k == 0 or trainer.interrupted:
+            return
+        path = f"{self.dirpath}/untried.ckpt"
+        with averaged_weights(trainer, task.model):
+            trainer.save_checkpoint(path)
+        self.best_model_path = path
+        log.warning(
+            "the training has ended before its first validation, after %d updates: the model is stored as it is, and no "
+            "error of it is known. Let it run longer (callbacks.budget.seconds, trainer.max_epochs).",
+            trainer.global_step,
+        )
+
     def _save_last_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
         """Left to `save_between_epochs`."""
 
@@ -183,6 +208,7 @@ class _BetweenEpochs(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last epoch is over."""
         self.checkpoint.save_between_epochs(trainer)
+        self.checkpoint.keep_untried(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let other callbacks end a training that was over already, which Lightning leaves out."""
@@ -191,6 +217,7 @@ class _BetweenEpochs(Callback):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set, but not declared
                 if callback is not self:
                     callback.on_train_end(trainer, pl_module)
+            self.checkpoint.keep_untried(trainer, pl_module)
 
     def _go_on_with_metrics(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
