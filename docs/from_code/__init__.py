@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from . import api
+from . import api, tutorials
 
 FOLDER = Path(__file__).parents[1] / "generated"
 
 
 def pages() -> dict[str, str]:
     """Name of each page below ``docs/generated`` and its text."""
-    return {**api.pages()}
+    return {**tutorials.pages(), **api.pages()}
 
 
 def write() -> None:

@@ -1,0 +1,81 @@
+"""The tutorials run as they are, in their short form; their pages show text, code and figures that are there."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "tutorials"
+sys.path.insert(0, str(ROOT / "docs"))
+from from_code import tutorials  # noqa: E402 (found by the line above)
+
+#: what the short form takes more than three seconds for
+SLOW = set()
+#: scripts that have tests of their own
+ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
+NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a tutorial in an empty folder; what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPK_DT_TUTORIAL", "short")
+    monkeypatch.setenv("PWD", str(tmp_path))
+    backend, dtype = matplotlib.get_backend(), torch.get_default_dtype()
+    matplotlib.use("agg")
+
+    def run(name):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+        runpy.run_path(str(TUTORIALS / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield run
+    plt.close("all")
+    matplotlib.use(backend)
+    torch.set_default_dtype(dtype)
+
+
+def of_rollouts(said):
+    assert 1.95 < float(re.search(r"to the power of ([\d.]+)", said)[1]) < 2.05
+    found = re.findall(r"the full gradient grows ([\d.e+]+)-fold", said)
+    _, regular, chaotic = map(float, found)
+    assert chaotic > 3.0 * regular
+
+
+#: what the numbers that a tutorial prints must show
+SAYS = {"rollouts": of_rollouts}
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in NAMES])
+def test_runs(name, run, tmp_path):
+    said = run(name)
+    SAYS.get(name, bool)(said)
+    text = (TUTORIALS / f"{name}.py").read_text()
+    assert set(re.findall(r"figures/(\w+\.png)", text)) == {file.name for file in tmp_path.glob("*.png")}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *ELSEWHERE])
+def test_its_page(name):
+    text = tutorials.pages()[f"tutorials/{name}.md"]
+    assert text.startswith("# ")
+    assert "\n```python\n" in text
+    assert "\n# %%" not in text
+    figures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert all((ROOT / "docs" / "generated" / "tutorials" / figure).resolve().is_file() for figure in figures)
+    assert all(file.stat().st_size < 80_000 for file in (TUTORIALS / "figures").glob("*.png"))
+    assert f"generated/tutorials/{name}\n" in (ROOT / "docs" / "tutorials.md").read_text()
+
+
+def test_cells_become_a_page():
+    script = "# %% [markdown]\n# # Title\n#\n# ![a](figures/a.png)\n\n# %%\nx = 1  # one\n\n# %% [markdown]\n# End\n"
+    assert (
+        tutorials.page(script)
+        == "# Title\n\n![a](../../../tutorials/figures/a.png)\n\n```python\nx = 1  # one\n```\n\nEnd\n"
+    )
