@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from spk_dt.units import duration
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -91,11 +93,7 @@ class Pace:
         rest = self.total - self.done
         if not self._computed > 0.0 or rest < 1e-9:
             return ""
-        minutes = (self._clock() - self._begun) * rest / self._computed / 60.0
-        for limit, unit, size in ((1.5, "s", 1.0 / 60.0), (90.0, "min", 1.0), (48.0 * 60.0, "h", 60.0)):
-            if minutes < limit:
-                return f"about {minutes / size:.0f} {unit} left"
-        return f"about {minutes / 1440.0:.0f} days left"
+        return f"about {duration((self._clock() - self._begun) * rest / self._computed)} left"
 
 
 @contextmanager

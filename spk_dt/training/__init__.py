@@ -12,6 +12,7 @@ from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.metrics_file import CSVLogger
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.on_policy import OnPolicyLabels, RoundSchedule
+from spk_dt.training.progress import TrainingProgress
 from spk_dt.training.task import DynamicTrainingTask
 from spk_dt.training.trials import TrialSimulations
 from spk_dt.training.visits import VisitedStates
@@ -38,6 +39,7 @@ __all__ = [
     "Scheduled",
     "Stage",
     "StepwiseElementMAE",
+    "TrainingProgress",
     "TrialSimulations",
     "VisitedStates",
 ]

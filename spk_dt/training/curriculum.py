@@ -201,6 +201,11 @@ class Curriculum(Callback):
             self._hold_back_early_stopping(trainer)
         pl_module.log("S", float(pl_module.rollout_length), on_step=False, on_epoch=True)
 
+    @property
+    def began(self) -> int:
+        """Epoch in which the present stage has begun."""
+        return self._start
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Show S in the progress bar while the epoch runs; what is logged per epoch shows only when it is over."""
         pl_module.log("S", float(pl_module.rollout_length), on_step=True, on_epoch=False, prog_bar=True, logger=False)

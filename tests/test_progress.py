@@ -1,0 +1,159 @@
+"""What a training shows of itself: a bar or lines, the time that is left, and the summary."""
+
+import io
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.short_training import short_data, short_task, short_trainer
+from rich.console import Console
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from spk_dt.training import ComputeBudget, Converged, Curriculum, Elapsed, TrainingProgress
+from spk_dt.training import progress as module
+from spk_dt.training.progress_bar import TrainingBar
+from spk_dt.training.summary import StageSummary, summary
+from spk_dt.training.time_left import Pace, time_left
+from spk_dt.units import duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (7200, "2 h"), (200000, "2 days"), (1e6, "12 days")],
+)
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+# ------------------------------------------------------------------------------------------------- the time that is left
+
+
+def trainer(*callbacks, epoch=0, max_epochs=-1, lr=1e-3, bad=0, floor=1e-5):
+    """What `time_left` looks at."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=3, min_lr=floor)
+    plateau.num_bad_epochs = bad
+    return SimpleNamespace(
+        callbacks=list(callbacks), current_epoch=epoch, max_epochs=max_epochs, optimizers=[optimizer],
+        lr_scheduler_configs=[SimpleNamespace(scheduler=plateau)],
+    )  # fmt: skip
+
+
+def left(trainer, done=0.0, steps=1, pace=None):
+    return time_left(trainer, SimpleNamespace(rollout_length=steps), pace or Pace(1, 6.0, 4.0), done)
+
+
+def test_nothing_says_when():
+    assert left(trainer()) is None
+    assert left(trainer(max_epochs=100_000)) is None
+
+
+def test_of_a_number_of_epochs():
+    assert left(trainer(epoch=3, max_epochs=10), done=0.5) == (65.0, "at most")
+
+
+def test_of_a_budget():
+    budget = ComputeBudget(100.0)
+    budget.used = 40.0
+    assert left(trainer(budget), pace=Pace(1, 6.0, 4.0, per_second=1.5)) == (90.0, "about")
+    budget.used = 101.0
+    assert left(trainer(budget)) == (0.0, "about")
+
+
+def test_of_stages_of_so_many_epochs():
+    """S = 1 has 2 of 3 epochs to go, of 10 s; S = 2 and 3 have three of 16 and of 22 s."""
+    curriculum = Curriculum(3, Elapsed(3))
+    assert left(trainer(curriculum, epoch=1)) == (20.0 + 3 * 16.0 + 3 * 22.0, "about")
+
+
+def test_of_convergence():
+    """From 1e-3 to 1e-5 in two reductions, of four epochs each at least; then S = 2 from 1e-4 in one."""
+    curriculum = Curriculum(2, Converged(), reset_lr=1e-4)
+    assert left(trainer(curriculum)) == (8 * 10.0 + 4 * 16.0, "at least")
+    assert left(trainer(curriculum, bad=3)) == (5 * 10.0 + 4 * 16.0, "at least")
+    assert left(trainer(curriculum, epoch=1, max_epochs=4)) == (30.0, "about")  # before it can have converged
+    assert left(trainer(Curriculum(2, Converged(), reset_lr=1e-4), floor=0.0)).bound == "at least"
+
+
+# ------------------------------------------------------------------------------------------------------------- the whole
+
+
+def fit(database, folder, monkeypatch, **kwargs):
+    progress = TrainingProgress()
+    curriculum = Curriculum(2, Elapsed(1), reset_lr=None)
+    run = short_trainer(folder, callbacks=[curriculum, progress], max_epochs=3, limit_train_batches=2, **kwargs)
+    run.fit(short_task(), short_data(database, max_val_windows=2))
+    return progress, run
+
+
+def test_lines_and_summary(database, tmp_path, monkeypatch, caplog):
+    """Where there is no terminal, a line for each epoch, also if Lightning was to show a bar."""
+    with caplog.at_level(logging.INFO, "spk_dt.training.progress"):
+        progress, run = fit(database, tmp_path, monkeypatch, enable_progress_bar=True)
+    assert run.progress_bar_callback is None
+    lines = [record.getMessage() for record in caplog.records if record.name == "spk_dt.training.progress"]
+    assert lines[0].startswith("epoch 0, S = 1: val_loss ")
+    assert "; force errors H " in lines[0]
+    assert ", Pd " in lines[0]
+    assert lines[1].startswith("epoch 1, S = 2: val_loss ")
+    assert "an epoch, about " in lines[0]
+    assert len(lines) == 3
+    assert [(one.length, one.epochs) for one in progress.stages] == [(1, 1), (2, 1)]
+    table = lines[2].splitlines()
+    assert table[2].split() == ["stage", "epochs", "val_loss", "(eV/Ang)", "forces,", "H", "forces,", "Pd"]
+    assert table[3].split()[:5] == ["1:", "S", "=", "1", "1"]
+    assert float(table[3].split()[5]) == pytest.approx(progress.stages[0].best, abs=1e-4)
+    assert f"spkdt certify {tmp_path} {database} --reference REFERENCE" in lines[2]
+
+
+def test_bar_on_a_terminal(database, tmp_path, monkeypatch, caplog):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=140)
+    monkeypatch.setattr(module, "TrainingBar", lambda: TrainingBar(console))
+    with caplog.at_level(logging.INFO, "spk_dt.training.progress"):
+        fit(database, tmp_path, monkeypatch, enable_progress_bar=True)
+    shown = screen.getvalue()
+    assert "epoch 1, S = 2" in shown
+    assert "2/2" in shown
+    assert "left" in shown
+    assert not [record for record in caplog.records if record.getMessage().startswith("epoch")]
+
+
+def test_what_is_logged_goes_above_the_bar(monkeypatch):
+    """And where it was after it."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    handler = logging.StreamHandler(out)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    screen = io.StringIO()
+    bar = TrainingBar(Console(file=screen, force_terminal=True, width=100))
+    bar.begin("epoch 0", 2)
+    logging.getLogger().warning("a word")
+    bar.stop()
+    assert "a word" in screen.getvalue()
+    assert handler.stream is out
+    bar.stop()
+
+
+def test_its_state_is_that_of_the_stages():
+    one, other = TrainingProgress(), TrainingProgress()
+    one.stages = [StageSummary(1, False)]
+    one.stages[0].add(0.5, {"H": 0.1})
+    one.stages[0].add(0.7, {"H": 0.2})
+    one.stages[0].add(None, {})
+    other.load_state_dict(one.state_dict())
+    assert other.stages == one.stages
+    assert (one.stages[0].epochs, one.stages[0].best, one.stages[0].errors) == (3, 0.5, {"H": 0.1})
+
+
+def test_summary_with_labels_and_test(tmp_path):
+    labels = SimpleNamespace(schedule=SimpleNamespace(done=3), labels=SimpleNamespace(reference="tblite:GFN1-xTB"))
+    stages = [StageSummary(1, False, 4, 0.25, {"H": 0.1}), StageSummary(1, True, 2)]
+    text = summary(stages, (0.3, {"H": 0.2}), labels, None, tmp_path / "runs" / "x")
+    assert "2: S = 1, with labels" in text
+    assert "test" in text
+    assert "0.3000" in text
+    assert "labels:  3 rounds, of tblite:GFN1-xTB" in text
+    assert f"model:   {tmp_path}/runs/x/best_model" in text
