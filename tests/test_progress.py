@@ -145,6 +145,8 @@ def test_its_state_is_that_of_the_stages():
     one.stages[0].add(None, {})
     other.load_state_dict(one.state_dict())
     assert other.stages == one.stages
+    one.on_train_end(None, None)
+    one.load_state_dict(TrainingProgress().state_dict())  # of the best checkpoint, for the test
     assert (one.stages[0].epochs, one.stages[0].best, one.stages[0].errors) == (3, 0.5, {"H": 0.1})
 
 

@@ -29,7 +29,7 @@ class TrainingProgress(Callback):
     """Shows S, the force error of each element, and the time that remains; at the end a summary, and what to do next.
 
     On a terminal that is a bar, in place of Lightning's own; elsewhere, as in the log of a batch job, a line for each epoch.
-    Without Lightning's bar (``trainer.enable_progress_bar=false``), or with one of the user's, there are lines. With
+    Without Lightning's bar (``+trainer.enable_progress_bar=false``), or with one of the user's, there are lines. With
     ``spktrain`` the summary comes after the test, otherwise at the end of the fit.
     """
 
@@ -132,7 +132,9 @@ class TrainingProgress(Callback):
         return {"stages": [stage.state_dict() for stage in self.stages]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there; not back to the best checkpoint, with which Lightning tests."""
+        if self._fitted:
+            return
         self.stages = [StageSummary(**stage) for stage in state_dict["stages"]]
 
     def _begin(self, trainer: pl.Trainer) -> None:
