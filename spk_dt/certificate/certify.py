@@ -23,11 +23,12 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from spk_dt.certificate.committee import CommitteeEngine, uncertainty_record
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
 from spk_dt.certificate.scales_of_data import scales_of_data
-from spk_dt.certificate.simulations import Batch, batches, read_states, run_simulations
+from spk_dt.certificate.simulations import batches, read_states, run_simulations
 from spk_dt.certificate.statement import statement
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
 from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged
@@ -42,10 +43,13 @@ from spk_dt.labels.relabel import relabel
 from spk_dt.labels.unit_check import Unit, check_units, parse_unit
 from spk_dt.units import conversion
 
-__all__ = ["ASE_PREFIX", "Computing", "certify"]
+__all__ = ["ASE_PREFIX", "COMMITTEE", "Computing", "certify"]
 
 #: a model that is an ASE calculator is named with this before its import path
 ASE_PREFIX = "ase:"
+
+#: name of the certificate of several models as one
+COMMITTEE = "committee"
 
 #: verdicts are repeated with limits multiplied by these
 _FACTORS = (0.5, 1.0, 2.0)
@@ -88,6 +92,7 @@ def certify(
     position_unit: str = "Angstrom",
     another_reference: bool = False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    committee: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Simulate with each model from unseen frames, and find with few reference calculations when simulations go wrong.
 
@@ -106,6 +111,7 @@ def certify(
         position_unit: unit of length of the models.
         another_reference: whether the reference method may be another one than that of the data.
         progress: called with what is done, how much of it, and how much there is.
+        committee: certify the mean of all models as one, called ``committee`` (`spk_dt.certificate.committee`).
 
     Returns:
         for each model what stands in ``certificate.json``.
@@ -119,6 +125,7 @@ def certify(
     conditions, criteria, computing = conditions or Conditions(), criteria or Criteria(), computing or Computing()
     units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
     out = Path(out)
+    _check_committee(models, committee, criteria)
     files = [Path(file) for file in models.values() if not str(file).startswith(ASE_PREFIX)]
     with trajectory_database(data) as database:
         if reference == OF_DATA:
@@ -144,6 +151,7 @@ def certify(
         "precision": computing.precision,
         "energy_unit": energy_unit,
         "position_unit": position_unit,
+        **({"committee": True} if committee else {}),
     }
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
@@ -159,8 +167,11 @@ def certify(
     with hold(out / LOCK, f"certifies in '{out}'; wait for it, or choose another folder."):
         _same_settings(out / "settings.json", settings)
         found = {}
-        for name, file in models.items():
-            make_engine = _engine(file, *units, computing)
+        certified: dict[str, str | Path | tuple[str | Path, ...]] = dict(models)
+        if committee:
+            certified = {COMMITTEE: tuple(models.values())}
+        for name, what in certified.items():
+            make_engine = _engine(what, *units, computing)
             all_batches = batches(out / name, timesteps, computing.batch_size)
             run_simulations(
                 all_batches,
@@ -170,13 +181,14 @@ def certify(
                 computing.n_processes,
                 partial(progress, f"simulating {name}"),
             )
-            outcomes, n_labels, wrong = _judge(
-                out / name, all_batches, conditions, criteria, scales, reference, computing
-            )
+            states = dict(read_states(all_batches))
+            outcomes, n_labels, wrong = _judge(out / name, states, conditions, criteria, scales, reference, computing)
             (out / name / "first_wrong.traj").unlink(missing_ok=True)  # of other limits
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
             found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
+            if committee:
+                found[name]["committee"] = {"members": list(models), **uncertainty_record(states, outcomes)}
         packages = ("spk_dt", "schnetpack", "torch", "ase")
         versions = {one: version(one) for one in packages} | {"python": platform.python_version()}
         text = json.dumps(
@@ -200,8 +212,27 @@ def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_un
     check_units(name, reference, forces_for, energy_unit, position_unit)
 
 
-def _engine(file: str | Path, energy_unit: Unit, position_unit: Unit, computing: Computing) -> Callable[[], Engine]:
+def _check_committee(models: Mapping[str, str | Path], committee: bool, criteria: Criteria) -> None:
+    """Refuse a committee of one, or of what has no energies of atoms, and a limit that nothing is compared with."""
+    if not committee and criteria.uncertainty is not None:
+        raise ValueError(
+            f"--uncertainty-limit {criteria.uncertainty:g}: one model has no uncertainty; name several, with --committee."
+        )
+    if committee and len(models) < 2:
+        raise ValueError("--committee: a committee has two models at least; name another one.")
+    calculators = [name for name, file in models.items() if str(file).startswith(ASE_PREFIX)]
+    if committee and calculators:
+        raise ValueError(f"--committee: '{calculators[0]}' is an ASE calculator, which has no energies of atoms.")
+
+
+def _engine(
+    file: str | Path | tuple[str | Path, ...], energy_unit: Unit, position_unit: Unit, computing: Computing
+) -> Callable[[], Engine]:
     """What makes the potential, in any process."""
+    if isinstance(file, tuple):
+        return partial(
+            CommitteeEngine, file, energy_unit, position_unit, computing.precision, computing.compile, computing.device
+        )
     if str(file).startswith(ASE_PREFIX):
         return partial(AseEngine, str(file).removeprefix(ASE_PREFIX))
     return partial(
@@ -213,7 +244,8 @@ def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings, or refuse other ones than are there."""
     if file.exists():
         before = json.loads(file.read_text())
-        others = [key for key in settings if json.loads(json.dumps(settings[key])) != before.get(key)]
+        keys = dict.fromkeys([*settings, *before])
+        others = [key for key in keys if json.loads(json.dumps(settings.get(key))) != before.get(key)]
         if "model_sha256" in others and "model_sha256" not in before:
             others.remove("model_sha256")  # of a version that did not write it
         if others == ["model_sha256"]:
@@ -222,7 +254,7 @@ def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:
                 "trained since. Choose another folder."
             )
         if others:
-            told = "; ".join(f"{key}: {before.get(key)} there, {settings[key]} now" for key in others)
+            told = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in others)
             raise ValueError(
                 f"'{file}' is of another certificate ({told}). Choose another folder, or the settings of this one."
             )
@@ -231,7 +263,7 @@ def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _judge(
     folder: Path,
-    all_batches: Sequence[Batch],
+    states: Mapping[int, Sequence[Atoms]],
     conditions: Conditions,
     criteria: Criteria,
     scales: Scales,
@@ -239,7 +271,6 @@ def _judge(
     computing: Computing,
 ) -> tuple[dict[int, Outcome], int, list[Atoms]]:
     """Outcome of each simulation, number of labels, and the first wrong states."""
-    states = dict(read_states(all_batches))
     temperatures = [conditions.thermostat(max(0, k - 1)) for k in range(conditions.n_states + 1)]
     judges = {i: judged(one, temperatures, criteria, scales) for i, one in states.items()}
 

@@ -98,19 +98,23 @@ class Criteria:
         force: limit of the error of the force on an atom, in thermal forces on its element.
         n_checks: states of each simulation, evenly spaced, that are judged beside its end, its closest contact and its
             largest force.
+        uncertainty: limit of the uncertainty of a committee (`spk_dt.certificate.committee`), eV, of the energy of an atom;
+            None sets none.
     """
 
     energy: float = 3.0
     force: float = 2.0
     n_checks: int = 4
+    uncertainty: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse limits that are not positive, and fewer checks than none."""
         if self.n_checks < 0:
             raise ValueError(f"n_checks={self.n_checks} must not be negative.")
-        for name in ("energy", "force"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}={getattr(self, name)}: a limit must be positive.")
+        for name in ("energy", "force", "uncertainty"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name}={value}: a limit must be positive.")
 
     def deviation(
         self,

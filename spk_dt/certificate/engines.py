@@ -86,11 +86,15 @@ class ModelEngine(Engine):
         device: str = "cpu",
     ) -> None:
         self._exact = ModelCalculator(file, energy_unit, position_unit)
-        self._fast = ModelCalculator(file, energy_unit, position_unit, compile)
+        self._fast = self._calculator(file, energy_unit, position_unit, compile)
         self._dtype = getattr(torch, f"float{precision}")
         self._device = device
         self._energy_unit = conversion(energy_unit, "eV", "energy")
         self._force_unit = self._energy_unit / conversion(position_unit, "Ang", "length")
+
+    def _calculator(self, file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool) -> ModelCalculator:
+        """What simulates."""
+        return ModelCalculator(file, energy_unit, position_unit, compile)
 
     def load(self, file: str | Path) -> None:
         """Take the weights of another model of the same make; what is compiled need not be compiled again."""

@@ -2,10 +2,11 @@
 
 Of each simulation the end is computed first: as long as a model is right there, it is most likely right on the way. In
 addition two states are looked at in which something is most likely wrong, that with the closest contact and that with the
-largest force, and some that are evenly spaced, since a model without a barrier may be right on both sides of it. From a
+largest force, with a committee also the most uncertain one, and some that are evenly spaced, since a model without a
+barrier may be right on both sides of it. From a
 wrong state the last right one is searched for by bisection, down to the distance of two states. Signs that need no
 reference count as well: an explosion, total energy that is not conserved at constant energy, and with a thermostat a
-temperature far from its own.
+temperature far from its own; and an uncertainty of a committee beyond a limit, if one is set.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,13 +22,26 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
 from spk_dt.trajectories.fixed_atoms import degrees_of_freedom
 
-__all__ = ["Judge", "Label", "Outcome", "closest_contact", "closest_pair", "first_sign", "judge_all", "judged"]
+__all__ = [
+    "UNCERTAINTY",
+    "Judge",
+    "Label",
+    "Outcome",
+    "closest_contact",
+    "closest_pair",
+    "first_sign",
+    "judge_all",
+    "judged",
+]
 
 #: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
 Label = tuple[float, np.ndarray]
 
 #: asks for labels of states by their numbers, and ends with the outcome of a simulation, see `judged`
 Judge = Generator[set[int], Mapping[int, Label], "Outcome"]
+
+#: why a state is wrong of which a committee does not know enough
+UNCERTAINTY = "uncertainty"
 
 #: standard deviations of the kinetic energy of a canonical ensemble beyond which a temperature is wrong
 _TEMPERATURE_DEVIATIONS = 6.0
@@ -42,7 +56,7 @@ class Outcome:
         failed_ps: time of the first state that is known to be wrong, or of the explosion, ps; None if there is none.
         right_ps: time of the last state before that is known to be right, ps.
         reason: ``exploded``, ``energy``, ``force``, ``energy and force``, ``no label`` (the reference method failed),
-            ``energy not conserved`` or ``temperature``.
+            ``energy not conserved``, ``temperature`` or ``uncertainty``.
         state: number of the first wrong state; of an explosion the last state before.
         deviations: of the states that the reference method has computed, by their number.
     """
@@ -141,6 +155,8 @@ def first_sign(
             return k, "exploded"
         if not np.isfinite(atoms.get_total_energy()):
             return k, "exploded"
+        if criteria.uncertainty is not None and not atoms.info.get("uncertainty", 0.0) <= criteria.uncertainty:
+            return k, UNCERTAINTY
         if bath is None:
             if abs(atoms.get_total_energy() - total) > criteria.energy * scales.energy(
                 degrees_of_freedom(atoms) / 3.0, None
@@ -177,10 +193,13 @@ def closest_pair(atoms: Atoms) -> tuple[int, int, np.ndarray, float]:
 
 
 def _suspicious(states: Sequence[Atoms]) -> list[int]:
-    """States in which an error is most likely: closest contact and largest force."""
+    """States in which an error is most likely: closest contact, largest force, and where a committee differs most."""
+    if not states:  # the start itself is too uncertain
+        return []
     contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
     force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))
-    return sorted({contact, force} - {0}, reverse=True)
+    uncertain = int(np.argmax([atoms.info.get("uncertainty", 0.0) for atoms in states]))
+    return sorted({contact, force, uncertain} - {0}, reverse=True)
 
 
 def _outcome(
@@ -191,7 +210,7 @@ def _outcome(
     right = max((k for k, one in deviations.items() if k < first_wrong and not one.wrong), default=0)
     if first_wrong == len(states):
         return Outcome(times[-1], None, times[right], None, None, deviations)
-    if first_wrong in deviations:
+    if first_wrong in deviations and deviations[first_wrong].wrong:
         deviation = deviations[first_wrong]
         reason = "no label" if np.isnan(deviation.energy) else deviation.reason
     else:

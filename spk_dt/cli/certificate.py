@@ -7,6 +7,8 @@ import typer
 
 from spk_dt.cli.app import Scratch, TimeLimit, app
 
+_OF_COMMITTEE = ("largest_ev", "largest_of_right_states_ev", "smallest_of_wrong_states_ev")
+
 #: exit code if simulations have failed; 1 is an error, 2 a wrong command line
 FAILED = 3
 
@@ -54,6 +56,20 @@ def certify(
     force_limit: Annotated[
         float, typer.Option(help="Limit of the error of the force on an atom, in thermal forces on its element.")
     ] = 2.0,
+    committee: Annotated[
+        bool,
+        typer.Option(
+            "--committee", help="Certify the mean of the models as one, as spkdt export puts them in one file."
+        ),
+    ] = False,
+    uncertainty_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="EV",
+            help="With --committee: a simulation fails where the energies of an atom differ by a larger standard deviation "
+            "over the models, in eV.",
+        ),
+    ] = None,
     checks: Annotated[
         int,
         typer.Option(
@@ -80,6 +96,9 @@ def certify(
     survival, the first wrong state of each failure, and the simulations to DIR. An interrupted command is continued by the
     same one.
 
+    With --committee, several models simulate as one, by their mean. How far their energies of an atom differ is the
+    uncertainty of a state; the most uncertain state is judged, too, and what it was in right and wrong states is told.
+
     Exit code: 0 if no simulation fails, 3 if one does.
     """
     from spk_dt.certificate.certify import Computing
@@ -99,17 +118,25 @@ def certify(
             reference=reference,
             number=number,
             conditions=Conditions(time, states, temperature, heat_to, friction, time_step, seed),
-            criteria=Criteria(energy_limit, force_limit, checks),
+            criteria=Criteria(energy_limit, force_limit, checks, uncertainty_limit),
             computing=Computing(processes, batch, precision, compile, device, scratch, time_limit),
             split=split,
             energy_unit=energy_unit,
             position_unit=position_unit,
             another_reference=another_reference,
             progress=progress,
+            committee=committee,
         )
     draw_certificate(out)
     for name, one in found.items():
         typer.echo(f"{name}: {one['statement']} ({one['labels']} reference calculations)")
+        if "committee" in one:
+            values = {key: one["committee"][key] for key in _OF_COMMITTEE}
+            shown = {key: "none" if value is None else f"{1e3 * value:.3g} meV" for key, value in values.items()}
+            typer.echo(
+                f"{name}: uncertainty at most {shown['largest_ev']}; of states that the reference method calls right at "
+                f"most {shown['largest_of_right_states_ev']}, of wrong ones at least {shown['smallest_of_wrong_states_ev']}"
+            )
     typer.echo(f"{out}")
     if any(one["failures"] for one in found.values()):
         raise typer.Exit(FAILED)

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
+from schnetpack.atomistic import Atomwise
 from schnetpack.model import AtomisticModel
-from schnetpack.transform import AddOffsets, CastTo32, CastTo64, ScaleProperty
 
 from spk_dt.data.partition import SPLIT_FILE
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.labels.unit_check import Unit
 from spk_dt.models import is_plain
+from spk_dt.models.atomic_energies import added_energies, energy_module
 from spk_dt.training.pretrained import model_path, read_model
 from spk_dt.training.run_config import RunConfig, read_run_config
 from spk_dt.training.same_run import made_with_of
@@ -89,7 +89,7 @@ def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: U
     """
     file = model_path(path)
     model = read_model(file).eval()
-    energy = _energy_module(model, file)
+    energy = energy_module(model, file)
     representation: Any = model.representation
     layers = getattr(representation, "n_interactions", None) or len(getattr(representation, "interactions", ()))
     if not isinstance(layers, int) or layers < 1:
@@ -103,7 +103,7 @@ def read_for_export(path: str | Path, energy_unit: Unit | None, position_unit: U
     run = read_run_config(file, energy.output_key, cutoff)
     energy_unit, position_unit = stated_units(file, run, energy_unit, position_unit)
     length, ev = conversion(position_unit, "Ang", "length"), conversion(energy_unit, "eV", "energy")
-    scale, offsets = _added(model, energy.output_key, file)
+    scale, offsets = added_energies(model, energy.output_key, file)
     return Stored(file, model, energy, cutoff * length, layers, length, ev, ev * scale, ev * offsets, run)
 
 
@@ -127,55 +127,6 @@ def stated_units(
             f"the unit of {what} of '{file}' is not known: no config.yaml of its run says it. State it: {option}"
         )
     return energy_unit, position_unit
-
-
-def _energy_module(model: AtomisticModel, file: Path) -> Atomwise:
-    """The module that makes the energy; refuse others."""
-    refused = [m for m in getattr(model, "input_modules", ()) if not isinstance(m, PairwiseDistances | Strain)]
-    forces = [m for m in model.output_modules if isinstance(m, Forces)]
-    others = [m for m in model.output_modules if not isinstance(m, Forces)]
-    key = forces[0].energy_key if forces else None
-    energies = [m for m in others if isinstance(m, Atomwise) and (key is None or m.output_key == key)]
-    # what predicts something else than the energy, as a dipole, is left out
-    of_energy = [m for m in others if key in getattr(m, "model_outputs", ()) and m not in energies]
-    if refused or of_energy or len(energies) != 1:
-        names = ", ".join(type(m).__name__ for m in [*refused, *of_energy, *(energies if len(energies) > 1 else [])])
-        raise ValueError(
-            f"'{file}' cannot be exported: its energy must come from one Atomwise module and from distances alone"
-            f"{f', but it has {names}' if names else ', and there is none'}. Fields, charges and sums of several energies "
-            "cannot be expressed."
-        )
-    if energies[0].aggregation_mode != "sum" or energies[0].n_out != 1:
-        raise ValueError(
-            f"'{file}' cannot be exported: its energy is not the sum of energies of atoms (aggregation_mode="
-            f"{energies[0].aggregation_mode}, n_out={energies[0].n_out})."
-        )
-    return energies[0]
-
-
-def _added(model: AtomisticModel, key: str, file: Path) -> tuple[float, torch.Tensor]:
-    """What postprocessors make of an atom's energy: factor, and [n_elements] offsets, in the unit of the model."""
-    scale, offsets = 1.0, torch.zeros(len(chemical_symbols), dtype=torch.float64)
-    for module in model.postprocessors if model.do_postprocessing else ():
-        if isinstance(module, ScaleProperty) and {module.input_key, module.output_key} == {key}:
-            factor = float(module.scale)
-            scale, offsets = scale * factor, offsets * factor
-        elif isinstance(module, AddOffsets) and module._property == key and module.is_extensive:
-            if module.add_mean:
-                offsets += float(module.mean)
-            if module.add_atomrefs:
-                table = module.atomref.detach().to(torch.float64).flatten().cpu()
-                offsets[: len(table)] += table[: len(offsets)]
-        elif isinstance(module, CastTo32 | CastTo64) or key not in (
-            getattr(module, "_property", None),
-            getattr(module, "output_key", None),
-        ):
-            continue
-        else:
-            raise ValueError(
-                f"'{file}' cannot be exported: what {type(module).__name__} makes of its energy is no sum over atoms."
-            )
-    return scale, offsets
 
 
 def stored_elements(file: Path, run: RunConfig | None, named: Sequence[str] = ()) -> list[int]:

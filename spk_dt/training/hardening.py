@@ -264,7 +264,7 @@ class Hardening(JoiningLabels):
         if self._engine is None:
             frames, runs = data_of(trainer).frames, self.simulations
             energy, length = frames.units[properties.energy], frames.distance_unit
-            self._engine = ModelEngine(file, energy, length, runs.precision, runs.compile, str(task.device))
+            self._engine = runs.engine(file, energy, length, str(task.device))
         self._engine.load(file)
 
     def _trial(self, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]) -> Trial:

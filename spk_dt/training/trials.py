@@ -10,11 +10,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from spk_dt.certificate.committee import WatchedEngine
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
-from spk_dt.certificate.engines import Engine
+from spk_dt.certificate.engines import Engine, ModelEngine
 from spk_dt.certificate.simulations import Batch, read_states
 from spk_dt.certificate.verdict import Judge, Label, judged
+from spk_dt.training.pretrained import model_path
 
 __all__ = ["Ensemble", "Trial", "TrialSimulations"]
 
@@ -50,6 +52,8 @@ class TrialSimulations:
         time_step: time step in units of that of the data: as long as it conserves energy.
         compile: compile the model for the simulations.
         precision: bits of the floating-point numbers in simulations, 32 or 64.
+        committee: stored models, or folders of their runs, that are evaluated beside the model. The state of each simulation
+            in which they differ most is labelled for the verdict, too (`spk_dt.certificate.committee`).
 
     Raises:
         ValueError: if an argument makes no sense, or there is no ensemble.
@@ -63,6 +67,7 @@ class TrialSimulations:
     time_step: float = 2.0
     compile: bool = True
     precision: int = 32
+    committee: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
@@ -86,6 +91,18 @@ class TrialSimulations:
             )
         if self.precision not in (32, 64):
             raise ValueError(f"{_GROUP}.precision={self.precision} must be 32 or 64.")
+
+    def engine(self, file: Path, energy_unit: str, position_unit: str, device: str) -> ModelEngine:
+        """What runs the simulations of a stored model, watched by the committee if there is one.
+
+        Raises:
+            FileNotFoundError: if a model of the committee is not there.
+            ValueError: if the energy of one is no sum over atoms.
+        """
+        how = (energy_unit, position_unit, self.precision, self.compile, device)
+        if not self.committee:
+            return ModelEngine(file, *how)
+        return WatchedEngine(file, [model_path(one) for one in self.committee], *how)
 
     def ensembles(self, scales: Scales) -> list[Ensemble]:
         """The ensembles, given the scales of the data.
