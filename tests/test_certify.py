@@ -134,7 +134,7 @@ def test_an_interrupted_certificate_goes_on_as_if_it_had_not_been(clusters, tmp_
     batch = tmp_path / "cut" / "m" / "batch_0"
     for number in (2, 3, 4):
         (batch / f"{number:05d}.traj").unlink()
-    (batch / "00002.part").write_bytes(b"half")
+    (batch / "00002.traj.part").write_bytes(b"half")
     certify({"m": model}, clusters, tmp_path / "cut", REFERENCE, 4, conditions, computing=PLAIN)
     for number in range(5):
         whole, cut = (

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from helpers.kills import in_fork
 from helpers.pair_simulation import STEPS, comparison, simulator
 from helpers.programs import spkmd
 from schnetpack import units as spk_units
@@ -241,3 +243,39 @@ def test_checkpoints_of_others_are_named(pair_folder, pair_database, caplog):
     simulator([SchNetPackCheckpoint("checkpoint.chk", 10)]).simulate(10)
     restarted(hooks(pair_database)[:1]).simulate(1)
     assert "'checkpoint.chk' was written by SchNetPack's own hook" in caplog.text
+
+
+def test_one_command_begins_goes_on_and_ends(pair_folder, pair_database, capsys):
+    """``restart=auto``: killed before the first checkpoint and after one, then done, and done once more."""
+    ase.io.write("start.traj", start_frames(pair_database)[:1])
+    common = ("calculator.model_file=exact", "system/initializer=frames", "+dynamics/thermostat=langevin")
+    common = (*common, "callbacks.hdf5.buffer_size=2")  # entries before the first checkpoint
+    spkmd(*common, "simulation_dir=whole", callbacks="[checkpoint,hdf5]", steps=STEPS)
+    again = (*common, "restart=auto")
+    kill = ("+callbacks.kill._target_=helpers.pair_simulation.Kill", "+callbacks.kill.step={}")
+
+    def start(*more):
+        return in_fork(partial(spkmd, *again, *more, callbacks="[checkpoint,hdf5]", steps=STEPS))[0]
+
+    assert start(kill[0], kill[1].format(5)) == -signal.SIGKILL
+    assert not Path("out/checkpoint.chk").exists()
+    assert start(kill[0], kill[1].format(27)) == -signal.SIGKILL
+    assert Path("out.old.1").is_dir()
+    assert start() == 0
+    assert_same(content("out"), content("whole"))
+    before = Path("out/checkpoint.chk").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        spkmd(*again, callbacks="[checkpoint,hdf5]", steps=STEPS)
+    assert ended.value.code == 0
+    assert f"all {STEPS} steps of simulation_dir='out' are made" in capsys.readouterr().out
+    assert Path("out/checkpoint.chk").read_bytes() == before
+    refused = {
+        "overwrite=true": "overwrite=true replaces it",
+        "callbacks=[hdf5]": "name 'checkpoint' among the callbacks",
+    }
+    for option, words in refused.items():
+        with pytest.raises(SystemExit, match=words):
+            spkmd(*again, option, **({} if "=[" in option else {"callbacks": "[checkpoint,hdf5]"}))
+    Path("out/checkpoint.chk").write_bytes(before[:100])
+    with pytest.raises(SystemExit, match=r"'out/checkpoint\.chk' is no checkpoint of spkmd"):
+        spkmd(*again, callbacks="[checkpoint,hdf5]")

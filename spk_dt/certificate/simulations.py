@@ -20,6 +20,7 @@ from ase import Atoms
 
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.engines import Engine, Motion
+from spk_dt.folders.whole_file import whole_file
 
 __all__ = ["Batch", "batches", "read_states", "run_simulations"]
 
@@ -90,9 +91,8 @@ class Batch:
         return engine.evaluated(moved)
 
     def _write(self, number: int, states: Sequence[Atoms]) -> None:
-        part = self.folder / f"{number:05d}.part"
-        ase.io.write(part, states, format="traj")
-        part.rename(part.with_suffix(".traj"))
+        with whole_file(self.folder / f"{number:05d}.traj") as part:
+            ase.io.write(part, states, format="traj")
 
 
 def batches(folder: Path, timesteps_fs: Sequence[float], size: int) -> list[Batch]:

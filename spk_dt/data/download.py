@@ -8,6 +8,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from spk_dt.folders.whole_file import whole_file
+
 __all__ = ["download", "unpack"]
 
 log = logging.getLogger(__name__)
@@ -44,12 +46,8 @@ def download(
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with whole_file(path) as part:
         _fetch(url, part, by_hand, checksum, size, timeout)
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _fetch(

@@ -16,6 +16,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.md import MolecularDynamics
 
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
 from spk_dt.labels.relabel import bare_structure
 from spk_dt.trajectories.fixed_atoms import fixes_positions
@@ -118,9 +119,8 @@ def run_dynamics(
 
 def write_piece(file: Path, frames: Iterable[Atoms]) -> None:
     """Write a piece, which appears under its name when it is complete."""
-    part = file.with_name(f".{file.stem}.part")
-    ase.io.write(part, list(frames), format="traj")
-    part.replace(file)
+    with whole_file(file) as part:
+        ase.io.write(part, list(frames), format="traj")
 
 
 def read_piece(file: Path) -> list[Atoms]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ase import Atoms
 
 from spk_dt.folders.hold import hold
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.pieces import read_piece
 from spk_dt.labels.provenance import differing
 from spk_dt.labels.reference_check import check_reference
@@ -214,9 +215,8 @@ def _check_settings(folder: Path, plan: Plan, made_by: Mapping[str, Any]) -> Non
             f"'{folder}' holds pieces, but no '{file.name}' that says how they were made. Remove the folder, or choose "
             "another name for the database."
         )
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(settings, indent=2) + "\n")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,8 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from spk_dt.folders.hold import LOCK, hold
-from spk_dt.folders.run_folder import RunFolder, given_overrides, resolving
+from spk_dt.folders.run_folder import RunFolder, resolving
+from spk_dt.md.going_on import AUTO, CHECKPOINT, loaded_settings, setting, with_checkpoint
 
 __all__ = ["OutputFolder"]
 
@@ -23,9 +24,10 @@ class OutputFolder(RunFolder):
     """Hydra callback that refuses a simulation folder with a run in it, unless it is continued or to be replaced.
 
     What a start has left that failed, or was killed, before there was anything to keep is no run, and makes room.
-    With ``restart=...`` from a checkpoint in the folder it is left as it is; with ``overwrite=true`` it is moved aside to
-    ``<folder>.old.<n>``. Both count in the file of ``load_config``, too, as they do for SchNetPack; otherwise that is a new
-    run like any other. SchNetPack itself would replace settings and checkpoints before it notices.
+    With ``restart=...`` from a checkpoint in the folder it is left as it is, and with ``restart=auto`` if there is one; with
+    ``overwrite=true`` it is moved aside to ``<folder>.old.<n>``. All count in the file of ``load_config`` as well, as
+    for SchNetPack; otherwise that is a new run like any other. SchNetPack itself would replace settings and checkpoints
+    before it notices.
 
     Hydra would write its record of the settings, ``.hydra``, before a callback can hold the folder. So it is told not to,
     and they are written here.
@@ -36,6 +38,15 @@ class OutputFolder(RunFolder):
     """
 
     program = "spkmd"
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Find out where the run goes on, and look at the folder before anything is written."""
+        self._held.close()
+        with self._errors_to_user():
+            with resolving(config):
+                folder = self.folder(config)
+            with_checkpoint(config, folder)
+        super().on_run_start(config, **kwargs)
 
     def is_ours(self, config: DictConfig) -> bool:
         """Always."""
@@ -99,20 +110,17 @@ class OutputFolder(RunFolder):
         """
         with resolving(config):
             folder, file = self.folder(config), config.load_config
-            path = None if file is None else Path(to_absolute_path(file))
             record = Path(to_absolute_path(str(folder / ".hydra")))
-        loaded = None if path is None else OmegaConf.load(path)
-        if path is not None and path.resolve().parent == record.resolve():
+        loaded = loaded_settings(config)
+        if file is not None and Path(to_absolute_path(file)).resolve().parent == record.resolve():
             raise ValueError(
                 f"load_config='{file}' would be written over by this run before it is read. Load a copy from another "
                 "folder."
             )
-        given = {override.partition("=")[0] for override in given_overrides(config)}
-        restart, overwrite = (
-            loaded[key] if isinstance(loaded, DictConfig) and key in loaded and key not in given else config[key]
-            for key in ("restart", "overwrite")
-        )
-        return folder, restart, overwrite
+        restart = setting(config, loaded, "restart")
+        if restart == AUTO:  # of a single run it is the checkpoint by now
+            raise ValueError(f"restart={AUTO} is for one run, not for several with -m: name the checkpoint of each.")
+        return folder, restart, setting(config, loaded, "overwrite")
 
 
 def _in_the_way(folder: Path, restart: str | None) -> bool:
@@ -152,7 +160,7 @@ def _has_entries(trajectory: Path) -> bool:
 
 
 def _holds_a_run(folder: Path) -> str:
-    checkpoint = folder / "checkpoint.chk"
+    checkpoint = folder / CHECKPOINT
     remedy = f"continue with restart={checkpoint}, " if checkpoint.exists() else ""
     return (
         f"simulation_dir='{folder}' holds a run already. Choose another folder, {remedy}or move the old run aside with "

@@ -12,7 +12,6 @@ TensorBoard, where the steps between the checkpoint and the end appear twice.
 
 import io
 import logging
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ from schnetpack.md import Simulator
 from schnetpack.md.simulation_hooks import callback_hooks
 
 from spk_dt.folders.damage import reading
+from spk_dt.folders.whole_file import whole_file
 
 __all__ = ["Checkpoint", "FileLogger", "release"]
 
@@ -81,9 +81,8 @@ class Checkpoint(callback_hooks.Checkpoint):
         for hook in simulator.simulator_hooks:
             if isinstance(hook, FileLogger):
                 hook.flush()
-        part = Path(f"{self.checkpoint_file}.part")
-        part.write_bytes(state)
-        part.replace(self.checkpoint_file)
+        with whole_file(self.checkpoint_file) as part:
+            part.write_bytes(state)
         self._taken = None
 
 
@@ -174,17 +173,18 @@ def release(path: str | Path) -> None:
         raise OSError(f"'{path}' is open in another program; close it there, then restart.") from error
     except OSError:
         log.warning(f"The run that wrote '{path}' did not end properly; what it has written is kept.")
-    part = Path(f"{path}.part")
     try:
-        with h5py.File(path, "r", libver="latest", swmr=True) as old, h5py.File(part, "w", libver="latest") as new:
+        with (
+            whole_file(path) as part,
+            h5py.File(path, "r", libver="latest", swmr=True) as old,
+            h5py.File(part, "w", libver="latest") as new,
+        ):
             for name in old:
                 old.copy(name, new)
             for name, value in old.attrs.items():
                 new.attrs[name] = value
     except (OSError, RuntimeError, KeyError) as error:  # h5py has one for each depth of the damage
-        part.unlink(missing_ok=True)
         raise OSError(f"'{path}' cannot be read ({error}); restart into another simulation_dir.") from error
-    os.replace(part, path)
 
 
 def _state(simulator: Simulator, steps: int) -> bytes:

@@ -8,7 +8,6 @@ compares it with the data before training.
 import copy
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import CastTo32, CastTo64, Transform
 
+from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.unit_check import Unit
 from spk_dt.training.energy_zero import (
     EnergyZero,
@@ -247,5 +247,5 @@ def _record(known: Pretrained, datamodule: AtomsDataModule) -> None:
     }
     for key, value in values.items():
         OmegaConf.update(config, key, value, force_add=True)
-    OmegaConf.save(config, "config.yaml.part")
-    os.replace("config.yaml.part", "config.yaml")
+    with whole_file("config.yaml") as part:
+        OmegaConf.save(config, part)

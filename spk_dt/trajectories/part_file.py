@@ -81,6 +81,8 @@ class PartFile:
             FileExistsError: if it does.
         """
         if self.target.exists():
+            if self.path.exists() and self.path.samefile(self.target):  # killed between the two halves of the naming
+                self.path.unlink()
             raise FileExistsError(f"'{self.target}' exists. Remove it or choose another name.")
 
     def open(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 #: audit events of Python's files that change something, in which a process can be killed
-_CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "shutil.move")
+_CHANGES = ("os.rename", "os.link", "os.remove", "os.truncate", "os.mkdir", "shutil.move", "sqlite3.connect")
 
 
 class Moments:
@@ -57,7 +57,8 @@ def in_fork(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         try:
             sender.send(function(*arguments))
         except BaseException:
-            traceback.print_exc()
+            traceback.print_exc(file=sys.__stderr__)
+            sys.__stderr__.flush()
             os._exit(1)
         sys.stdout.flush()
         os._exit(0)
