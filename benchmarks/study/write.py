@@ -38,8 +38,8 @@ validation left out. Data: the embedded trajectories of H2 on Pd6/graphene, 200 
   visits, summed over elements, from 1 ps on. A simulation is *lost* when it exceeds {LOST:g} eV/Å, and no geometry counts
   more than that; *without the cap*, a single lost simulation may decide the mean. It measures the quality of the potential
   where the simulation goes. *Over starting points*: 16th to 84th percentile of the means of single simulations, all seeds.
-- *failed by energy*: simulations in which the change of the potential energy since the start, of the model and of the reference
-  method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at
+- *failed by energy*: simulations in which the change of the potential energy since the start, of the model and of the
+  reference method at the same geometries, differs by more than {ASTRAY:.0f} meV per atom at some time, the thermal energy at
   300 K. Even with moderate force errors atoms may come to where the reference never lets them. *Energy, median*: this
   difference, meV per atom.
 - *beside the reference*: simulations of 150 fs from the beginning and the middle of the unseen trajectories. h(r) is the
@@ -60,8 +60,8 @@ one core for a geometry).
 _LASTING = """## How long simulations last
 
 Certificates (`spkdt certify`) of runs of a study of its own: from starts that nobody trained on, with the limits of the
-command (three thermal fluctuations of the energy, two thermal forces), stricter than *lost* and *failed by energy*. All seeds
-together; the bound is the exact one. The equal seconds include simulations and reference calculations.
+command (three thermal fluctuations of the energy, two thermal forces), stricter than *lost* and *failed by energy*. All
+seeds together; the bound is the exact one. The equal seconds include simulations and reference calculations.
 """
 
 _FRACTIONS = """## What better forces would gain along the reference
