@@ -51,8 +51,9 @@ lint: env
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Two processes of tests with a thread each: more threads than cores make both slower.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests of the wheel, which choose versions of their own, and of compilation, which needs PyTorch 2.13.
 test-lowest: $(LOWEST)/.complete
