@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = set()
+SLOW = {"own_data"}
 #: scripts that have tests of their own
 ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
 NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
@@ -49,8 +49,20 @@ def of_rollouts(said):
     assert chaotic > 3.0 * regular
 
 
+def of_own_data(said):
+    for remedy in (
+        "wrong_time.db NEW.db --timestep-fs 1",
+        "wrong_unit.db NEW.db --units forces=Hartree/Bohr",
+        "--cut 29",
+    ):
+        assert f"remedy: spkdt convert {remedy}" in said.replace("gap.db NEW.db ", "")
+    sound, wrong = map(float, re.findall(r"a = ([\d.]+) F / m", said))
+    assert sound == pytest.approx(1.0, abs=1e-3)
+    assert wrong == pytest.approx(4.0, abs=1e-2)
+
+
 #: what the numbers that a tutorial prints must show
-SAYS = {"rollouts": of_rollouts}
+SAYS = {"rollouts": of_rollouts, "own_data": of_own_data}
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in NAMES])
