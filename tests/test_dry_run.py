@@ -48,6 +48,7 @@ def test_it_tells_and_writes_nothing(dry_run, database):
     assert code == 0
     found = dict(line.split(":", 1) for line in out[out.index("dry run") :].splitlines()[1:])
     assert found["windows"].strip() == "30 of 3 frames (train), 2 of 4 frames (val), 3 of 4 frames (test)"
+    assert found["data"].strip() == str(database)
     assert found["epoch"].strip().startswith("6 batches of 4 windows, 1 batches in validation")
     assert "EGNN" in found["model"]
     assert found["stages"].strip() == "S = 1 to 3 (Elapsed)"

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = {"own_data"}
+SLOW = {"own_data", "own_parts"}
 #: scripts that have tests of their own
 ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
 NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
@@ -28,6 +28,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPK_DT_TUTORIAL", "short")
     monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     backend, dtype = matplotlib.get_backend(), torch.get_default_dtype()
     matplotlib.use("agg")
 
@@ -61,8 +62,13 @@ def of_own_data(said):
     assert wrong == pytest.approx(4.0, abs=1e-2)
 
 
+def of_own_parts(said):
+    assert float(re.search(r"amplitude falls with ([\d.]+)", said)[1]) == pytest.approx(0.01, rel=0.02)
+    assert "are as they must be" in said
+
+
 #: what the numbers that a tutorial prints must show
-SAYS = {"rollouts": of_rollouts, "own_data": of_own_data}
+SAYS = {"rollouts": of_rollouts, "own_data": of_own_data, "own_parts": of_own_parts}
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in NAMES])

@@ -139,7 +139,7 @@ def _report(config: DictConfig) -> str:
     parameters = sum(one.numel() for one in task.parameters() if one.requires_grad)
     representation, device = type(task.model.representation).__name__, trainer.strategy.root_device
     lines = {
-        "data": f"{config.data.datapath}" if config.data.get("datapath") else type(data).__name__,
+        "data": _name(data),
         "windows": windows,
         "epoch": f"{batches} batches of {config.data.batch_size} windows, {of_validation} batches in validation",
         "model": f"{representation}, {parameters:,} parameters to train, on {device}",
@@ -167,6 +167,12 @@ def _measured(config: DictConfig, task: Any, data: Any, callbacks: list[Any]) ->
     )  # fmt: skip
     trainer.fit(task, data)
     return clock, trainer
+
+
+def _name(data: Any) -> str:
+    """The database, or what is made or downloaded if it is not there yet."""
+    path = getattr(data, "datapath", "")
+    return type(data).__name__ if not path or Path(path).parent == Path.cwd() else str(path)
 
 
 def _callbacks(trainer: pl.Trainer) -> list[Any]:
