@@ -29,21 +29,21 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 $(VENV)/.complete: pyproject.toml $(CONSTRAINTS) | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[test,reference,report,export,lammps,docs]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[test,reference,report,export,lammps,cluster,docs]'
 	touch $@
 
 # Python 3.12 whatever PYTHON is: the oldest versions have no wheels for later ones.
 $(LOWEST)/.complete: pyproject.toml constraints-lowest.txt | $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python 3.12 $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--constraint constraints-lowest.txt --editable '.[test,reference,report,export,lammps,docs]'
+		--constraint constraints-lowest.txt --editable '.[test,reference,report,export,lammps,cluster,docs]'
 	touch $@
 
 # Packages of CUDA are left out: PyTorch names their versions itself.
 lowest-versions: $(BIN)/uv
 	{ echo '# The oldest versions that pyproject.toml admits, and what goes with them; written by: make lowest-versions'; \
 		$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.12 --resolution lowest-direct \
-			--extra test --extra reference --extra report --extra export --extra lammps --extra docs pyproject.toml | grep -vE '^(nvidia|cuda)-'; \
+			--extra test --extra reference --extra report --extra export --extra lammps --extra cluster --extra docs pyproject.toml | grep -vE '^(nvidia|cuda)-'; \
 		} > constraints-lowest.txt
 
 lint: env

@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from ase.db import connect
+from helpers.exploding import exploding
 from helpers.models import potential
 from helpers.short_training import short_data, short_task, short_trainer
 from schnetpack import properties as p
@@ -36,18 +37,6 @@ def batch_of(data):
     torch.manual_seed(0)
     data.setup()
     return next(iter(data.train_dataloader()))
-
-
-def exploding(task, indices, factor=1e6):
-    before = task._predict
-
-    def predict(inputs):
-        outputs = before(inputs)
-        chosen = torch.isin(inputs[p.idx], torch.tensor(indices))[inputs[p.idx_m]]
-        return outputs | {"forces": torch.where(chosen[:, None], factor * torch.ones(3).double(), outputs["forces"])}
-
-    task._predict = predict
-    return task
 
 
 @pytest.mark.parametrize("factor", [1e6, float("nan")], ids=["far", "nan"])

@@ -37,6 +37,7 @@ COMPOSED = {
         ["experiment=dt_on_policy"],
         ["experiment=dt_last"],
         ["experiment=dt_field_schnet"],
+        ["experiment=dt_egnn", "hydra/launcher=submitit_slurm"],
     ],
     "schnetpack.md.md_configs": [
         ["callbacks=[checkpoint,hdf5,tensorboard,compare,stop_exploded]"],

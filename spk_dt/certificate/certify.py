@@ -67,6 +67,7 @@ class Computing:
         precision: bits of the floating-point numbers in simulations; states are evaluated with 64.
         compile: compile the models.
         device: where models are evaluated.
+        pool: where the reference method runs, see `spk_dt.labels.pools`.
     """
 
     n_processes: int = 1
@@ -76,6 +77,7 @@ class Computing:
     device: str = "cpu"
     scratch: Path | None = None
     time_limit: float | None = None
+    pool: str = "processes"
 
 
 def certify(
@@ -285,7 +287,8 @@ def _judge(
         )
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
 
-    with reference_processes(reference, computing.n_processes, computing.scratch, computing.time_limit) as processes:
+    how = (computing.n_processes, computing.scratch, computing.time_limit, computing.pool)
+    with reference_processes(reference, *how) as processes:
         outcomes, labels = judge_all(judges, label)
     wrong = []
     for i, outcome in sorted(outcomes.items()):

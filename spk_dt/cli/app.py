@@ -9,8 +9,9 @@ import typer
 import typer.core
 
 from spk_dt.foreign_warnings import silence
+from spk_dt.labels.pools import POOL_HELP
 
-__all__ = ["USER_ERRORS", "Scratch", "TimeLimit", "app"]
+__all__ = ["USER_ERRORS", "Pool", "Scratch", "TimeLimit", "app"]
 
 #: what library functions raise for a wrong input, with a message that names the remedy
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
@@ -26,7 +27,12 @@ Scratch = Annotated[
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="End a reference calculation, with its programs, that takes longer."),
+    typer.Option(
+        metavar="SECONDS", help="End a reference calculation, with its programs, that takes longer; it is tried twice."
+    ),
+]
+Pool = Annotated[
+    str, typer.Option(metavar="POOL", help=f"Where the processes of the reference method run: {POOL_HELP}")
 ]
 
 

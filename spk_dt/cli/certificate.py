@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import Scratch, TimeLimit, app
+from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 
 _OF_COMMITTEE = ("largest_ev", "largest_of_right_states_ev", "smallest_of_wrong_states_ev")
 
@@ -86,6 +86,7 @@ def certify(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
+    pool: Pool = "processes",
     energy_unit: Annotated[str, typer.Option(help="Unit of the models' energies, for example 'kcal / mol'.")] = "eV",
     position_unit: Annotated[str, typer.Option(help="Unit of length of the models, for example 'Bohr'.")] = "Angstrom",
 ) -> None:
@@ -119,7 +120,7 @@ def certify(
             number=number,
             conditions=Conditions(time, states, temperature, heat_to, friction, time_step, seed),
             criteria=Criteria(energy_limit, force_limit, checks, uncertainty_limit),
-            computing=Computing(processes, batch, precision, compile, device, scratch, time_limit),
+            computing=Computing(processes, batch, precision, compile, device, scratch, time_limit, pool),
             split=split,
             energy_unit=energy_unit,
             position_unit=position_unit,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spk_dt.cli.app import Scratch, TimeLimit, app
+from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 from spk_dt.cli.made_elsewhere import refuse_without_effect, tell
 from spk_dt.cli.reading import (
     Charge,
@@ -127,6 +127,7 @@ def evaluate(
     masses: Masses = None,
     charge: Charge = None,
     spin: Spin = None,
+    pool: Pool = "processes",
 ) -> None:
     """Simulate from frames of the data with each model, and compare; or judge trajectories that were made elsewhere.
 
@@ -147,8 +148,10 @@ def evaluate(
     named, trajectories = named_inputs(models)
     refuse_without_effect(ctx, bool(trajectories))
     if reference is not None:
+        from spk_dt.labels.pools import check_pool
         from spk_dt.labels.reference_process import reference_provenance
 
+        check_pool(pool)
         reference_provenance(reference, scratch, time_limit)  # a wrong name shall not wait for the simulations
     if trajectories:
         reading = Reading(
@@ -186,7 +189,7 @@ def evaluate(
         )
         tell(found, out)
         if reference is not None:
-            relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit)
+            relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
         _draw(out)
         typer.echo(f"{out}")
         return
@@ -224,7 +227,7 @@ def evaluate(
                 f"{stress['mean_pressure_error_gpa']:+.3f} GPa"
             )
     if reference is not None:
-        relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit)
+        relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
     _draw(out)
     typer.echo(f"{out}")
 
@@ -242,6 +245,7 @@ def relabel(
     ] = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
+    pool: Pool = "processes",
 ) -> None:
     """Compute the true errors of forces and energies: the reference method at the geometries that the models have visited.
 
@@ -263,7 +267,7 @@ def relabel(
                 tasks[model] = bars.add_task(f"relabelling {model}", total=total)
             bars.update(tasks[model], completed=done)
 
-        found = true_errors(directory, reference, every, processes, show, another_reference, scratch, time_limit)
+        found = true_errors(directory, reference, every, processes, show, another_reference, scratch, time_limit, pool)
     for name, one in found.items():
         if "reason" in one:
             typer.echo(f"{name}: no true error: {one['reason']}")

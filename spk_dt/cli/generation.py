@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spk_dt.cli.app import Scratch, TimeLimit, app
+from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 from spk_dt.cli.progress import trajectory_bars
 from spk_dt.trajectories.checked_database import read_metadata
 
@@ -61,6 +61,7 @@ def generate(
     ] = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
+    pool: Pool = "processes",
 ) -> None:
     """Make trajectories from structures, or of H2 on Pd6/graphene, like those that come with the package.
 
@@ -82,7 +83,7 @@ def generate(
     named = [name for name, value in of_starts.items() if value is not None]
     if named and not starts:
         raise ValueError(f"{', '.join(named)}: only with files of structures to start from (START), before '{out}'.")
-    how = (scratch, time_limit, processes, drop_failed)
+    how = (scratch, time_limit, processes, drop_failed, pool)
     try:
         if starts:
             structures = read_starts(starts, charge, spin)

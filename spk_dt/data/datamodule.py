@@ -12,14 +12,14 @@ import torch
 from hydra.utils import to_absolute_path
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader, SplittingStrategy, load_dataset
 
-from spk_dt import units
+from spk_dt import processes, units
 from spk_dt.data.checks import check_frames
 from spk_dt.data.fixed_forces import counted_forces
 from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.split_file import read_split
 from spk_dt.data.splitting import TrajectorySplit
-from spk_dt.data.windows import TrajectoryWindows, window_starts
+from spk_dt.data.windows import TrajectoryWindows, refuse_fewer_than_processes, window_starts
 from spk_dt.folders.hold import hold
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.trajectories.checked_database import check_database
@@ -191,6 +191,7 @@ class TrajectoryDataModule(AtomsDataModule):
         parts = []
         for name, members in zip(_PARTITIONS, (self.train_idx, self.val_idx, self.test_idx), strict=True):
             starts, length = self.windows[name].starts(self.frames, members), self.window[name]
+            refuse_fewer_than_processes(len(starts), name)
             parts.append(
                 TrajectoryWindows(self.frames, starts, length, self.dataset.atomrefs, self.replay_kicks, counted)
             )
@@ -222,8 +223,10 @@ class TrajectoryDataModule(AtomsDataModule):
         self._mixed = MixedBatches(self._growing, self.batch_size, share)
         self._train_dataloader = AtomsLoader(
             self._growing,
-            batch_sampler=self._mixed,
+            batch_size=None,
+            sampler=self._mixed,
             num_workers=self.num_workers,
+            collate_fn=None,
             pin_memory=self._pin_memory,
         )
 
@@ -244,10 +247,8 @@ class TrajectoryDataModule(AtomsDataModule):
             number of frames added.
         """
         frames = load_frames(self._open(str(datapath)), self.max_memory_gb)
-        atomrefs, counted = (
-            self._train_dataset.atomrefs,
-            None if self.fixed_forces else frames.mobile,
-        )  # nothing is masked
+        atomrefs = self._train_dataset.atomrefs
+        counted = None if self.fixed_forces else frames.mobile  # None: nothing is masked
         windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, atomrefs, counted_forces=counted)
         windows.transforms = self._train_dataset.transforms
         self._growing.append(windows)
@@ -267,7 +268,8 @@ class TrajectoryDataModule(AtomsDataModule):
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""
         if self.split_file is None:
-            partitions = self.splitting.split(self.dataset, self.num_train, self.num_val, self.num_test)
+            sizes = self.num_train, self.num_val, self.num_test
+            partitions = processes.by_first(lambda: self.splitting.split(self.dataset, *sizes))
             self._check_partitions(partitions, type(self.splitting).__name__)
         else:
             path = Path(self.split_file)

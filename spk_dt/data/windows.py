@@ -8,13 +8,13 @@ from schnetpack import properties as spk_properties
 from schnetpack.transform import Transform
 from torch.utils.data import Dataset
 
-from spk_dt import properties
+from spk_dt import processes, properties
 from spk_dt.trajectories.diagnosis import SINGLE_FRAMES
 from spk_dt.trajectories.frames import Frames
 from spk_dt.trajectories.moves import same_cell, shortest
 from spk_dt.trajectories.verlet_residual import verlet_residual
 
-__all__ = ["TrajectoryWindows", "window_starts"]
+__all__ = ["TrajectoryWindows", "refuse_fewer_than_processes", "window_starts"]
 
 
 def window_starts(frames: Frames, partition: Sequence[int], length: int, name: str) -> np.ndarray:
@@ -51,6 +51,19 @@ def window_starts(frames: Frames, partition: Sequence[int], length: int, name: s
     found = np.concatenate(starts)
     _refuse_changing_cells(frames, found, length, name)
     return found
+
+
+def refuse_fewer_than_processes(n_windows: int, name: str) -> None:
+    """Refuse windows to validate or test on that do not suffice for all processes of a training.
+
+    Raises:
+        ValueError: if a process would have none of them.
+    """
+    if name != "train" and 0 < n_windows < processes.number():
+        raise ValueError(
+            f"{n_windows} windows of data.num_{name} for {processes.number()} processes, each of which needs one: set "
+            f"trainer.devices={n_windows}, or data.num_{name} and data.max_{name}_windows higher."
+        )
 
 
 def _refuse_changing_cells(frames: Frames, starts: np.ndarray, length: int, name: str) -> None:

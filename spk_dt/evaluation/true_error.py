@@ -75,6 +75,7 @@ def true_errors(
     another_reference: bool = False,
     scratch: str | Path | None = None,
     time_limit: float | None = None,
+    pool: str = "processes",
 ) -> dict[str, dict[str, Any]]:
     """Relabel the geometries that all models of an evaluation have visited, and write what forces and energies are off by.
 
@@ -92,6 +93,7 @@ def true_errors(
         another_reference: whether `reference` may be another method than that of the data.
         scratch: see `spk_dt.labels.relabel.relabel`.
         time_limit: see `spk_dt.labels.relabel.relabel`.
+        pool: see `spk_dt.labels.relabel.relabel`.
 
     Returns:
         for each model, what is added to ``metrics.json`` under ``true_error``: the mean absolute error of a force component
@@ -125,7 +127,7 @@ def true_errors(
         done = None if progress is None else partial(_report, progress, model, len(frames))
         start_frames = {name for name, one in zip(ids, visited, strict=True) if one.step == 0}
         file = directory / model / "labels.jsonl"
-        labels = relabel(frames, reference, file, n_processes, ids, done, start_frames, scratch, time_limit)
+        labels = relabel(frames, reference, file, n_processes, ids, done, start_frames, scratch, time_limit, pool=pool)
         each = list(_rows_by_start(visited, labels))
         errors = _errors(results, each)
         rows += [{"model": model, **row} for row in _rows(errors)]

@@ -58,6 +58,8 @@ class RunFolder(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep others off the folder. It is there by now, and nothing but an empty log has been added to it."""
+        if _is_another_of_one_training():
+            _leave_the_log_to_the_first()
         if self.concerns(config):
             with self._errors_to_user():
                 self.enter(config, Path(config.hydra.runtime.output_dir))
@@ -87,7 +89,7 @@ class RunFolder(Callback):
 
     def concerns(self, config: DictConfig) -> bool:
         """Whether this is a training, and its first process."""
-        return self.is_ours(config) and all(os.environ.get(name, "0") == "0" for name in _RANKS)
+        return self.is_ours(config) and not _is_another_of_one_training()
 
     def folder(self, config: DictConfig) -> Path:
         """Where a job is going to run."""
@@ -142,6 +144,23 @@ class RunFolder(Callback):
             yield
         except Exception as error:
             raise SystemExit(f"{self.program}: {error}") from error
+
+
+def _is_another_of_one_training() -> bool:
+    """Whether this process is of a training of several, and not the first one."""
+    return any(os.environ.get(name, "0") != "0" for name in _RANKS)
+
+
+def _leave_the_log_to_the_first() -> None:
+    """Write no log file, and say nothing but errors, since all processes of a training say the same."""
+    logging.disable(logging.WARNING)
+    for handler in list(logging.root.handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.root.removeHandler(handler)
+            handler.close()
+            file = Path(handler.baseFilename)
+            if file.name.startswith("train_ddp_process_") and file.exists() and not file.stat().st_size:
+                file.unlink()
 
 
 def _remove_cut_off(file: Path, config: DictConfig) -> None:

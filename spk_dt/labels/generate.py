@@ -91,6 +91,7 @@ def generate(
     time_limit: float | None = None,
     n_processes: int = 1,
     drop_failed: bool = False,
+    pool: str = "processes",
 ) -> Path:
     """Make trajectories and write them as a database; continue if an earlier run was interrupted.
 
@@ -110,6 +111,7 @@ def generate(
         time_limit: s, for each reference calculation; None waits.
         n_processes: how many trajectories are made at once.
         drop_failed: whether to write the database without trajectories that fail.
+        pool: where the processes run, see `spk_dt.labels.pools`.
 
     Returns:
         the folder with the pieces, which may be removed.
@@ -118,7 +120,7 @@ def generate(
     if n_trajectories < 1:
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
     plan = _OfRecipe(recipe, n_trajectories, seed)
-    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
+    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed, pool)
 
 
 def surface(recipe: Recipe) -> Atoms:

@@ -95,6 +95,7 @@ def generate_from(
     time_limit: float | None = None,
     n_processes: int = 1,
     drop_failed: bool = False,
+    pool: str = "processes",
 ) -> Path:
     """Make trajectories from structures and write them as a database; continue if an earlier run was interrupted.
 
@@ -116,6 +117,7 @@ def generate_from(
         time_limit: s, for each reference calculation; None waits.
         n_processes: how many trajectories are made at once.
         drop_failed: whether to write the database without trajectories that fail.
+        pool: where the processes run, see `spk_dt.labels.pools`.
 
     Returns:
         the folder with the pieces, which may be removed.
@@ -136,7 +138,7 @@ def generate_from(
         _refuse_equal(named, prepared, n_trajectories)
     _warn(prepared, protocol)
     plan = _FromStructures(prepared, protocol, steps, n_trajectories, seed)
-    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed)
+    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed, pool)
 
 
 def _refuse_equal(named: Sequence[Start], prepared: Sequence[Atoms], n_trajectories: int) -> None:

@@ -19,7 +19,7 @@ from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.pieces import read_piece
 from spk_dt.labels.provenance import differing
 from spk_dt.labels.reference_check import check_reference
-from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
+from spk_dt.labels.reference_process import NoLabelError, reference_processes
 from spk_dt.labels.side_by_side import Task, side_by_side
 from spk_dt.trajectories.database import TrajectoryWriter
 
@@ -85,6 +85,7 @@ def carry_out(
     time_limit: float | None = None,
     n_processes: int = 1,
     drop_failed: bool = False,
+    pool: str = "processes",
 ) -> Path:
     """Make the trajectories of a plan and write them as a database; continue if an earlier run was interrupted.
 
@@ -98,6 +99,7 @@ def carry_out(
         n_processes: how many trajectories are made at once, in a process each, with one thread unless OMP_NUM_THREADS is
             set: several threads may add up in another order each time. What they are does not depend on it.
         drop_failed: whether to write the database without trajectories that fail.
+        pool: where the processes run, see `spk_dt.labels.pools`.
 
     Returns:
         the folder with the pieces, which may be removed.
@@ -115,10 +117,10 @@ def carry_out(
     writer = TrajectoryWriter(path)
     folder, names = folder_of(path), plan.names
     with ExitStack() as stack:
-        processes = [
-            stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread=True))
-            for _ in range(min(n_processes, len(names)))
-        ]
+        number = min(n_processes, len(names))
+        processes = stack.enter_context(
+            reference_processes(reference, number, scratch, time_limit, pool, one_thread=True)
+        )
         made_by = {"reference": reference, **processes[0].describe()}  # a wrong name shall not wait for the folder
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"makes trajectories in '{folder}'; wait for it, or choose another name."

@@ -29,6 +29,7 @@ import numpy as np
 from ase import Atoms
 
 from spk_dt.labels.calculator import importable_from
+from spk_dt.labels.pools import check_pool
 from spk_dt.labels.process_tree import end_processes
 
 __all__ = ["Computed", "NoLabelError", "ReferenceProcess", "reference_processes", "reference_provenance"]
@@ -158,7 +159,7 @@ class ReferenceProcess:
                     return Computed(**{name: answer[name] for name in Computed.__dataclass_fields__})
                 keep, message = True, f"{answer['type']}: {answer['error']}"
             except _NoAnswer as error:
-                keep = not self._closed and (last_try or isinstance(error.__cause__, TimeoutError))
+                keep = not self._closed and last_try
                 message = f"the process of the reference {error}"
             finally:
                 if not keep:
@@ -166,6 +167,9 @@ class ReferenceProcess:
             if keep:
                 raise NoLabelError(f"{message} (its files are in '{folder}')")
         raise NoLabelError(f"{message} twice")
+
+    def rest(self) -> None:
+        """Nothing is to be computed for now, and what was computed last does not matter any more."""
 
     def stop(self) -> None:
         """End the process and what it has started, for good; a thread that waits for it goes on."""
@@ -206,7 +210,7 @@ class ReferenceProcess:
             connection.send({"reference": self.reference, **request})
             if not connection.poll(self.time_limit):
                 self._end()
-                raise _NoAnswer(f"did not finish within {self.time_limit:g} s, see --time-limit") from TimeoutError()
+                raise _NoAnswer(f"did not finish within {self.time_limit:g} s, see --time-limit")
             answer: dict[str, Any] = connection.recv()
         except (EOFError, OSError):
             raise _NoAnswer(self._end()) from None
@@ -271,7 +275,12 @@ class ReferenceProcess:
 
 @contextmanager
 def reference_processes(
-    reference: str, number: int = 1, scratch: str | Path | None = None, time_limit: float | None = None
+    reference: str,
+    number: int = 1,
+    scratch: str | Path | None = None,
+    time_limit: float | None = None,
+    pool: str = "processes",
+    one_thread: bool = False,
 ) -> Iterator[list[ReferenceProcess]]:
     """Processes of a reference method, ended afterwards.
 
@@ -280,17 +289,25 @@ def reference_processes(
         number: of processes. With more than one, each has one thread unless OMP_NUM_THREADS is set.
         scratch: where scratch folders are made.
         time_limit: s, for each calculation.
+        pool: where they run, see `spk_dt.labels.pools`.
+        one_thread: whether each has one thread also if there is one of them only, on this computer.
 
     Raises:
-        ValueError: if there would be none of them.
+        ValueError: if there would be none of them, or there is no such pool.
     """
     if number < 1:
         raise ValueError(f"n_processes={number}: it takes one at least.")
+    check_pool(pool)
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread=number > 1))
-            for _ in range(number)
-        ]
+        if pool == "processes":
+            one_thread = one_thread or number > 1
+            yield [
+                stack.enter_context(ReferenceProcess(reference, scratch, time_limit, one_thread)) for _ in range(number)
+            ]
+        else:
+            from spk_dt.labels.remote_process import remote_processes  # which builds on this module
+
+            yield stack.enter_context(remote_processes(reference, number, scratch, time_limit, pool))
 
 
 def reference_provenance(

@@ -1,6 +1,7 @@
 """Energies and forces of the reference method at given geometries, computed in parallel and kept as they come."""
 
 import json
+import logging
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -21,6 +22,8 @@ from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess, refe
 from spk_dt.trajectories.stored_properties import charge_and_spin, set_spin_multiplicity, set_total_charge
 
 __all__ = ["Labels", "bare_structure", "relabel"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def relabel(
     time_limit: float | None = None,
     stress: bool = False,
     processes: Sequence[ReferenceProcess] = (),
+    pool: str = "processes",
 ) -> Labels:
     """Compute energy and forces of geometries with a reference method; continue where an earlier call stopped.
 
@@ -77,8 +81,8 @@ def relabel(
     Each geometry has a new calculator in a new scratch folder, so that its result does not depend on which others were
     computed before, at the same time, or by how many processes. The folder is removed, or kept where the reference method
     fails, and then named in the message. All is computed in processes of its own (`spk_dt.labels.reference_process`): one
-    that dies costs its geometry a second try, and after that is a failure like others. Constraints of the frames are
-    ignored: the forces are those of the potential.
+    that dies, or takes too long, costs its geometry a second try, and after that is a failure like others. Constraints of
+    the frames are ignored: the forces are those of the potential.
 
     Args:
         frames: geometries, or an iterator over them, read as they are needed.
@@ -94,7 +98,8 @@ def relabel(
         stress: whether to compute the stress, too; geometries that have none in the file are computed again. A reference
             method that gives no stress fails.
         processes: processes of the reference method that are there already, see `reference_processes`; `n_processes`,
-            `scratch` and `time_limit` are theirs then.
+            `scratch`, `time_limit` and `pool` are theirs then.
+        pool: where the processes run, see `spk_dt.labels.pools`.
 
     Raises:
         ValueError: if the reference method fails at a geometry of `sound`, the file was made with another reference
@@ -106,7 +111,7 @@ def relabel(
     path = Path(path)
     with ExitStack() as stack:
         if not processes:
-            processes = stack.enter_context(reference_processes(reference, n_processes, scratch, time_limit))
+            processes = stack.enter_context(reference_processes(reference, n_processes, scratch, time_limit, pool))
         made_by: dict[str, Any] = {"reference": reference}
         if reference.startswith("tblite:"):
             made_by["settings"] = dict(TBLITE_SETTINGS)
@@ -141,6 +146,8 @@ def relabel(
                     "version, or begin in another folder."
                 )
             program = program or now
+            if record["error"] is not None:
+                log.warning("'%s': geometry '%s' has no label: %s", path, record["id"], record["error"])
             known[record["id"]] = record
             n_computed += 1
             stream.write(json.dumps(record) + "\n")
@@ -222,6 +229,7 @@ def _records(
         try:
             return _record(name, geometry, atoms, process, stress)
         finally:
+            process.rest()
             idle.put(process)
 
     with ThreadPoolExecutor(len(processes)) as threads:

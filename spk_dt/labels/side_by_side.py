@@ -48,6 +48,7 @@ def side_by_side(
         try:
             return list(task.run(process))
         finally:
+            process.rest()
             idle.put(process)
 
     with ThreadPoolExecutor(len(processes)) as threads:

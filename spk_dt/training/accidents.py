@@ -11,6 +11,8 @@ import torch
 from schnetpack import AtomisticTask
 from schnetpack import properties as spk_properties
 
+from spk_dt import processes
+
 __all__ = ["Accidents", "AccidentsLeftOut"]
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ _AT_LEAST = 100
 
 
 class Accidents:
-    """Counts, tells, and ends a training in which they are too many.
+    """Counts, tells, and ends a training in which they are too many, those of all processes together.
 
     Args:
         max_share: share of the windows, and of the updates, of an epoch that may be left out.
@@ -35,8 +37,8 @@ class Accidents:
         self.seen = {"windows": 0, "updates": 0}
         self.left_out = {"windows": 0, "updates": 0}
 
-    def count_windows(self, exploded: torch.Tensor, batch: Mapping[str, torch.Tensor], frames: Any, when: str) -> None:
-        """Count windows of a batch, and tell those that are left out.
+    def count_windows(self, exploded: torch.Tensor, batch: Mapping[str, torch.Tensor], frames: Any, when: str) -> int:
+        """Count windows of a batch, of all processes together, and tell those that are left out.
 
         Args:
             exploded: [n_systems] which are.
@@ -44,13 +46,20 @@ class Accidents:
             frames: `spk_dt.trajectories.frames.Frames` of the data, None if there are none.
             when: epoch and S, in words.
 
+        Returns:
+            number of those that are left out.
+
         Raises:
             ValueError: if they are too many.
         """
-        which = [_named(int(index), frames) for index in batch[spk_properties.idx][exploded].tolist()]
-        if which:
+        left_out, seen = processes.total(torch.stack([exploded.sum(), torch.ones_like(exploded).sum()])).tolist()
+        which: list[str] = []
+        if left_out:
+            here = [_named(int(index), frames) for index in batch[spk_properties.idx][exploded].tolist()]
+            which = [name for names in processes.gathered(here) for name in names]
             log.warning("%s: left out, since the rollout explodes, %s", when, "; ".join(which))
-        self._count("windows", len(exploded), which, when)
+        self._count("windows", seen, which, when)
+        return int(left_out)
 
     def count_update(self, finite: bool, when: str) -> None:
         """Count an update, which is left out if its gradients are not finite.
@@ -100,14 +109,21 @@ class AccidentsLeftOut(AtomisticTask):
     rollout_length: int
     _accidents: Accidents
     _scaler: torch.amp.GradScaler | None
+    _no_windows = False  # left of the last batch, in no process
 
-    def _count_windows(self, exploded: torch.Tensor, batch: Mapping[str, torch.Tensor], n_steps: int) -> None:
+    def _count_windows(self, exploded: torch.Tensor, batch: Mapping[str, torch.Tensor], n_steps: int) -> bool:
+        """Whether any window is left out, in any process."""
         frames = getattr(getattr(self.trainer, "datamodule", None), "frames", None)
-        self._accidents.count_windows(exploded, batch, frames, self._when(n_steps))
+        n_left_out = self._accidents.count_windows(exploded, batch, frames, self._when(n_steps))
+        self._no_windows = processes.number() > 1 and n_left_out > 0 and not processes.any_of(not bool(exploded.all()))
+        return n_left_out > 0
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep gradients that are not finite from the optimiser; what scales the loss does so itself, and scales less."""
         super().on_before_optimizer_step(optimizer)
+        if self._no_windows and self.trainer.accumulate_grad_batches == 1:
+            optimizer.zero_grad(set_to_none=True)  # as one process, which skips the step: no update by momentum alone
+        self._no_windows = False
         if self._scaler is None:
             finite = _are_finite(list(self.parameters()))
             if not finite:

@@ -10,7 +10,13 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from schnetpack import properties
 
-__all__ = ["ComputeBudget"]
+from spk_dt import processes
+
+__all__ = ["ComputeBudget", "SecondsUsedUpError", "budgets_of", "in_time"]
+
+
+class SecondsUsedUpError(Exception):
+    """The budget of the training is used up in the middle of something."""
 
 
 class ComputeBudget(Callback):
@@ -23,7 +29,8 @@ class ComputeBudget(Callback):
     (`spk_dt.training.DynamicTrainingTask.force_evaluations`).
 
     With f the share of the budget that is used, the learning rate is :math:`l_0 (l_1/l_0)^f`, the same for every method; the
-    task then needs no scheduler (``task.scheduler_cls=null``). What a process had used since the last checkpoint is not
+    task then needs no scheduler (``task.scheduler_cls=null``). Of several processes that train together, those of the one
+    that needs most count, from batch to batch. What a process had used since the last checkpoint is not
     known to the one that goes on, and seconds are never the same: such a training does not give the same numbers twice.
 
     Args:
@@ -32,7 +39,7 @@ class ComputeBudget(Callback):
 
     Raises:
         ValueError: if the budget or the learning rate is not positive; at the start of the fit, if a scheduler sets the
-            learning rate as well, or training runs in several processes, whose seconds differ.
+            learning rate as well.
     """
 
     def __init__(self, seconds: float, final_lr: float | None = None) -> None:
@@ -49,6 +56,7 @@ class ComputeBudget(Callback):
         self.updates = 0
         self.frames = 0
         self._since: float | None = None
+        self._unshared = 0.0  # used in this process, and not yet compared with others
 
     @property
     def fraction(self) -> float:
@@ -57,8 +65,6 @@ class ComputeBudget(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what could not work, before any training."""
-        if trainer.world_size > 1:
-            raise ValueError("callbacks.budget works in one process only; set trainer.devices=1.")
         if self.final_lr is not None and trainer.lr_scheduler_configs:
             raise ValueError(
                 f"callbacks.budget.final_lr={self.final_lr} sets the learning rate, and so does a scheduler: set "
@@ -85,14 +91,16 @@ class ComputeBudget(Callback):
         """Count, and end the training if the budget is used up."""
         self.updates += 1
         evaluations: Any = getattr(pl_module, "force_evaluations", None)  # SchNetPack's own task has none
-        self.frames += len(batch[properties.idx]) if evaluations is None else evaluations(batch)
-        if self.used_up(pl_module):
+        frames = len(batch[properties.idx]) if evaluations is None else evaluations(batch)
+        self.frames += int(processes.total(torch.tensor(frames)))
+        self._share(pl_module)
+        if self.used >= self.seconds:
             trainer.should_stop = True
 
     def used_up(self, pl_module: pl.LightningModule) -> bool:
-        """Whether the budget is used up by now."""
+        """Whether the budget is used up by now, in this process."""
         self._read(pl_module)
-        return self.used >= self.seconds
+        return self.used + self._unshared >= self.seconds
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -106,15 +114,21 @@ class ComputeBudget(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what was used."""
-        self._read(pl_module)
+        self._share(pl_module)
         log = {"train_seconds": self.used, "train_updates": self.updates, "train_frames": self.frames}
         pl_module.log_dict({key: float(value) for key, value in log.items()}, on_step=False, on_epoch=True)
 
     def _read(self, pl_module: pl.LightningModule) -> None:
         now = _now(pl_module)
         if self._since is not None:
-            self.used += now - self._since
+            self._unshared += now - self._since
         self._since = now
+
+    def _share(self, pl_module: pl.LightningModule) -> None:
+        """Count what the process that needs most has used."""
+        self._read(pl_module)
+        self.used += processes.largest(self._unshared)
+        self._unshared = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What was used."""
@@ -123,6 +137,22 @@ class ComputeBudget(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.used, self.updates, self.frames = (state_dict[key] for key in ("used", "updates", "frames"))
+
+
+def budgets_of(trainer: pl.Trainer) -> list[ComputeBudget]:
+    """The budgets of a training, of which there is one at most in general."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
+    return [one for one in callbacks if isinstance(one, ComputeBudget)]
+
+
+def in_time(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Raise an error when the budget of the training is used up in this process.
+
+    Raises:
+        SecondsUsedUpError: if it is.
+    """
+    if any(one.used_up(pl_module) for one in budgets_of(trainer)):
+        raise SecondsUsedUpError
 
 
 def _now(pl_module: pl.LightningModule) -> float:

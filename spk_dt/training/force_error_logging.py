@@ -6,7 +6,7 @@ import torch
 from schnetpack import AtomisticTask
 from schnetpack import properties as spk_properties
 
-from spk_dt import properties
+from spk_dt import processes, properties
 from spk_dt.training.metrics import StepwiseElementMAE
 from spk_dt.training.parts_of_batch import at_step
 
@@ -45,6 +45,7 @@ class ForceErrorLogging(AtomisticTask):
 
     def _log_force_errors(self, subset: str) -> None:
         metric = self._force_errors.pop(subset, None)
-        if metric is not None:
+        if processes.any_of(metric is not None):  # what was not seen here may have been in another process
+            metric = metric if metric is not None else StepwiseElementMAE().to(self.device)
             errors = metric.summary().items()
             self.log_dict({f"{subset}_{self.force_key}_mae_{key}": value for key, value in errors})

@@ -22,6 +22,7 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from pytorch_lightning.callbacks import Callback
 from schnetpack.data.loader import _atoms_collate_fn
 
+from spk_dt import processes
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.windows import TrajectoryWindows
 from spk_dt.training.model_simulations import ModelSimulations
@@ -114,16 +115,14 @@ class FreeSimulations(Callback):
         self._limits: DataLimits | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count what the training evaluates."""
+        """Count what the training evaluates in this process; the first one simulates, and the others wait."""
         self._credit += self.share * pl_module.force_evaluations(batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Simulate, if it is time, and log."""
         if trainer.sanity_checking:
             return
-        if self._credit >= self.n_systems * self.steps:
-            self._credit = 0.0
-            self._simulate(trainer.datamodule, pl_module)  # type: ignore[attr-defined]  # Lightning sets it
+        self.load_state_dict(processes.by_first(lambda: self._simulated(trainer, pl_module)))
         loss = trainer.callback_metrics.get("val_loss")
         pl_module.log("val_stable_time", self.stable_ps)
         if loss is not None:
@@ -136,6 +135,13 @@ class FreeSimulations(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.stable, self.stable_ps, self._credit = (state_dict[key] for key in ("stable", "stable_ps", "credit"))
+
+    def _simulated(self, trainer: pl.Trainer, task: Any) -> dict[str, float]:
+        """State after simulations, if it is time for them."""
+        if self._credit >= self.n_systems * self.steps:
+            self._credit = 0.0
+            self._simulate(trainer.datamodule, task)  # type: ignore[attr-defined]  # Lightning sets it
+        return self.state_dict()
 
     def _simulate(self, datamodule: TrajectoryDataModule, task: Any) -> None:
         """Run the model until the end, or until no simulation is left that goes well."""

@@ -19,7 +19,7 @@ import torch
 from ase import Atoms
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from spk_dt import properties
+from spk_dt import processes, properties
 from spk_dt.certificate.criteria import Criteria, Scales, scales_of
 from spk_dt.certificate.engines import ModelEngine
 from spk_dt.certificate.verdict import Label, Outcome, judge_all
@@ -29,7 +29,7 @@ from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.labels.relabel import relabel
 from spk_dt.training.average import averaged_weights
-from spk_dt.training.budget import ComputeBudget
+from spk_dt.training.budget import SecondsUsedUpError, budgets_of, in_time
 from spk_dt.training.hardening_goal import GOAL, HardeningGoal
 from spk_dt.training.labelling import Labelling, write_labelled
 from spk_dt.training.on_policy import JoiningLabels, RoundSchedule, data_of
@@ -73,10 +73,6 @@ class _Judged(NamedTuple):
         if not self.n_failed:
             return "all of which pass"
         return f"{self.n_failed} of which do not pass, the first at {self.passed_ps:.3g} ps ({self.reason})"
-
-
-class _SecondsUsedUpError(Exception):
-    """The budget of the training is used up in the middle of a trial."""
 
 
 class Hardening(JoiningLabels):
@@ -145,6 +141,7 @@ class Hardening(JoiningLabels):
         if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
             raise ValueError("hardening stores the last model: set callbacks.model_checkpoint.save_last=true.")
         super().setup(trainer, pl_module, stage)
+        self._seed = processes.by_first(lambda: self._seed)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make a round, if it is time."""
@@ -152,12 +149,15 @@ class Hardening(JoiningLabels):
         data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
         if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
             try:
-                # thermostats have their own seeds
-                with torch.random.fork_rng(), self.labels.processes() as self._processes:
-                    failed_ps = self._round(trainer, pl_module)
-            except _SecondsUsedUpError:
+                failed_ps, come_to = self._by_first(lambda: self._round(trainer, pl_module))
+            except SecondsUsedUpError:
                 trainer.should_stop = True
                 return
+            self.goal.load_state_dict(come_to)
+            if self.goal.reached >= 0:
+                with averaged_weights(trainer, pl_module.model):
+                    trainer.save_checkpoint(self._passed, weights_only=True)
+            self._add_round(trainer, self.schedule.done)
             self.schedule.add(epoch, failed=False)
             measured = {"hardening_ps": failed_ps, "hardening_labels": float(self.goal.labels)}
             pl_module.log_dict(measured, on_step=False, on_epoch=True)
@@ -168,15 +168,14 @@ class Hardening(JoiningLabels):
         stored, last = "the last model", getattr(trainer.checkpoint_callback, "last_model_path", "")
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
-            with torch.random.fork_rng(), self.labels.processes() as self._processes:
-                judged = self._last_check(trainer, pl_module)
+            failure = self._by_first(lambda: self._last_check(trainer, pl_module))
             stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
-            if judged.n_failed:
+            if failure:
                 last = str(self._passed)
-                stored = f"that of round {goal.reached}, since the last one was tried in simulations {judged.told}"
+                stored = f"that of round {goal.reached}, since the last one was tried in simulations {failure}"
         elif not goal.open:
             ended = f"the {goal.max_labels} labels are used up"
-        elif any(isinstance(one, ComputeBudget) and one.fraction >= 1.0 for one in _callbacks(trainer)):
+        elif any(one.fraction >= 1.0 for one in budgets_of(trainer)):
             ended = "the seconds of callbacks.budget are used up"
         elif self.schedule.counted >= self.schedule.n_rounds:
             ended = f"all {self.schedule.n_rounds} rounds are made"
@@ -205,11 +204,20 @@ class Hardening(JoiningLabels):
         """Checkpoint of the model that has reached the goal."""
         return self.folder / "passed.ckpt"
 
-    def _round(self, trainer: pl.Trainer, task: Any) -> float:
-        """Try the model as far as it passes, and add what was labelled to the training.
+    def _by_first[T](self, what: Callable[[], T]) -> T:
+        """Let the first process do something with the reference method; thermostats have their own seeds."""
+
+        def compute() -> T:
+            with torch.random.fork_rng(), self.labels.processes() as self._processes:
+                return what()
+
+        return processes.by_first(compute)
+
+    def _round(self, trainer: pl.Trainer, task: Any) -> tuple[float, dict[str, Any]]:
+        """Try the model as far as it passes, and keep what was labelled for the training.
 
         Returns:
-            time of the first failure, ps, or the time of the simulations that all passed.
+            time of the first failure, ps, or the time of the simulations that all passed, and how far the goal is reached.
         """
         goal, number = self.goal, self.schedule.done
         folder, database = self.folder / f"round_{number:03d}", self._file(number)
@@ -217,7 +225,7 @@ class Hardening(JoiningLabels):
         n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
         while True:
             trial = self._trial(data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
-            judged = self._try(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: _in_time(trainer, task))
+            judged = self._try(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: in_time(trainer, task))
             n_trials += 1
             goal.labels += judged.n_labels
             labelled += judged.labelled
@@ -229,31 +237,27 @@ class Hardening(JoiningLabels):
             goal.after_failure(judged.passed_ps)
         elif n_trials * n_systems >= goal.n_passing:
             goal.reached = number
-            with averaged_weights(trainer, task.model):
-                trainer.save_checkpoint(self._passed, weights_only=True)
         kept = [
             one for one in labelled if np.abs(one.get_forces(apply_constraint=False)).max() <= self.labels.max_force
         ]
-        if kept:
-            if not database.exists():  # else it was made after the checkpoint from which the run goes on
-                write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], self._made_by)
-            data_of(trainer).add_training_frames(database)
+        if kept and not database.exists():  # else it was made after the checkpoint from which the run goes on
+            write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], self._made_by)
         log.info(
             "hardening, round %d: %s; %d labels, %d of them trained on; in all %d of %d",
             *(number, goal.told, goal.labels - n_before, len(kept), goal.labels, goal.max_labels),
         )
-        return judged.passed_ps
+        return judged.passed_ps, goal.state_dict()
 
-    def _last_check(self, trainer: pl.Trainer, task: Any) -> _Judged:
-        """Try the last model at the goal."""
+    def _last_check(self, trainer: pl.Trainer, task: Any) -> str:
+        """Try the last model at the goal; which simulations do not pass, in words, if any."""
         folder = self.folder / f"last_check_{trainer.global_step}"
         self._load_engine(trainer, task, folder)
         for number in range(-(-self.goal.n_passing // self.simulations.n_systems)):
             trial = self._trial(data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
             judged = self._try(trial, self.goal.until_ps, inf)
             if judged.n_failed:
-                break
-        return judged
+                return judged.told
+        return ""
 
     def _load_engine(self, trainer: pl.Trainer, task: Any, folder: Path) -> None:
         """Put the averaged model into the engine, by way of a file, with which an interrupted round goes on."""
@@ -345,14 +349,3 @@ class Hardening(JoiningLabels):
         pairs = [(i, k) for i, end in ends.items() for k in range(1, end)]
         rng = np.random.default_rng(len(pairs))
         return [pairs[int(n)] for n in rng.permutation(len(pairs))[: self.labels.n_labels]]
-
-
-def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
-    return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
-
-
-def _in_time(trainer: pl.Trainer, task: Any) -> None:
-    """Stop a trial when the budget of the training is used up."""
-    for callback in _callbacks(trainer):
-        if isinstance(callback, ComputeBudget) and callback.used_up(task):
-            raise _SecondsUsedUpError

@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from spk_dt import properties, units
 from spk_dt.folders.whole_file import whole_file
+from spk_dt.labels.pools import check_pool
 from spk_dt.labels.reference_process import ReferenceProcess, reference_processes
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories.database import TrajectoryWriter
@@ -84,10 +85,11 @@ class Labelling:
         another_reference: take a reference that is not the method of the data, with a warning; its labels contradict
             the data.
         scratch: where each reference calculation has its folder; None takes that for temporary files (TMPDIR).
-        time_limit: s, after which a reference calculation is ended and its state is left out; None waits.
+        time_limit: s, after which a reference calculation is ended, tried once more, and its state left out; None waits.
+        pool: where the processes run, see `spk_dt.labels.pools`.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive, or there is no such pool.
     """
 
     reference: str
@@ -97,6 +99,7 @@ class Labelling:
     another_reference: bool = False
     scratch: str | None = None
     time_limit: float | None = None
+    pool: str = "processes"
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
@@ -104,10 +107,11 @@ class Labelling:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"callbacks.on_policy.labels.{name}={value} must be positive.")
+        check_pool(self.pool, "callbacks.on_policy.labels.pool")
 
     def processes(self) -> AbstractContextManager[list[ReferenceProcess]]:
         """Processes of the reference method for several calls, since each takes a second or more to start."""
-        return reference_processes(self.reference, self.n_processes, self.scratch, self.time_limit)
+        return reference_processes(self.reference, self.n_processes, self.scratch, self.time_limit, self.pool)
 
     def label(self, states: Path, stress: bool = False, ranges: EnergyRanges | None = None) -> LabelledStates:
         """Compute the states of a file; labels of an interrupted call are kept beside it, and not computed again.
@@ -127,6 +131,7 @@ class Labelling:
             scratch=self.scratch,
             time_limit=self.time_limit,
             stress=stress,
+            pool=self.pool,
         )
         kept, left_out, n_impossible = [], [], 0
         for atoms, energy, forces, tensor in zip(frames, labels.energy, labels.forces, labels.stress, strict=True):

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from math import inf, nan
+from typing import Any
 
 import torch
 from ase.data import chemical_symbols
 from torchmetrics import Metric
+
+from spk_dt import processes
 
 __all__ = ["RolloutLoss", "StepwiseElementMAE"]
 
@@ -29,11 +32,19 @@ class _StepwiseMeans(Metric):
         for name in ("total", "count"):
             self.add_state(name, torch.zeros(n_steps, n_classes, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def _add(self, step: int, classes: torch.Tensor, totals: torch.Tensor, counts: torch.Tensor) -> None:
-        """Add to the classes [n] of a step sums [n] and the numbers of their terms [n]; classes may come repeatedly."""
-        missing = step + 1 - len(self.total)
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Add up those of all processes, which may have visited different numbers of steps."""
+        self._lengthen(int(processes.largest(len(self.total))))
+        super().sync(*args, **kwargs)
+
+    def _lengthen(self, n_steps: int) -> None:
+        missing = n_steps - len(self.total)
         if missing > 0:
             self.total, self.count = (torch.nn.functional.pad(x, (0, 0, 0, missing)) for x in (self.total, self.count))
+
+    def _add(self, step: int, classes: torch.Tensor, totals: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add to the classes [n] of a step sums [n] and the numbers of their terms [n]; classes may come repeatedly."""
+        self._lengthen(step + 1)
         self.total[step].index_add_(0, classes, totals.to(self.total))
         self.count[step].index_add_(0, classes, counts.to(self.count))
 

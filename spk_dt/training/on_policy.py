@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from spk_dt import properties
+from spk_dt import processes, properties
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_check import check_reference, frames_to_choose_from
@@ -97,7 +97,8 @@ class RoundSchedule:
 class JoiningLabels(Callback):
     """Labels of the reference method that join the training: how they are prepared for, kept, and read again.
 
-    The frames of round n are kept as a trajectory database ``round_<n>.db`` in `folder`, each a trajectory of one frame.
+    The frames of round n are kept as a trajectory database ``round_<n>.db`` in `folder`, each a trajectory of one frame. If
+    several processes train together, the first one simulates and labels, and all others read what it has written.
 
     Args:
         labels: reference method.
@@ -106,9 +107,9 @@ class JoiningLabels(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: by `setup`, if there is no such reference method, the task has targets beside energy, forces and stress,
-            or training runs in several processes; when training starts, if the reference method is not that of the data, or
-            gives no stress where this is trained on.
+        ValueError: by `setup`, if there is no such reference method, or the task has targets beside energy, forces and
+            stress; when training starts, if the reference method is not that of the data, or gives no stress where this is
+            trained on.
     """
 
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
@@ -134,8 +135,6 @@ class JoiningLabels(Callback):
                 "callbacks.on_policy labels states with energy, forces and stress only, but the task has the targets "
                 f"{unlabelled}; train without callbacks.on_policy, or on energy, forces and stress."
             )
-        if trainer.world_size > 1:
-            raise ValueError("callbacks.on_policy works in one process only; set trainer.devices=1.")
         older = self.folder.with_name(_OLD_FOLDER)
         if self.folder.name == "on_policy" and older.is_dir() and not self.folder.exists():
             log.info("on-policy labels: '%s' is of an older version; the run goes on with it", older)
@@ -145,14 +144,20 @@ class JoiningLabels(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the reference method with the data, and read the rounds that are done."""
         self._check_reference(data_of(trainer), pl_module)
-        for path in filter(Path.exists, map(self._file, range(self.schedule.done))):
-            data_of(trainer).add_training_frames(path)
+        for number in range(self.schedule.done):
+            self._add_round(trainer, number)
+
+    def _add_round(self, trainer: pl.Trainer, number: int) -> None:
+        """Add the labels of a round to the training, if it has any that are kept."""
+        if processes.by_first(self._file(number).exists):
+            data_of(trainer).add_training_frames(self._file(number))
 
     def _find_reference(self, datamodule: TrajectoryDataModule) -> None:
         """Find the reference method, and see that its calculator can be made."""
         if self.labels.reference == OF_DATA:
             self._take_reference_of(datamodule)
-        reference_provenance(self.labels.reference, self.labels.scratch, self.labels.time_limit)
+        labels = self.labels
+        processes.by_first(lambda: reference_provenance(labels.reference, labels.scratch, labels.time_limit))
 
     def _take_reference_of(self, datamodule: TrajectoryDataModule) -> None:
         """Take the reference method that the data name."""
@@ -173,18 +178,20 @@ class JoiningLabels(Callback):
         way_out = "use this one on purpose with callbacks.on_policy.labels.another_reference=true"
         if in_loss:
             way_out += f"; if it is the zero of energy alone, train on forces only ({' '.join(in_loss)})"
-        check_reference(
-            frames_to_choose_from(frames.source, [(one, found.tolist()) for one, found in inside if len(found)]),
-            self.labels.reference,
-            frames.source,
-            self.folder / "training_frame.jsonl",
-            another=self.labels.another_reference,
-            energies=bool(in_loss),
-            way_out=way_out,
-            name="callbacks.on_policy.labels.reference",
-            scratch=self.labels.scratch,
-            time_limit=self.labels.time_limit,
-            stress=self.with_stress,
+        processes.by_first(
+            lambda: check_reference(
+                frames_to_choose_from(frames.source, [(one, found.tolist()) for one, found in inside if len(found)]),
+                self.labels.reference,
+                frames.source,
+                self.folder / "training_frame.jsonl",
+                another=self.labels.another_reference,
+                energies=bool(in_loss),
+                way_out=way_out,
+                name="callbacks.on_policy.labels.reference",
+                scratch=self.labels.scratch,
+                time_limit=self.labels.time_limit,
+                stress=self.with_stress,
+            )
         )
 
     def _file(self, number: int) -> Path:
@@ -227,7 +234,9 @@ class OnPolicyLabels(JoiningLabels):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Make a round, if it is time."""
         if not trainer.should_stop and self.schedule.due(trainer.current_epoch):
-            self.schedule.add(trainer.current_epoch, self._round(data_of(trainer), pl_module))
+            failed = processes.by_first(lambda: self._round(data_of(trainer), pl_module))
+            self._add_round(trainer, self.schedule.done)
+            self.schedule.add(trainer.current_epoch, failed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if rounds are missing."""
@@ -258,7 +267,7 @@ class OnPolicyLabels(JoiningLabels):
             states[self.state_key] = states[_OLD_CLASS]
 
     def _round(self, datamodule: TrajectoryDataModule, task: DynamicTrainingTask) -> bool:
-        """Simulate, label, and add to the training; what an interrupted round has left is used.
+        """Simulate and label; what an interrupted round has left is used.
 
         Returns:
             whether a simulation has failed.
@@ -282,10 +291,8 @@ class OnPolicyLabels(JoiningLabels):
         kept, left_out, n_failures, n_impossible, made_by = self.labels.label(states, self.with_stress, self._ranges)
         for atoms in left_out:
             simulations.start_again(atoms.info["system"])
-        if kept:
-            if not database.exists():  # else it was made after the checkpoint from which the run goes on
-                write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
-            datamodule.add_training_frames(database)
+        if kept and not database.exists():  # else it was made after the checkpoint from which the run goes on
+            write_labelled(database, f"round_{number}", kept, frames, simulations.inputs(frames), made_by)
         log.info(
             "on-policy labels, round %d: %d labelled, %d left out (%d without a label, %d with an impossible energy, others "
             "with a force above %g eV/Å), %d exploded",

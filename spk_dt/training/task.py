@@ -7,7 +7,7 @@ import torch
 from schnetpack import properties as spk_properties
 from schnetpack.task import ModelOutput, UnsupervisedModelOutput
 
-from spk_dt import properties
+from spk_dt import processes, properties
 from spk_dt.data.isolated import first_frames, refuse_isolated
 from spk_dt.dynamics import (
     CompiledPotential,
@@ -26,18 +26,21 @@ from spk_dt.dynamics import (
 from spk_dt.representation.cutoff import cutoff_of
 from spk_dt.training.accidents import Accidents, AccidentsLeftOut
 from spk_dt.training.accumulate import PartwiseLoss
+from spk_dt.training.checkpointed_task import CheckpointedTask
 from spk_dt.training.force_error_logging import ForceErrorLogging
 from spk_dt.training.losses import keep_counted, loss_by_class
 from spk_dt.training.metrics import RolloutLoss
 from spk_dt.training.pair_radius import pair_radius
 from spk_dt.training.parts_of_batch import at_step, model_inputs, some_systems
 from spk_dt.training.precision import loss_scaler
+from spk_dt.training.repeated_windows import without_repeated
+from spk_dt.training.step_losses import StepLosses
 from spk_dt.training.stress_of_data import refuse_without_stress, trained_stress
 
 __all__ = ["DynamicTrainingTask"]
 
 
-class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
+class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging, StepLosses, CheckpointedTask):
     r"""Dynamic training.
 
     With one step (S = 1) this is `schnetpack.AtomisticTask`: all outputs, on single frames. With S > 1 the model
@@ -135,6 +138,8 @@ class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
     def setup(self, stage: str | None = None) -> None:
         """Initialise transforms, and learn how far the neighbour list in the batches reaches, and what scales the loss."""
         super().setup(stage)
+        processes.refuse_other_folders()
+        processes.same_seed()
         self._scaler = loss_scaler(self.trainer.precision_plugin)
         self._force_errors.clear()  # of an epoch that was interrupted
         self.val_loss.reset()
@@ -157,37 +162,39 @@ class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
         """Loss of a batch; for S > 1 of rollouts of S steps, without those that explode. None if all do."""
         n_steps = self.steps_of(batch)
         loss, exploded, seen = self._loss_of(batch, n_steps)
-        if n_steps > 1:
-            self._count_windows(exploded, batch, n_steps)
-        if exploded.any():
+        if n_steps > 1 and self._count_windows(exploded, batch, n_steps):
             if exploded.all():
-                # all processes have gradients if there are several
-                return sum(p.sum() for p in self.parameters()) * 0.0 if self.trainer.world_size > 1 else None
-            batch = some_systems(batch, ~exploded)
-            loss, _, seen = self._loss_of(batch, n_steps)
+                if processes.number() == 1:
+                    return None
+                loss, seen = self._loss_of_none(n_steps), []
+            else:
+                batch = some_systems(batch, ~exploded)
+                loss, _, seen = self._loss_of(batch, n_steps)
         for step, forces, predicted, targets in seen:
             if n_steps == self.rollout_length:
                 self._add_force_errors("train", batch, forces, step)
             if step == 0:
                 self.log_metrics(predicted, targets, "train")
-        if not bool(torch.isfinite(loss.detach())):
+        of_all = processes.total(loss.detach()) / processes.number()
+        if not bool(torch.isfinite(of_all)):
             raise ValueError(
-                f"the training loss is {loss.item()} in epoch {self.current_epoch} with S = {n_steps}. Lower globals.lr or "
-                "task.scheduler_args, or look at the data with data.check_data=true."
+                f"the training loss is {of_all.item()} in epoch {self.current_epoch} with S = {n_steps}. Lower globals.lr "
+                "or task.scheduler_args, or look at the data with data.check_data=true."
             )
-        self.log("train_loss", loss, on_step=True, on_epoch=False, prog_bar=False)
+        self.log("train_loss", of_all, on_step=True, on_epoch=False, prog_bar=False)
         return loss
 
     def _loss_of(self, batch: dict[str, torch.Tensor], n_steps: int) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
         """Loss, [n_systems] which have exploded, and step, forces, predictions and targets of each step."""
         total = PartwiseLoss(list(self.parameters()), self.trainer.world_size > 1, self._scaler)
+        loss_fn = self._loss_fn(n_steps)
         part = nothing = torch.zeros((), device=self.device)
         guard, seen = self.guard(batch), []
         for visited, predicted, targets in self._visit(batch, n_steps, self.gradient, guard):
             if n_steps == 1:
-                part = self.loss_fn(predicted, targets)
+                part = loss_fn(predicted, targets)
             else:
-                part = part + self._weight(visited.step) * self._rollout_loss(predicted, targets)
+                part = part + self._weight(visited.step) * loss_fn(predicted, targets)
                 guard.stop_where_not_finite(visited.state.forces)
             kept = {key: value.detach() for key, value in predicted.items()} if visited.step == 0 else {}
             seen.append((visited.step, visited.state.forces.detach(), kept, targets if kept else {}))
@@ -216,16 +223,22 @@ class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         """Error of free rollouts along the whole window."""
-        return {"val_loss": self._free_rollout(batch, "val", self.val_loss)}
+        return {"val_loss": self._free_rollout(batch, batch_idx, "val", self.val_loss)}
 
     def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
         """Error of free rollouts along the whole window."""
-        return {"test_loss": self._free_rollout(batch, "test", self.test_loss)}
+        return {"test_loss": self._free_rollout(batch, batch_idx, "test", self.test_loss)}
 
-    def _free_rollout(self, batch: dict[str, torch.Tensor], subset: str, of_epoch: RolloutLoss) -> torch.Tensor:
+    def _free_rollout(
+        self, batch: dict[str, torch.Tensor], batch_idx: int, subset: str, of_epoch: RolloutLoss
+    ) -> torch.Tensor:
         """Rollout loss of a batch, mean over the steps; that of the epoch is logged with its parts."""
         n_steps = self._window_length(batch)
         loss = torch.zeros((), device=self.device)
+        unrepeated = without_repeated(batch, batch_idx, getattr(self.trainer, f"{subset}_dataloaders", None))
+        if unrepeated is None:
+            return loss
+        batch = unrepeated
         guard = self.guard(batch)
         with torch.no_grad():
             for visited, predicted, targets in self._visit(batch, n_steps, Detached(), guard):
@@ -303,14 +316,6 @@ class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
             None if mobile is None or bool(mobile.all()) else mobile,
         )
 
-    def _weight(self, step: int) -> float:
-        """w_k."""
-        return self.step_weight * self.step_weight_ratio ** (step - 1) if step > 0 else self.first_step_weight
-
-    def _rollout_loss(self, predicted: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Loss of the outputs that count in rollouts."""
-        return sum(output.calculate_loss(predicted, targets) for output in self.rollout_outputs)
-
     # parts of a batch
 
     def target_names(self) -> list[str]:
@@ -338,16 +343,3 @@ class DynamicTrainingTask(AccidentsLeftOut, ForceErrorLogging):
         """A new guard for a rollout from a batch."""
         idx_m = batch[spk_properties.idx_m]
         return ExplosionGuard(idx_m, len(batch[spk_properties.n_atoms]), self.max_displacement)
-
-    # state
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep S."""
-        checkpoint["rollout_length"] = self.rollout_length
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up S, and the offsets that the model had, of which fine-tuning may have added one."""
-        stored = checkpoint.get("hyper_parameters", {}).get("model")
-        if stored is not None:
-            self.model.postprocessors = stored.postprocessors.to(self.device)
-        self.rollout_length = checkpoint.get("rollout_length", self.rollout_length)

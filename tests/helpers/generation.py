@@ -103,7 +103,7 @@ class InThisProcess(ReferenceProcess):
 
 def compute_here(monkeypatch) -> None:
     """Let all calculations of `spkdt generate` be done in this process."""
-    for module in ("plan", "relabel"):
+    for module in ("reference_process", "relabel"):
         monkeypatch.setattr(f"spk_dt.labels.{module}.ReferenceProcess", InThisProcess)
 
 

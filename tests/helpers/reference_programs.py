@@ -103,6 +103,23 @@ class HangingProgram(FileProgram):
         super().calculate(atoms, properties, system_changes)
 
 
+class MisbehavingProgram(FileProgram):
+    """By how far an atom is, in units of FAR: 2 kills its process, 3 sleeps for ever, 4 kills the process that has asked it.
+
+    Each time a letter goes to the file COUNT.
+    """
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        if is_far(atoms):
+            how = round(abs(atoms.positions[0, 0]) / FAR)
+            with open(os.environ["COUNT"], "a") as file:
+                file.write({2: "d", 3: "s", 4: "w"}[how])
+            if how != 3:
+                os.kill(os.getpid() if how == 2 else os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        super().calculate(atoms, properties, system_changes)
+
+
 class UnconvergedEMT(EMT):
     """Gives energy and forces, but has not converged where an atom is far; says so as UNCONVERGED tells."""
 
