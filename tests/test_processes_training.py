@@ -86,7 +86,7 @@ def test_stages_labels_and_files_and_the_same_when_it_is_resumed(database, tmp_p
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
     first, second = two_processes(tmp_path, train, tmp_path / "whole", data, "trainer.max_epochs=5")
-    assert [length for _, length, _ in first["stages"]] == [1, 1, 2, 2]
+    assert [length for _, length, _ in first["stages"]][:4] == [1, 1, 2, 2]  # the fifth epoch is left at its beginning
     assert first["stages"] == second["stages"]
     assert "ended" not in first
     assert second["ended"] == 0  # it leaves the model to the first

@@ -3,13 +3,16 @@
 import os
 import pickle
 import socket
+import time
 import traceback
 from multiprocessing import get_context
 
 import torch
 
 #: so that a test fails, instead of waiting for ever, when one process waits for another one
-LONGEST_S = 150
+LONGEST_S = 240
+#: s that the others have when one has failed
+AFTER_FAILURE_S = 5
 
 
 def two_processes(folder, function, *args, number=2):
@@ -34,16 +37,19 @@ def two_processes(folder, function, *args, number=2):
     ]
     for one in started:
         one.start()
-    for one in started:
-        one.join(LONGEST_S)
+    until = time.monotonic() + LONGEST_S
+    while any(one.is_alive() for one in started) and time.monotonic() < until:
+        failed = [rank for rank, file in enumerate(files) if file.exists() and pickle.loads(file.read_bytes())[0]]
+        until = min(until, time.monotonic() + AFTER_FAILURE_S) if failed else until
+        time.sleep(0.05)
     hung = [rank for rank, one in enumerate(started) if one.is_alive()]
     for one in started:
         one.kill()
-    assert not hung, f"processes {hung} wait for ever"
-    results = [pickle.loads(file.read_bytes()) for file in files]
-    for rank, (error, _) in enumerate(results):
+    results = {rank: pickle.loads(file.read_bytes()) for rank, file in enumerate(files) if file.exists()}
+    for rank, (error, _) in results.items():
         assert error is None, f"in process {rank}:\n{error}"
-    return [result for _, result in results]
+    assert not hung, f"processes {hung} wait for ever"
+    return [results[rank][1] for rank in range(number)]
 
 
 def _work(rank, number, port, file, function, args):
@@ -58,5 +64,6 @@ def _work(rank, number, port, file, function, args):
         found = None, function(rank, *args)
     except BaseException:
         found = traceback.format_exc(), None
-    file.write_bytes(pickle.dumps(found))
+    file.with_suffix(".part").write_bytes(pickle.dumps(found))
+    file.with_suffix(".part").rename(file)
     os._exit(0)  # what the test has loaded shall not be cleared up twice
