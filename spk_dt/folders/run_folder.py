@@ -58,7 +58,7 @@ class RunFolder(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep others off the folder. It is there by now, and nothing but an empty log has been added to it."""
-        if _is_another_of_one_training():
+        if self.is_ours(config) and _is_another_of_one_training():
             _leave_the_log_to_the_first()
         if self.concerns(config):
             with self._errors_to_user():
