@@ -48,6 +48,7 @@ def train(rank, folder, *overrides):
             seen["weights"] = torch.cat([one.detach().flatten() for one in pl_module.parameters()])
             seen["labels"] = trainer.datamodule._growing.n_added
 
+    (folder / "data").mkdir(exist_ok=True)  # as `RunFolder` does in the program
     monkeypatch = pytest.MonkeyPatch()
     fit_before = pl.Trainer.fit
 

@@ -135,6 +135,21 @@ def test_processes_of_one_training_share_its_folder(monkeypatch, name, value):
                 spktrain("run.id=one")
 
 
+def test_several_processes_begin_at_the_same_moment(monkeypatch):
+    """The first one writes the log, and the folder of the data is there before SchNetPack makes it twice."""
+    trained()
+    assert not Path("data").exists()
+    lines = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(Started):
+            spktrain("run.id=one")
+        assert Path("data").is_dir()
+        lines.append((RUN / "cli.log").read_text())
+    assert "Running on host" in lines[0]
+    assert lines[0] == lines[1]
+
+
 def test_prediction_is_no_training():
     """It runs in the folder of the model, which may still be trained."""
     trained()

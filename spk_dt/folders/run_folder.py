@@ -58,8 +58,11 @@ class RunFolder(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep others off the folder. It is there by now, and nothing but an empty log has been added to it."""
-        if self.is_ours(config) and _is_another_of_one_training():
-            _leave_the_log_to_the_first()
+        if self.is_ours(config) and _has_place_among_others():
+            # SchNetPack makes it, and fails if another process does so at the same time
+            Path(config.run.data_dir).mkdir(parents=True, exist_ok=True)
+            if _is_another_of_one_training():
+                _leave_the_log_to_the_first()
         if self.concerns(config):
             with self._errors_to_user():
                 self.enter(config, Path(config.hydra.runtime.output_dir))
@@ -146,6 +149,11 @@ class RunFolder(Callback):
             raise SystemExit(f"{self.program}: {error}") from error
 
 
+def _has_place_among_others() -> bool:
+    """Whether a launcher has told this process its place among those of one training."""
+    return any(name in os.environ for name in _RANKS)
+
+
 def _is_another_of_one_training() -> bool:
     """Whether this process is of a training of several, and not the first one."""
     return any(os.environ.get(name, "0") != "0" for name in _RANKS)
@@ -153,9 +161,10 @@ def _is_another_of_one_training() -> bool:
 
 def _leave_the_log_to_the_first() -> None:
     """Write no log file, and say nothing but errors, since all processes of a training say the same."""
-    logging.disable(logging.WARNING)
     for handler in list(logging.root.handlers):
-        if isinstance(handler, logging.FileHandler):
+        if type(handler) is logging.StreamHandler:  # that of the terminal
+            handler.setLevel(logging.ERROR)
+        elif isinstance(handler, logging.FileHandler):
             logging.root.removeHandler(handler)
             handler.close()
             file = Path(handler.baseFilename)

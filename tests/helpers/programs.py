@@ -36,7 +36,8 @@ def composed(*overrides):
 def spktrain(folder, monkeypatch, *overrides):
     """Run the program in this process, in the folder of the run."""
     monkeypatch.setenv("PWD", str(folder))
-    config = composed(*overrides, f"run.work_dir={folder}")
+    where = [f"hydra.runtime.{name}={folder}" for name in ("cwd", "output_dir")]
+    config = composed(*overrides, *where, f"run.work_dir={folder}")
     with open_dict(config):
         del config.hydra
     monkeypatch.chdir(folder)
