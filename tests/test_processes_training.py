@@ -93,7 +93,7 @@ def test_stages_labels_and_files_and_the_same_when_it_is_resumed(database, tmp_p
     assert second["ended"] == 0  # it leaves the model to the first
     assert torch.equal(first["weights"], second["weights"])
     assert first["labels"] == second["labels"] == 6
-    assert {"metrics.csv", "last.ckpt.part", "round_000.db"} <= first["files"]
+    assert "metrics.csv" in first["files"]
     # the lock keeps the partition from being made twice; the rest is SchNetPack's own record of the settings
     assert {name for name in second["files"] if not name.startswith("config")} <= {"split.lock"}
     two_processes(tmp_path, train, tmp_path / "resumed", data, "trainer.max_epochs=2")
