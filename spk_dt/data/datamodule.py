@@ -247,8 +247,7 @@ class TrajectoryDataModule(AtomsDataModule):
             number of frames added.
         """
         frames = load_frames(self._open(str(datapath)), self.max_memory_gb)
-        atomrefs = self._train_dataset.atomrefs
-        counted = None if self.fixed_forces else frames.mobile  # None: nothing is masked
+        atomrefs, counted = self._train_dataset.atomrefs, None if self.fixed_forces else frames.mobile
         windows = TrajectoryWindows(frames, np.arange(len(frames)), 1, atomrefs, counted_forces=counted)
         windows.transforms = self._train_dataset.transforms
         self._growing.append(windows)
@@ -268,8 +267,8 @@ class TrajectoryDataModule(AtomsDataModule):
     def _load_partitions(self) -> None:
         """Read the partition from the split file, or make it and write the file."""
         if self.split_file is None:
-            sizes = self.num_train, self.num_val, self.num_test
-            partitions = processes.by_first(lambda: self.splitting.split(self.dataset, *sizes))
+            asked = self.dataset, self.num_train, self.num_val, self.num_test
+            partitions = processes.by_first(lambda: self.splitting.split(*asked))
             self._check_partitions(partitions, type(self.splitting).__name__)
         else:
             path = Path(self.split_file)
