@@ -98,3 +98,23 @@ def test_masses_of_the_log(tmp_path, frames, energies):
     ):
         (raw,) = lammps.read(write_dump(tmp_path / "dump", frames, columns=columns), lammps_log=path)
         np.testing.assert_allclose(next(raw.frames()).get_masses(), mass)
+
+
+def test_forces_with_noise_are_known_by_the_runs_of_their_fix(tmp_path):
+    """Equilibrated with a thermostat that adds random forces, then without it."""
+    end = "Loop time of 0.1 on 1 procs for 10 steps with 4 atoms"
+    text = [
+        "units metal",
+        "fix 1 all nve",
+        "fix heat all langevin 300 300 0.1 3",
+        "Step PotEng",
+        "0 -1.0",
+        "10 -1.1",
+        end,
+    ]
+    text += ["unfix heat", "Step PotEng", "20 -1.2", "30 -1.3", end]
+    text += ["fix 2 all nvt temp 300 300 0.1", "Step PotEng", "40 -1.2"]
+    (tmp_path / "log.lammps").write_text("\n".join(text) + "\n")
+    log = read_lammps_log(tmp_path / "log.lammps")
+    assert log.noisy == {0: "langevin", 10: "langevin"}
+    assert log.steps.tolist() == [0, 10, 20, 30, 40]

@@ -120,8 +120,17 @@ def read(
             timestep_fs=None if interval is None else interval * UNITS[style][1],
             n_frames=count_lines(path) // lines,
             inner_steps=stride,
+            notes=() if log is None or first.step not in log.noisy else (_noise(log.noisy[first.step]),),
         )
     ]
+
+
+def _noise(style: str) -> str:
+    """Why forces are not taken."""
+    return (
+        f"its forces hold the friction and the random forces of fix {style}, which are not of the potential. LAMMPS "
+        "computes those of the potential again with the command rerun, in an input without this fix"
+    )
 
 
 def _style(path: Path, said: dict[str, str | None]) -> str:
@@ -206,7 +215,10 @@ def _atoms(
     if {"vx", "vy", "vz"} <= set(columns):
         atoms.set_velocities(table(["vx", "vy", "vz"]) / (time_unit * ase.units.fs))
     results: dict[str, object] = {}
-    if has_forces:
+    noise = None if log is None else log.noisy.get(snapshot.step)
+    if has_forces and noise is not None and not lenient:
+        raise ValueError(f"{where}: {_noise(noise)}")
+    if has_forces and noise is None:
         results["forces"] = table(["fx", "fy", "fz"])[order] * energy_unit
     atoms = atoms[order]
     pressure = None

@@ -10,6 +10,7 @@ https://docs.lammps.org/thermo_style.html
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -23,11 +24,16 @@ _UNITS = re.compile(r"^\s*(?:Unit style\s*:|units)\s+(\w+)\s*$")
 _STEP = re.compile(r"^\s*(?:Time step\s*:|timestep)\s+([-+.\deE]+)\s*$")
 _ATOMS = re.compile(r"^Loop time of .* with (\d+) atoms")
 _NORMALISED = re.compile(r"^\s*thermo_modify\b.*\bnorm\s+(?:yes|on|true)\b")
+_FIX = re.compile(r"^\s*fix\s+(\S+)\s+\S+\s+(\S+)")
+_UNFIX = re.compile(r"^\s*unfix\s+(\S+)")
 _MASS = re.compile(r"^\s*mass\s+(\S+)\s+(\S+)")
 _MULTI = re.compile(r"^-+\s+Step\s+(\d+)\s+-+\s")
 _TERM = re.compile(r"(\S+)\s*=\s*(\S+)")
 _YAML_NAMES = re.compile(r"^keywords:\s*\[(.*)\]\s*$")
 _YAML_ROW = re.compile(r"^\s*- \[(.*)\]\s*$")
+
+#: fixes that add friction and random forces to the forces of atoms, which a dump then holds together
+_NOISY = ("langevin", "langevin/kk", "langevin/drude", "brownian", "brownian/sphere", "viscous", "gld", "gle", "ttm")
 
 _PRESSURE = ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz")
 
@@ -45,6 +51,7 @@ class LammpsLog:
         units: style of units, None if it is not said.
         timestep: time step in the unit of the style, None if it is not said, or changes.
         n_atoms: number of atoms, None if no run was completed.
+        noisy: by step, the fix that has added friction and random forces to the forces of atoms.
     """
 
     path: Path
@@ -55,6 +62,7 @@ class LammpsLog:
     units: str | None
     timestep: float | None
     n_atoms: int | None
+    noisy: Mapping[int, str]
 
     def energy(self, step: int, where: str) -> float:
         """Potential energy at a step.
@@ -99,10 +107,21 @@ def read_lammps_log(path: Path) -> LammpsLog:
     rows: list[tuple[int, float, list[float]]] = []
     units, timesteps, n_atoms = set(), set(), set()
     masses: dict[str, float] = {}
+    fixes: dict[str, str] = {}
+    noisy: dict[int, str] = {}
+    n_before = 0
     with open_text(path) as file:
-        for line in _other_lines(file, rows):
+        for line in chain(_other_lines(file, rows), [""]):
+            if not line or _ATOMS.match(line):  # the rows before it are of a run with these fixes
+                style = next((one for one in fixes.values() if one in _NOISY), None)
+                noisy |= {} if style is None else {row[0]: style for row in rows[n_before:]}
+                n_before = len(rows)
             if match := _ATOMS.match(line):
                 n_atoms.add(int(match[1]))
+            elif match := _FIX.match(line):
+                fixes[match[1]] = match[2]
+            elif match := _UNFIX.match(line):
+                fixes.pop(match[1], None)
             elif match := _UNITS.match(line):
                 units.add(match[1])
             elif match := _STEP.match(line):
@@ -126,6 +145,7 @@ def read_lammps_log(path: Path) -> LammpsLog:
         units.pop() if len(units) == 1 else None,
         timesteps.pop() if len(timesteps) == 1 else None,
         n_atoms.pop() if len(n_atoms) == 1 else None,
+        noisy,
     )
 
 
