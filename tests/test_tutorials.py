@@ -16,7 +16,9 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = {"own_data", "own_parts"}
+SLOW = {"path_integral", "own_data", "own_parts"}
+#: what they need beside spk_dt
+NEEDS = {"path_integral": ("metatomic.torch", "ipi")}
 #: scripts that have tests of their own
 ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
 NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
@@ -67,12 +69,24 @@ def of_own_parts(said):
     assert "are as they must be" in said
 
 
+def of_path_integral(said):
+    number = r"\d+\.\d+"
+    found = re.findall(
+        rf"(classical|4 beads): mean {number} ± {number} Å, sd ({number}) ± {number} Å; harmonic sd {number}", said
+    )
+    assert [name for name, _ in found] == ["classical", "4 beads"]
+    assert min(float(spread) for _, spread in found) > 0.0
+    assert len(list(Path("path_integral/quantum").glob("out.pos_*.extxyz"))) == 4
+
+
 #: what the numbers that a tutorial prints must show
-SAYS = {"rollouts": of_rollouts, "own_data": of_own_data, "own_parts": of_own_parts}
+SAYS = {"path_integral": of_path_integral, "rollouts": of_rollouts, "own_data": of_own_data, "own_parts": of_own_parts}
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in NAMES])
 def test_runs(name, run, tmp_path):
+    for module in NEEDS.get(name, ()):
+        pytest.importorskip(module)
     said = run(name)
     SAYS.get(name, bool)(said)
     text = (TUTORIALS / f"{name}.py").read_text()
