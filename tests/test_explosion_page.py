@@ -15,7 +15,7 @@ SHORT = {
     "callbacks.budget.seconds": "6", "callbacks.on_policy.goal.until_ps": "0.1", "--time": "0.1", "--number": "2",
     "--states": "4", "--steps": "20", "--every": "10", "--relabel-every": "20",
 }  # fmt: skip
-FEW = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.max_val_windows=2", "data.max_test_windows=2"]
+FEW = ["trainer.max_epochs=1", "trainer.limit_train_batches=60", "data.max_val_windows=2", "data.max_test_windows=2"]
 FEW += ["callbacks.on_policy.goal.begin_ps=0.1", "callbacks.on_policy.goal.max_labels=20"]
 
 
