@@ -15,10 +15,13 @@ project = "spk_dt"
 author = "the authors of spk_dt"
 release = version = version_of("spk_dt")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "from_code.mathml"]
 exclude_patterns = ["from_code"]
 html_theme = "furo"
 html_title = f"spk_dt {release}"
+html_show_copyright = False
+html_math_renderer = "mathml"
+smartquotes = False  # two hyphens begin an option
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4

@@ -75,7 +75,7 @@ def test_langevin_data_are_what_check_says_they_are(here, caplog):
     code, out, err = spkdt("generate", *given)
     assert (code, err) == (0, "")
     assert (
-        "train with data.replay_kicks=true, and see whether they are sound with spkdt check a.db --replay-kicks" in out
+        "train with data.replay_kicks=true, which replays them, and check with spkdt check a.db --replay-kicks" in out
     )
     simulation = connect("a.db").metadata["simulation"]
     assert (simulation["ensemble"], simulation["friction_per_fs"], simulation["temperature_k"]) == (

@@ -116,7 +116,7 @@ def wrong(text):
     found = []
     text = re.sub(r"\$\{(?:[a-z.]+:)?([a-z_.]+)[^}]*\}", r"\1", text)  # interpolations
     for plus, key, _ in KEY.findall(text):
-        if key in NO_KEYS or re.search(r"\.(db|py|yaml|npz|hdf5|traj|extxyz|json|csv)(\.gz)?$", key):
+        if key in NO_KEYS or re.search(r"\.(db|py|yaml|npz|hdf5|traj|extxyz|json|csv|md)(\.gz)?$", key):
             continue
         for one in expanded(re.sub(r"\.\d+(?=\.)", ".0", key)):
             pattern = re.compile(re.sub(r"\\\{\\\}|\\\*", "[a-z_0-9]+", re.escape(one)))

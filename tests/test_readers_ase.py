@@ -390,7 +390,7 @@ def test_lammps_refusals(tmp_path, frames):
     refused(dump, "differs from --lammps-elements Cu,Pd", lammps_log=log, lammps_elements=["Cu", "Pd"])
     carbon = tmp_path / "carbon.dump"
     carbon.write_text(dump.read_text().replace(" Cu ", " C ").replace(" Pd ", " C "))
-    refused(carbon, "what LAMMPS writes if it is not told", lammps_log=log)
+    refused(carbon, "what LAMMPS writes if no elements were given", lammps_log=log)
     compare(read(carbon, lammps_log=log, lammps_elements=["Pd", "Cu"])[1], frames, 1e-10)
     refused(write_dump(tmp_path / "noforce.dump", frames, columns="id element x y z"), "fx fy fz", lammps_log=log)
     text = dump.read_text()

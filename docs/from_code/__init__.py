@@ -2,14 +2,22 @@
 
 from pathlib import Path
 
-from . import api, tutorials
+from . import api, commands, explosion, keys, messages, settings, tutorials
 
 FOLDER = Path(__file__).parents[1] / "generated"
 
 
 def pages() -> dict[str, str]:
     """Name of each page below ``docs/generated`` and its text."""
-    return {**tutorials.pages(), **api.pages()}
+    return {
+        **api.pages(),
+        **settings.pages(),
+        **commands.pages(),
+        **explosion.pages(),
+        **keys.pages(),
+        **messages.pages(),
+        **tutorials.pages(),
+    }
 
 
 def write() -> None:

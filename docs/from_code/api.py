@@ -49,7 +49,7 @@ def pages() -> dict[str, str]:
     lines += ["| package | what |", "|---|---|"]
     for package, name in names.items():
         file = ROOT.joinpath(*package.split(".")[1:], "__init__.py")
-        lines.append(f"| [{package}]({name}) | {summary(file)} |")
+        lines.append(f"| [{package}]({name}) | {summary(file).replace('``', '`')} |")
     lines += ["", "```{toctree}", ":hidden:", "", *(name.removesuffix(".rst") for name in names.values()), "```", ""]
     texts = {name: page_of(package, known[package]) for package, name in names.items()}
     return {"api.md": "\n".join(lines), **texts}

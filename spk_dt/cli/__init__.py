@@ -4,7 +4,7 @@ A new command is a function below ``@app.command()`` in one of the modules here,
 what its user did wrong it says by raising one of `USER_ERRORS`.
 """
 
-from spk_dt.cli import certificate, data, evaluation, export, generation, runs  # the commands
+from spk_dt.cli import certificate, data, evaluation, export, generation, released, runs  # the commands
 from spk_dt.cli.app import USER_ERRORS, app
 
-__all__ = ["USER_ERRORS", "app", "certificate", "data", "evaluation", "export", "generation", "runs"]
+__all__ = ["USER_ERRORS", "app", "certificate", "data", "evaluation", "export", "generation", "released", "runs"]

@@ -142,7 +142,11 @@ def convert(
 def check(
     data: Annotated[Path, typer.Argument(metavar="DATA.db", help="Trajectory database.")],
     replay_kicks: Annotated[
-        bool, typer.Option("--replay-kicks", help="For training with data.replay_kicks=true: thermostats are fine.")
+        bool,
+        typer.Option(
+            "--replay-kicks",
+            help="For training with data.replay_kicks=true, which replays random forces of thermostats: fine then.",
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="All numbers and findings as JSON, in place of a table.")
@@ -190,7 +194,7 @@ def check(
         if isinstance(made, dict) and made.get("friction_per_fs") is not None:
             typer.echo(
                 f"made with Langevin dynamics of {made['temperature_k']:g} K and friction {1e3 * made['friction_per_fs']:g} "
-                "/ps; while atoms are colder than that, the friction that kicks show is larger."
+                "/ps; while atoms are colder than that, the friction that is measured is larger."
             )
     if overall(found) == "refused":
         raise typer.Exit(1)

@@ -105,8 +105,8 @@ def generate(
     )
     if friction is not None:
         typer.echo(
-            "The thermostat's kicks are in the data: train with data.replay_kicks=true, and see whether they are sound with "
-            f"spkdt check {out} --replay-kicks"
+            "Random forces of the thermostat are in the data: train with data.replay_kicks=true, which replays them, and "
+            f"check with spkdt check {out} --replay-kicks"
         )
     else:
         typer.echo(f"Next, see whether they are sound: spkdt check {out}")

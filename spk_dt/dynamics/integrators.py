@@ -108,7 +108,7 @@ class Langevin:
         """No gradients in time, no other thermostat."""
         if not isinstance(gradient, Detached):
             raise ValueError(
-                f"Langevin dynamics visits states, and no loss is taken along it: use gradient=Detached(), not {gradient}."
+                f"Langevin dynamics generates states, no loss is taken along it: use gradient=Detached(), not {gradient}."
             )
         if kicks is not None:
             raise ValueError("Langevin dynamics has a thermostat; the one of the reference cannot be replayed as well.")

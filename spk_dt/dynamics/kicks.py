@@ -1,4 +1,4 @@
-"""What a thermostat did to a reference from frame to frame, so that a rollout can replay it."""
+"""The kicks of a thermostat, for rollouts to replay: what it added to positions and velocities in each step."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ __all__ = ["Kicks"]
 class Kicks(NamedTuple):
     """Changes of positions and velocities that velocity Verlet with the reference forces does not explain.
 
-    Added to each step of a rollout, they make the reference its fixed point: with perfect forces it visits the frames of the
-    reference, whatever the thermostat (`spk_dt.trajectories.verlet_residual`).
+    Added to each step of a rollout, they make the reference its fixed point: with perfect forces it goes through the frames
+    of the reference, whatever the thermostat (`spk_dt.trajectories.verlet_residual`).
 
     Args:
         positions: [n_atoms, n_steps - 1, 3] added to x_{k+1}.

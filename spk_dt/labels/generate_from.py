@@ -171,8 +171,9 @@ def _warn(prepared: Sequence[Atoms], protocol: Protocol) -> None:
         )
     if protocol.friction_per_fs is not None and protocol.save_every > 1:
         log.warning(
-            "only every step tells the kicks of a thermostat: data of Langevin dynamics with --save-every %d cannot be "
-            "trained on with data.replay_kicks=true. Save every step, or leave --friction out and take --equilibrate.",
+            "the random forces of a thermostat are found from consecutive steps: data of Langevin dynamics with "
+            "--save-every %d cannot be trained on with data.replay_kicks=true. Save every step, or leave --friction out "
+            "and take --equilibrate.",
             protocol.save_every,
         )
 

@@ -214,7 +214,7 @@ def _restated(frame: Atoms, factors: Mapping[str, float], masses: Masses, keep_m
     present = {"positions", *(names.get(name, name) for name in results)}
     present |= {"velocities"} if frame.has("momenta") else set()
     if absent := set(factors) - present:
-        raise ValueError(f"{where}: there is no {', no '.join(sorted(absent))}, of which --units tells the unit.")
+        raise ValueError(f"{where}: there is no {', no '.join(sorted(absent))}, for which --units names a unit.")
     new = frame.copy()
     new.set_constraint()
     length = factors.get("positions", 1.0)

@@ -126,7 +126,7 @@ def _unordered(
         )
         return [Finding("noise", severity, text, "Write more digits, or converge further.", values=values)]
     friction = kicks.friction_per_ps
-    text = f"random kicks, as of a Langevin thermostat of friction {friction:.2g} /ps, displace atoms {size}."
+    text = f"random forces, as of a Langevin thermostat of friction {friction:.2g} /ps, displace atoms {size}."
     return [Finding("thermostat", severity, text, remedy, values={**values, "friction_per_ps": friction})]
 
 

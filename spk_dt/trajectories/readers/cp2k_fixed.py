@@ -38,7 +38,7 @@ def fixed_atoms(path: Path, n_atoms: int) -> np.ndarray | None:
                         f"'{path}': COMPONENTS_TO_FIX {components} of &FIXED_ATOMS is not some of X, Y, Z."
                     )
             elif keyword in ("MOLNAME", "MM_SUBSYS", "QM_SUBSYS"):
-                raise ValueError(f"'{path}': &FIXED_ATOMS by {keyword} does not tell which atoms these are; {_REMEDY}.")
+                raise ValueError(f"'{path}': &FIXED_ATOMS by {keyword} does not say which atoms these are; {_REMEDY}.")
         for component in components:
             mobile[members, "XYZ".index(component)] = False
     return None if mobile.all() else mobile

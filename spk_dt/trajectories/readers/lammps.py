@@ -256,7 +256,7 @@ def _numbers(snapshot: _Snapshot, columns: dict[str, int], elements: Sequence[st
         symbols = written
         different = None if elements is None or set(written) <= set(elements) else set(written)
     else:
-        carbon = ", and C, which is in the column element, is also what LAMMPS writes if it is not told"
+        carbon = ", and C, which is in the column element, is also what LAMMPS writes if no elements were given"
         raise ValueError(
             f"{where}: its elements are not known{carbon if only_carbon else ''}. Give those of the types 1, 2, ... "
             "with --lammps-elements, for example --lammps-elements Si,O"

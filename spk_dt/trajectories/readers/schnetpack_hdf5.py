@@ -168,7 +168,7 @@ def _molecules(path: Path, file: h5py.File) -> list[_Molecule]:
     width = n_molecules * (19 if has_cells else 1) + total * (6 if has_velocities else 3)
     if n_atoms.shape != (n_molecules,) or n_atoms.sum() != total or data.shape[1:] != (n_replicas, width):
         raise ValueError(
-            f"'{path}' is damaged: its data do not have the shape that its attributes tell. Simulate again."
+            f"'{path}' is damaged: its data do not have the shape that its attributes state. Simulate again."
         )
     forces = _forces(path, stored, total)
     inner_steps = int(attributes.get("every_n_steps", 1))
