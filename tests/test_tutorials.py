@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = {"own_data", "own_parts"}
+SLOW = {"first_training", "own_data", "own_parts"}
 #: scripts that have tests of their own
 ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
 NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
