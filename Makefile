@@ -70,6 +70,12 @@ docs: env
 	@echo "The documentation: build/docs/index.html"
 
 demo: env
+	@echo "The demo, in $(DEMO)/. What comes, on two idle cores:"
+	@echo "  1. a potential for H2 on Pd6/graphene is trained with rollouts, until it has converged: some ten minutes"
+	@echo "  2. molecular dynamics with it, from frames that it has not seen: a minute"
+	@echo "  3. it is hardened with labels of $(REFERENCE_METHOD), and beside that trained on without: $(SECONDS) s of a core each"
+	@echo "  4. both are compared with the trajectories and certified: some minutes"
+	@echo "  5. a page with all of it, in your browser if there is a screen. It began at $$(date +%H:%M)."
 	mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/spktrain experiment=dt_egnn run.id=dt_egnn +seed=0 '~callbacks.on_policy' $(TRAIN)
 	cd $(DEMO) && $(BIN)/spkdt plot runs/dt_egnn
@@ -83,10 +89,10 @@ demo: env
 		--out evaluation
 	cd $(DEMO) && { $(BIN)/spkdt certify control=runs/control/best_model hardened=runs/hardened/best_model embedded \
 		--reference $(REFERENCE_METHOD) $(LAST) --processes 2 --out evaluation/certificate || [ $$? -eq 3 ]; }
-	cd $(DEMO) && $(BIN)/spkdt report evaluation
+	cd $(DEMO) && $(BIN)/spkdt report evaluation --open
 	@echo "Figures: $(DEMO)/runs/dt_egnn/validation.png, $(DEMO)/md/simulation.png"
 	@echo "How long the hardened model lasts, and its control: $(DEMO)/evaluation/certificate/survival.png"
-	@echo "Report:  $(DEMO)/evaluation/report.html"
+	@echo "Report:  $(DEMO)/evaluation/report.html. It ended at $$(date +%H:%M)."
 
 # Of the same model, trained with rollouts, and for the same seconds of the processor, side by side: one without labels, one with labels where its
 # simulations go wrong.

@@ -53,7 +53,7 @@ def test_commands_are_in_the_order_of_the_work():
     assert [shown.index(name) for name in ("convert", "check", "frames", "evaluate", "certify", "export")] == sorted(
         shown.index(name) for name in ("convert", "check", "frames", "evaluate", "certify", "export")
     )
-    assert set(shown) == {name for names in ORDER.values() for name in names}, "a new command needs a place in ORDER"
+    assert set(shown) <= {name for names in ORDER.values() for name in names}, "a new command needs a place in ORDER"
     out = spkdt("--help")[1]
     lines = [" Data ", "│ check ", "│ evaluate ", " Other engines ", "│ export "]
     assert [out.index(line) for line in lines] == sorted(out.index(line) for line in lines)

@@ -5,10 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import webbrowser
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers.programs import spkdt
 from helpers.synthetic_evaluation import MODELS, make_evaluation
 from matplotlib import pyplot as plt
 
@@ -183,6 +186,25 @@ def test_metrics_of_all_kinds(folder, tmp_path):
     assert page.best.count("0") == 2
     assert page.cells.count("–") == page.cells.count("yes") == page.cells.count("1, 2") == 3
     assert "a b" in page.text
+
+
+@pytest.mark.parametrize(("screen", "started"), [(":0", True), (":0", False), ("", True)])
+def test_the_page_is_opened_where_there_is_a_screen(folder, monkeypatch, screen, started):
+    shown = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(webbrowser, "open", lambda address: shown.append(address) or started)
+    monkeypatch.setattr(
+        "spk_dt.evaluation.report.write_report", lambda directory, certificate: directory / "report.html"
+    )
+    code, out, err = spkdt("report", folder, "--open")
+    assert code == 0
+    assert out == f"{folder / 'report.html'}\n"
+    assert shown == ([(folder / "report.html").as_uri()] if screen else [])
+    assert ("no browser could be started" in err) == (not (screen and started))
+    spkdt("report", folder)
+    assert len(shown) == bool(screen)
 
 
 def test_refusals(folder, tmp_path):

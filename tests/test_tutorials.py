@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = {"path_integral", "own_data", "own_parts"}
+SLOW = {"first_training", "path_integral", "own_data", "own_parts"}
 #: what they need beside spk_dt
 NEEDS = {"path_integral": ("metatomic.torch", "ipi")}
 #: scripts that have tests of their own

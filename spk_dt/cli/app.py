@@ -38,10 +38,10 @@ Pool = Annotated[
 
 #: panels of ``spkdt --help`` and their commands, in the order of the work
 ORDER = {
-    "Data": ("convert", "check", "generate"),
-    "Training (spktrain) and molecular dynamics (spkmd)": ("plot", "frames"),
+    "Data": ("convert", "check", "generate", "from-dtegnn"),
+    "Training (spktrain) and molecular dynamics (spkmd)": ("plot", "gather", "frames"),
     "How good is the potential?": ("evaluate", "relabel", "certify", "report"),
-    "Other engines": ("export", "lammps"),
+    "Other engines": ("export", "about", "lammps", "deploy"),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
+from spk_dt.cli.browser import open_in_browser
 from spk_dt.cli.made_elsewhere import refuse_without_effect, tell
 from spk_dt.cli.reading import (
     Charge,
@@ -294,6 +295,7 @@ def report(
             help="Folder that spkdt certify has written; may be repeated. Those in DIR called certificate* are found.",
         ),
     ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
 ) -> None:
     """Make one page of an evaluation, of certificates, or of both: how long the models last, tables, figures, trajectories.
 
@@ -301,7 +303,10 @@ def report(
     """
     from spk_dt.evaluation.report import write_report
 
-    typer.echo(f"{write_report(directory, certificate or ())}")
+    page = write_report(directory, certificate or ())
+    typer.echo(f"{page}")
+    if open_page and not open_in_browser(page):
+        typer.echo("spkdt: no browser could be started here; copy the page to where there is one.", err=True)
 
 
 def _draw(directory: Path) -> None:

@@ -26,7 +26,9 @@ class TrainingBar:
             TextColumn("{task.fields[errors]}"),
             TextColumn("{task.fields[left]}"),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True) if console is None else console)
+        self._progress = Progress(
+            *columns, console=Console(stderr=True) if console is None else console, transient=True
+        )
         self._task = self._progress.add_task("", total=None, errors="", left="")
         self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
 

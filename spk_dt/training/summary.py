@@ -102,5 +102,5 @@ def _next(data: Any, folder: Path) -> list[str]:
         f"model:   {folder / 'best_model'}",
         f"next:    spkdt plot {folder}",
         f"         spkdt evaluate {source} {folder} --steps 300 --out evaluation",
-        f"         spkdt certify {folder} {source} --reference REFERENCE --time 10 --number 10 --out certificate",
+        f"         spkdt certify {folder} {source} --time 10 --number 10 --out certificate",
     ]
