@@ -17,6 +17,7 @@ from spk_dt.data.checks import check_frames
 from spk_dt.data.fixed_forces import counted_forces
 from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
+from spk_dt.data.split_file import read_split
 from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, window_starts
 from spk_dt.folders.hold import hold
@@ -286,11 +287,13 @@ class TrajectoryDataModule(AtomsDataModule):
             with whole_file(path) as part, part.open("wb") as stream:
                 np.savez(stream, trajectories=trajectories, sizes=sizes, splitting=splitting, **frames)
             return partitions
-        with np.load(path) as split:
-            partitions = [split[f"{name}_idx"].tolist() for name in _PARTITIONS]
-            made_for = str(split.get("trajectories", trajectories))  # SchNetPack's own split files do not say
-            made_with = str(split.get("sizes", sizes))
-            made_by = str(split.get("splitting", splitting))
+        split = read_split(path)
+        if lacking := [name for name in _PARTITIONS if f"{name}_idx" not in split]:
+            raise ValueError(f"'{path}' has no {lacking[0]}_idx; remove the file to make a new split.")
+        partitions = [split[f"{name}_idx"].astype(np.int64).tolist() for name in _PARTITIONS]
+        made_for = str(split.get("trajectories", trajectories))  # SchNetPack's own split files do not say
+        made_with = str(split.get("sizes", sizes))
+        made_by = str(split.get("splitting", splitting))
         if made_for != trajectories:
             raise ValueError(
                 f"'{path}' was made for a database with other trajectories than '{self.datapath}'. Remove the file to make "

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import stat
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
@@ -113,6 +114,8 @@ def unpack(archive: Path, folder: Path, wanted: re.Pattern[str], by_hand: str) -
                 path = Path(member.filename)
                 if member.is_dir() or wanted.fullmatch(path.name) is None or "__MACOSX" in path.parts:
                     continue
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise ValueError(f"'{archive}' has a link '{member.filename}', which data have not. {by_hand}")
                 if path.is_absolute() or ".." in path.parts:
                     raise ValueError(
                         f"'{archive}' has a file '{member.filename}' that is not below the archive. {by_hand}"

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
+from spk_dt.data.split_file import read_split
 from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import Trajectory, read_trajectories
 
@@ -125,10 +124,10 @@ def _splits(
     for file in dict.fromkeys(split_files):
         if not file.exists():
             continue
-        with np.load(file) as content:
-            if "trajectories" in content and json.loads(str(content["trajectories"])) == described:
-                indices = {key: content[key].tolist() for key in content if key.endswith("_idx")}
-                known[str(file)] = {key.removesuffix("_idx"): set(frames) for key, frames in indices.items()}
+        content = read_split(file)
+        if "trajectories" in content and json.loads(str(content["trajectories"])) == described:
+            indices = {key: content[key].tolist() for key in content if key.endswith("_idx")}
+            known[str(file)] = {key.removesuffix("_idx"): set(frames) for key, frames in indices.items()}
     return known
 
 

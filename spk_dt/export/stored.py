@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase.data import atomic_numbers
 from omegaconf import OmegaConf
@@ -15,6 +14,7 @@ from schnetpack.atomistic import Atomwise
 from schnetpack.model import AtomisticModel
 
 from spk_dt.data.partition import SPLIT_FILE
+from spk_dt.data.split_file import read_split
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.labels.unit_check import Unit
 from spk_dt.models import is_plain
@@ -156,8 +156,7 @@ def stored_elements(file: Path, run: RunConfig | None, named: Sequence[str] = ()
         )
     rows = None
     if split.exists():
-        with np.load(split) as parts:
-            rows = parts["train_idx"]
+        rows = read_split(split).get("train_idx")
     return elements_of(data, rows)
 
 

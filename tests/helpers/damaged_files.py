@@ -385,7 +385,7 @@ def _too_long(*_: Any) -> None:
 
 def outcome(read: Callable[[Path], Any], file: Path) -> tuple[str, str]:
     """What comes of reading a file."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: others may use it, too
     try:
         read(file)
     except TooLongError:
@@ -396,13 +396,14 @@ def outcome(read: Callable[[Path], Any], file: Path) -> tuple[str, str]:
     except BaseException:
         return "traceback", traceback.format_exc()[-2500:]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "result", ""
 
 
 def main(name: str, folder: Path, seed: int, first: int, count: int) -> None:
     """Damage and read."""
     own = FORMATS[name]
+    signal.signal(signal.SIGPROF, _too_long)
     file = own.write(folder)
     data = file.read_bytes()
     kind, message = outcome(own.read, file)
@@ -412,7 +413,6 @@ def main(name: str, folder: Path, seed: int, first: int, count: int) -> None:
         raise SystemExit("reading has changed the sound file")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    signal.signal(signal.SIGALRM, _too_long)
     for number in range(first, first + count):
         file.write_bytes(damaged(data, np.random.default_rng([seed, number])))
         print(json.dumps([number, "begun", ""]), flush=True)

@@ -39,6 +39,8 @@ _FORCE_UNITS = (
 _TOLERANCE = 0.2  # of the ratio that tells the unit; units differ by more than a factor of 1.8
 _SMALLEST_MATCH = 0.5  # cosine between second difference and F/m
 _SAMPLE = 200  # entries that tell the unit
+_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, checksum, LZF
+_LARGEST_RATIO = 1_100  # of what deflate unpacks
 _BLOCK = 2**24  # bytes that are read at a time
 
 #: SchNetPack's units of length and time, nm and ps
@@ -157,6 +159,9 @@ def _molecules(path: Path, file: h5py.File) -> list[_Molecule]:
         )
     if max(int(attributes["entries"]), int(stored.attrs["entries"])) > entries:
         logger.warning("'%s' was cut short; the first %d entries are used", path, entries)
+    for name in ("molecules", "properties"):
+        if problem := _not_within(file, name, entries):
+            raise ValueError(f"'{path}' is no file of spkmd: its data set '{name}' {problem}. Simulate again.")
     n_atoms = np.atleast_1d(attributes["n_atoms"]).astype(int)
     total, n_molecules, n_replicas = (int(attributes[f]) for f in ("total_n_atoms", "n_molecules", "n_replicas"))
     has_velocities, has_cells = bool(attributes["has_velocities"]), bool(attributes["has_cells"])
@@ -215,6 +220,25 @@ def _molecules(path: Path, file: h5py.File) -> list[_Molecule]:
     if not found:
         raise ValueError(f"'{path}' has no molecule with three entries or more. Simulate longer.")
     return found
+
+
+def _not_within(file: h5py.File, name: str, entries: int) -> str:
+    """Why the entries of a data set are not in this file itself, in words; nothing if they are.
+
+    HDF5 can take data from other files (links, external and virtual storage), unpack them by plug-ins, and give zeros for
+    what was never written, of any size.
+    """
+    data = file[name]
+    layout = data.id.get_create_plist()
+    filters = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())}
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or data.external or data.is_virtual:
+        return "is in another file"
+    if filters - _FILTERS:
+        return f"needs filters that are not built in ({sorted(filters - _FILTERS)})"
+    size = entries * data.dtype.itemsize * int(np.prod(data.shape[1:], dtype=object))
+    if size > data.id.get_storage_size() * (_LARGEST_RATIO if filters else 1):
+        return f"would have {size} bytes in {entries} entries, which were never written"
+    return ""
 
 
 def _forces(path: Path, stored: h5py.Dataset, total: int) -> int:
