@@ -24,6 +24,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import FieldSchNet, PaiNN, SchNet, SO3net
 
+from spk_dt.md.settings_check import refuse_foreign_targets
 from spk_dt.training import pretrained
 from spk_dt.training.stored_model import read_stored
 
@@ -275,3 +276,15 @@ def test_what_is_no_model_is_refused_when_training_starts(tmp_path, database):
     config = composed("train", *FINETUNE, f"model_file={tmp_path / 'last.ckpt'}", *data)
     with pytest.raises(Exception, match="not a checkpoint"):
         instantiate(config.data, train_sampler_cls=None)
+
+
+def test_a_config_of_somebody_else_for_spkmd(tmp_path):
+    """Hydra calls what a `_target_` names; one that the user names, too, is the user's own."""
+    file = tmp_path / "md.yaml"
+    own = OmegaConf.create({"dynamics": {"thermostat": {"_target_": "mine.Thermostat"}}})
+    refuse_foreign_targets(OmegaConf.create({"dynamics": {"thermostat": {"_target_": "mine.Thermostat"}}}), own, file)
+    for harmless in ("schnetpack.md.integrators.VelocityVerlet", "spk_dt.md.VerletNeighborList"):
+        refuse_foreign_targets(OmegaConf.create({"a": [{"_target_": harmless}]}), own, file)
+    for harmful in ("os.system", "torch.load", "schnetpack.md_evil.Thermostat"):
+        with pytest.raises(ValueError, match=rf"md\.yaml' asks for '{harmful}' \(a\.0\._target_\)"):
+            refuse_foreign_targets(OmegaConf.create({"a": [{"_target_": harmful}]}), own, file)

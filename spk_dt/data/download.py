@@ -1,5 +1,6 @@
 """Files from the network: whole or not at all, and what to do by hand where there is no network."""
 
+import errno
 import hashlib
 import logging
 import re
@@ -122,7 +123,8 @@ def unpack(archive: Path, folder: Path, wanted: re.Pattern[str], by_hand: str) -
                     )
                 files.append(Path(content.extract(member, folder)))
     except Exception as error:  # a damaged archive can make the libraries raise anything
-        if isinstance(error, OSError) or (type(error) is ValueError and str(archive) in str(error)):
+        disk = isinstance(error, OSError) and error.errno != errno.EINVAL  # that is of an offset that makes no sense
+        if disk or (type(error) is ValueError and str(archive) in str(error)):
             raise
         raise ValueError(f"'{archive}' is damaged ({error}). {by_hand}") from error
     return files

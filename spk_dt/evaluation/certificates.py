@@ -181,10 +181,12 @@ def read_certificate(folder: str | Path) -> Certificate:
         conditions = Conditions(**{key: value for key, value in settings["conditions"].items() if key in known})
         for record in models.values():
             statement(conditions, record)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        check = content.get("reference_check", {}).get("message", "")
+        certificate = Certificate(file.parent, settings, conditions, models, check)
+        certificate.statements, certificate.method, certificate.table  # noqa: B018 - all that is shown of it can be said
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(f"'{file}' is not what spkdt certify writes ({error!r}); write it again.") from error
-    check = content.get("reference_check", {}).get("message", "")
-    return Certificate(file.parent, settings, conditions, models, check)
+    return certificate
 
 
 def check_models(certificates: Iterable[Certificate], settings: Mapping[str, Any]) -> list[str]:

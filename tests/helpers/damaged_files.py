@@ -421,3 +421,4 @@ def main(name: str, folder: Path, seed: int, first: int, count: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:6]))
+    os._exit(0)  # libraries may not be able to clean up within the limit of memory
