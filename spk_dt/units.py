@@ -9,7 +9,7 @@ from math import sqrt
 
 import ase.units
 
-__all__ = ["conversion", "duration", "time_unit_in_fs"]
+__all__ = ["conversion", "time_unit_in_fs"]
 
 
 def conversion(source: str | float, target: str | float, what: str) -> float:
@@ -56,11 +56,3 @@ def _in_ase_units(unit: str | float) -> float:
             value = getattr(ase.units, part)
             factor, divide = factor / value if divide else factor * value, False
     return factor
-
-
-def duration(seconds: float) -> str:
-    """A time as one says it: ``40 s``, ``12 min``, ``3 h``, ``4 days``."""
-    for limit, unit, size in ((90.0, "s", 1.0), (90.0 * 60.0, "min", 60.0), (48.0 * 3600.0, "h", 3600.0)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400.0:.0f} days"

@@ -16,7 +16,7 @@ PACKAGE = Path(spk_dt.__file__).parent
 
 #: from the ground up; packages on one floor do not know each other
 FLOORS = (
-    ("properties", "units", "foreign_warnings", "folders", "imports", "processes"),
+    ("properties", "units", "duration", "foreign_warnings", "folders", "imports", "processes"),
     ("representation", "dynamics", "trajectories"),
     ("data", "models"),
     ("labels",),

@@ -11,12 +11,12 @@ from helpers.short_training import short_data, short_task, short_trainer
 from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from spk_dt.duration import duration
 from spk_dt.training import ComputeBudget, Converged, Curriculum, Elapsed, TrainingProgress
 from spk_dt.training import progress as module
 from spk_dt.training.progress_bar import TrainingBar
 from spk_dt.training.summary import StageSummary, summary
 from spk_dt.training.time_left import Pace, time_left
-from spk_dt.units import duration
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from spk_dt.units import duration
+from spk_dt.duration import duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -24,12 +24,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from schnetpack.utils import str2class
 
+from spk_dt.duration import duration
 from spk_dt.folders.run_folder import resolving
 from spk_dt.folders.user_errors import message_for_user
 from spk_dt.training.curriculum import Curriculum
 from spk_dt.training.last_stage import LastStage
 from spk_dt.training.time_left import Left, Pace, time_left
-from spk_dt.units import duration
 
 __all__ = ["DryRun"]
 

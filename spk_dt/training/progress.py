@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 
+from spk_dt.duration import duration
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.last_stage import last_stage_of
 from spk_dt.training.on_policy import JoiningLabels
 from spk_dt.training.progress_bar import TrainingBar
 from spk_dt.training.summary import StageSummary, summary
 from spk_dt.training.time_left import Left, Pace, time_left
-from spk_dt.units import duration
 
 __all__ = ["TrainingProgress"]
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from spk_dt.duration import duration
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Rule
 from spk_dt.training.last_stage import last_stage_of
-from spk_dt.units import duration
 
 __all__ = ["Left", "Pace", "time_left"]
 
