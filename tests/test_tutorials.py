@@ -93,7 +93,7 @@ def test_runs(name, run, tmp_path):
     assert set(re.findall(r"figures/(\w+\.png)", text)) == {file.name for file in tmp_path.glob("*.png")}
 
 
-@pytest.mark.parametrize("name", [*NAMES, *ELSEWHERE])
+@pytest.mark.parametrize("name", [*NAMES, *sorted(ELSEWHERE)])
 def test_its_page(name):
     text = tutorials.pages()[f"tutorials/{name}.md"]
     assert text.startswith("# ")
