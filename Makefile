@@ -51,9 +51,8 @@ lint: env
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Two processes of tests with a thread each: more threads than cores make both slower.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests of the wheel, which choose versions of their own, and of compilation, which needs PyTorch 2.13.
 test-lowest: $(LOWEST)/.complete

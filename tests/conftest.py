@@ -35,11 +35,17 @@ from spk_dt.data.start_frames import start_frames
 
 #: files with few tests that take long
 LONG = ("test_wheel.py", "test_certify.py")
+#: tests, or beginnings of their names, that are slow
+SLOW = tuple(line for line in (Path(__file__).parent / "slow.txt").read_text().split("\n") if line and line[0] != "#")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves the slow ones out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that one of two processes does not wait for the other in the end."""
     items.sort(key=lambda item: item.path.name not in LONG)
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

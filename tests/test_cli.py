@@ -59,7 +59,9 @@ def test_commands_are_in_the_order_of_the_work():
     assert [out.index(line) for line in lines] == sorted(out.index(line) for line in lines)
 
 
-@pytest.mark.parametrize(("typed", "offered"), [("c", {"convert", "check", "certify"}), ("evaluate --sp", {"--split"})])
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("c", {"convert", "check", "certify"}), ("evaluate --spl", {"--split"})]
+)
 def test_completion(typed, offered):
     words = f"spkdt {typed}"
     env = {"_SPKDT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

@@ -61,6 +61,10 @@ ELSEWHERE = {
         "max_rollout_length=1",
     ),
     ("experiment/dt_on_policy", "", "model_file=runs/x"): ("test_on_policy.py", "experiment=dt_on_policy"),
+    **{
+        ("experiment/dt_finetune", "may_differ", one): ("test_finetune_other.py", "may_differ")
+        for one in ("time_step", "elements", "loss", "reference")
+    },
     ("task/dynamic_training", "compile", "true"): ("test_compiled.py", "compile=True"),
     ("task/stress/trained", "", "task/stress=trained"): ("test_stress_training.py", "task/stress=trained"),
 }
@@ -69,6 +73,8 @@ NO_OFFERS = {
     ("data/trajectory", "check_data", "spkdt check"),
     ("data/trajectory", "remove_mean", "false"),
     ("experiment/dt_base", "add_mean", "false"),
+    ("callbacks/hardening", "committee", "labelled"),
+    ("callbacks/hardening", "committee", "too"),
 }
 #: null where the default is null: trained with in all experiments
 DEFAULTS = {
@@ -130,6 +136,8 @@ def test_molecules(molecule, tmp_path):
 
 
 DOCUMENTS = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).replace("\n", " ")
+#: arguments of Python, and of the inputs of other programs
+NO_OVERRIDES = {"kinetic_energy=1.5", 'energy_unit="eV"', "nbeads='1'", "weights_only=True"}
 #: overrides in backticks, alone or several; names with capitals stand for the user's
 INLINE = sorted(
     {
@@ -137,7 +145,7 @@ INLINE = sorted(
         for words in re.findall(r"`([^`]+)`", DOCUMENTS)
         if words.strip()
         and all(re.fullmatch(r"[+~]?[a-z_]+(?:[./][a-z_0-9]+)*=\S+", word) for word in words.split())
-        and words != "kinetic_energy=1.5"
+        and words not in NO_OVERRIDES
     }
 )
 

@@ -68,7 +68,7 @@ def in_fork(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
     sender.close()
     try:
         result = receiver.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):  # killed
         result = None
     process.join()
     return process.exitcode, result
