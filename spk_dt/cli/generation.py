@@ -7,7 +7,6 @@ import typer
 
 from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 from spk_dt.cli.progress import trajectory_bars
-from spk_dt.trajectories.checked_database import read_metadata
 
 
 @app.command()
@@ -74,6 +73,7 @@ def generate(
     from spk_dt.labels.generate_from import Protocol, generate_from
     from spk_dt.labels.plan import folder_of
     from spk_dt.labels.starts import read_starts
+    from spk_dt.trajectories.checked_database import read_metadata
     from spk_dt.trajectories.database import read_trajectories
 
     of_starts = {
