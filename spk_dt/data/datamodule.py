@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from spk_dt.data.load import load_frames
 from spk_dt.data.mixed_batches import GrowingDataset, MixedBatches
 from spk_dt.data.split_file import read_split
 from spk_dt.data.splitting import TrajectorySplit
-from spk_dt.data.windows import TrajectoryWindows, refuse_fewer_than_processes, window_starts
+from spk_dt.data.windows import TrajectoryWindows, Windows, refuse_fewer_than_processes
 from spk_dt.folders.hold import hold
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.trajectories.checked_database import check_database
@@ -30,49 +30,6 @@ __all__ = ["TrajectoryDataModule"]
 log = logging.getLogger(__name__)
 
 _PARTITIONS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Which windows of a partition there are.
-
-    Args:
-        partition: train, val or test.
-        length: frames of a window.
-        number: of windows; None takes all. Training windows are drawn once at random with a fixed seed, others are spread
-            evenly over the partition.
-
-    Raises:
-        ValueError: if a window has no frame, or the number is negative.
-    """
-
-    partition: str
-    length: int = 1
-    number: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
-        if self.length < 1:
-            raise ValueError(f"data.{self.partition}_window={self.length}: a window has at least one frame.")
-        if self.number is not None and self.number < 0:
-            raise ValueError(f"data.max_{self.partition}_windows={self.number} must not be negative; null takes all.")
-
-    def starts(self, frames: Frames, members: Sequence[int]) -> np.ndarray:
-        """First frames of the windows, [n_windows], ascending.
-
-        Args:
-            frames: the frames.
-            members: indices of those of the partition.
-
-        Raises:
-            ValueError: if no window fits.
-        """
-        starts = window_starts(frames, members, self.length, self.partition)
-        if self.number is None or self.number >= len(starts):
-            return starts
-        if self.partition == "train":
-            return np.sort(np.random.default_rng(0).permutation(starts)[: self.number])
-        return starts[np.linspace(0, len(starts) - 1, self.number).round().astype(int)]
 
 
 class TrajectoryDataModule(AtomsDataModule):

@@ -1,6 +1,7 @@
 """Windows of consecutive frames: the training samples of dynamic training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,50 @@ from spk_dt.trajectories.frames import Frames
 from spk_dt.trajectories.moves import same_cell, shortest
 from spk_dt.trajectories.verlet_residual import verlet_residual
 
-__all__ = ["TrajectoryWindows", "refuse_fewer_than_processes", "window_starts"]
+__all__ = ["TrajectoryWindows", "Windows", "refuse_fewer_than_processes", "window_starts"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which windows of a partition there are.
+
+    Args:
+        partition: train, val or test.
+        length: frames of a window.
+        number: of windows; None takes all. Training windows are drawn once at random with a fixed seed, others are spread
+            evenly over the partition.
+
+    Raises:
+        ValueError: if a window has no frame, or the number is negative.
+    """
+
+    partition: str
+    length: int = 1
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.length < 1:
+            raise ValueError(f"data.{self.partition}_window={self.length}: a window has at least one frame.")
+        if self.number is not None and self.number < 0:
+            raise ValueError(f"data.max_{self.partition}_windows={self.number} must not be negative; null takes all.")
+
+    def starts(self, frames: Frames, members: Sequence[int]) -> np.ndarray:
+        """First frames of the windows, [n_windows], ascending.
+
+        Args:
+            frames: the frames.
+            members: indices of those of the partition.
+
+        Raises:
+            ValueError: if no window fits.
+        """
+        starts = window_starts(frames, members, self.length, self.partition)
+        if self.number is None or self.number >= len(starts):
+            return starts
+        if self.partition == "train":
+            return np.sort(np.random.default_rng(0).permutation(starts)[: self.number])
+        return starts[np.linspace(0, len(starts) - 1, self.number).round().astype(int)]
 
 
 def window_starts(frames: Frames, partition: Sequence[int], length: int, name: str) -> np.ndarray:

@@ -1,17 +1,18 @@
 """Hardening: on-policy labels where simulations of the model go wrong, until simulations of a given length pass.
 
 A round is a trial (`spk_dt.training.trials`) of the averaged model, which is the one that is stored: simulations from
-training frames, up to a time that has been reached before. The reference method judges them as in a certificate
-(`spk_dt.certificate.verdict`): by their ends, closest contacts and largest forces, and by bisection from a wrong state back
-to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all states that were
-labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some drawn at random.
+training frames, up to a time that has been reached before. The reference method judges them (`spk_dt.training.trial_judge`)
+as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts and largest forces, and by bisection from
+a wrong state back to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all
+states that were labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some
+drawn at random.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -22,17 +23,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from spk_dt import processes, properties
 from spk_dt.certificate.criteria import Criteria, Scales, scales_of
 from spk_dt.certificate.engines import ModelEngine
-from spk_dt.certificate.verdict import Label, Outcome, judge_all
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess
-from spk_dt.labels.relabel import relabel
 from spk_dt.training.average import averaged_weights
 from spk_dt.training.budget import SecondsUsedUpError, budgets_of, in_time
 from spk_dt.training.hardening_goal import GOAL, HardeningGoal
 from spk_dt.training.labelling import Labelling, write_labelled
 from spk_dt.training.on_policy import JoiningLabels, RoundSchedule, data_of
+from spk_dt.training.trial_judge import TrialJudge
 from spk_dt.training.trials import Trial, TrialSimulations
 
 __all__ = ["Hardening"]
@@ -41,38 +41,6 @@ log = logging.getLogger(__name__)
 
 #: training frames from which the scales of energies and forces are taken
 _SCALE_FRAMES = 200
-
-
-class _Judged(NamedTuple):
-    """What has come of a trial.
-
-    Args:
-        ps: its length.
-        failed_ps: time of the first failure, ps; None if there is none that was judged.
-        reason: of this.
-        labelled: states with finite labels of the reference method.
-        n_labels: labels that were computed.
-        n_failed: simulations that do not pass.
-    """
-
-    ps: float
-    failed_ps: float | None
-    reason: str
-    labelled: list[Atoms]
-    n_labels: int
-    n_failed: int
-
-    @property
-    def passed_ps(self) -> float:
-        """Time of the first failure, or else of the end, ps."""
-        return self.ps if self.failed_ps is None else self.failed_ps
-
-    @property
-    def told(self) -> str:
-        """How many fail, and the first failure, in words."""
-        if not self.n_failed:
-            return "all of which pass"
-        return f"{self.n_failed} of which do not pass, the first at {self.passed_ps:.3g} ps ({self.reason})"
 
 
 class Hardening(JoiningLabels):
@@ -124,7 +92,6 @@ class Hardening(JoiningLabels):
         self._engine: ModelEngine | None = None
         self._seed = int(torch.randint(2**31, ()))
         self._scales: Scales | None = None
-        self._made_by: dict[str, Any] = {}
         self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -221,11 +188,11 @@ class Hardening(JoiningLabels):
         """
         goal, number = self.goal, self.schedule.done
         folder, database = self.folder / f"round_{number:03d}", self._file(number)
-        self._load_engine(trainer, task, folder)
+        judge = self._judge(trainer, task, folder)
         n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
         while True:
             trial = self._trial(data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
-            judged = self._try(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: in_time(trainer, task))
+            judged = judge.judge(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: in_time(trainer, task))
             n_trials += 1
             goal.labels += judged.n_labels
             labelled += judged.labelled
@@ -241,7 +208,7 @@ class Hardening(JoiningLabels):
             one for one in labelled if np.abs(one.get_forces(apply_constraint=False)).max() <= self.labels.max_force
         ]
         if kept and not database.exists():  # else it was made after the checkpoint from which the run goes on
-            write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], self._made_by)
+            write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], judge.made_by)
         log.info(
             "hardening, round %d: %s; %d labels, %d of them trained on; in all %d of %d",
             *(number, goal.told, goal.labels - n_before, len(kept), goal.labels, goal.max_labels),
@@ -251,16 +218,16 @@ class Hardening(JoiningLabels):
     def _last_check(self, trainer: pl.Trainer, task: Any) -> str:
         """Try the last model at the goal; which simulations do not pass, in words, if any."""
         folder = self.folder / f"last_check_{trainer.global_step}"
-        self._load_engine(trainer, task, folder)
+        judge = self._judge(trainer, task, folder)
         for number in range(-(-self.goal.n_passing // self.simulations.n_systems)):
             trial = self._trial(data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
-            judged = self._try(trial, self.goal.until_ps, inf)
+            judged = judge.judge(trial, self.goal.until_ps, inf)
             if judged.n_failed:
                 return judged.told
         return ""
 
-    def _load_engine(self, trainer: pl.Trainer, task: Any, folder: Path) -> None:
-        """Put the averaged model into the engine, by way of a file, with which an interrupted round goes on."""
+    def _judge(self, trainer: pl.Trainer, task: Any, folder: Path) -> TrialJudge:
+        """What tries the averaged model, by way of a file, with which an interrupted round goes on."""
         file = folder / "model"
         if not file.exists():
             with averaged_weights(trainer, task.model), whole_file(file, make_folder=True) as part:
@@ -270,6 +237,8 @@ class Hardening(JoiningLabels):
             energy, length = frames.units[properties.energy], frames.distance_unit
             self._engine = runs.engine(file, energy, length, str(task.device))
         self._engine.load(file)
+        how = (self.labels, self._processes, self.with_stress, self.criteria, self._ranges, self.goal.until_ps)
+        return TrialJudge(self._engine, *how)
 
     def _trial(self, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]) -> Trial:
         """Simulations from training frames that are drawn at random, the same ones for the same key."""
@@ -289,63 +258,3 @@ class Hardening(JoiningLabels):
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         starts = [read(int(number)) for number in drawn]
         return runs.trial(folder, starts, self._scales, sum(key) * runs.n_systems, seed)
-
-    def _try(self, trial: Trial, ps: float, max_labels: float, progress: Callable[[], None] = lambda: None) -> _Judged:
-        """Simulate and judge; as long as all simulations pass, go on to twice the time."""
-        assert self._engine is not None
-        known = {} if self.labels.another_reference else {(i, 0): label for i, label in enumerate(trial.known)}
-        new: dict[tuple[int, int], Label] = {}
-
-        def label(pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Label]:
-            left = max_labels - len(new)
-            wanted = [pair for pair in dict.fromkeys(pairs) if pair not in known and pair not in new]
-            new.update(self._label(trial, wanted[: int(min(left, len(wanted)))]))
-            return {pair: found for pair in pairs if (found := known.get(pair) or new.get(pair)) is not None}
-
-        while True:
-            trial.run(self._engine, round(ps / self.simulations.interval_ps), progress)
-            outcomes, _ = judge_all(trial.judges(self.criteria), label)
-            failed = {i: one for i, one in outcomes.items() if one.failed_ps is not None}
-            n_failed = len(failed) + len(trial.states) - len(outcomes)  # without an outcome for want of labels
-            if n_failed or ps >= self.goal.until_ps:
-                break
-            ps = min(2.0 * ps, self.goal.until_ps)
-        if failed:  # an explosion is known without a label of its state
-            label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
-        first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)
-        reason = "not judged, for want of labels" if first is None else f"{first.reason}"
-        labelled = [trial.labelled(i, k, found) for (i, k), found in new.items() if self._possible(trial, i, k, found)]
-        if impossible := len([one for one in new.values() if np.isfinite(one[1]).all()]) - len(labelled):
-            log.warning("hardening: %d labels with an impossible energy are left out", impossible)
-        return _Judged(ps, None if first is None else first.failed_ps, reason, labelled, len(new), n_failed)
-
-    def _label(self, trial: Trial, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Label]:
-        """Compute states, given by simulation and number, or read them from the file where they are kept."""
-        if not pairs:
-            return {}
-        found = relabel(
-            [trial.states[i][k] for i, k in pairs],
-            self.labels.reference,
-            trial.folder / "labels.jsonl",
-            ids=[f"{i}:{k}" for i, k in pairs],
-            stress=self.with_stress,
-            processes=self._processes,
-        )
-        self._made_by = found.made_by
-        if self.with_stress:
-            trial.stress.update(zip(pairs, found.stress, strict=True))
-        return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
-
-    def _possible(self, trial: Trial, i: int, k: int, label: Label) -> bool:
-        """Whether a label is a number, and its energy not far from all in the data."""
-        energy, forces = label
-        numbers = trial.states[i][k].numbers
-        possible = np.isfinite(energy) if self._ranges is None else self._ranges.possible(numbers, energy)
-        return bool(np.isfinite(forces).all() and possible)
-
-    def _drawn(self, trial: Trial, outcomes: Mapping[int, Outcome]) -> list[tuple[int, int]]:
-        """States drawn at random from those before the first wrong ones."""
-        ends = {i: one.state if one.state is not None else len(trial.states[i]) for i, one in outcomes.items()}
-        pairs = [(i, k) for i, end in ends.items() for k in range(1, end)]
-        rng = np.random.default_rng(len(pairs))
-        return [pairs[int(n)] for n in rng.permutation(len(pairs))[: self.labels.n_labels]]

@@ -30,13 +30,15 @@ class EnergyRanges:
     """Energies in the data, by the atoms that a system has.
 
     Args:
-        frames: of the data.
+        frames: of the data; None if labels may have another zero, and then all finite energies are possible.
     """
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: Frames | None = None) -> None:
+        self._known: dict[bytes, tuple[float, float]] = {}
+        if frames is None:
+            return
         energies = np.asarray(frames.values[properties.energy]).reshape(len(frames), -1).sum(axis=1)
         energies = energies * units.conversion(frames.units[properties.energy], "eV", "energy")
-        self._known: dict[bytes, tuple[float, float]] = {}
         for one, numbers in zip(frames.trajectories, frames.atomic_numbers, strict=True):
             of_trajectory, key = energies[one.start : one.start + one.length], _composition(numbers)
             low, high = self._known.get(key, (np.inf, -np.inf))
@@ -119,9 +121,9 @@ class Labelling:
         Args:
             states: file that `write_states` has written.
             stress: whether their stress is wanted, too.
-            ranges: energies of the data; None if labels may have another zero, and then only energies that are not finite
-                are impossible.
+            ranges: energies of the data; None if labels may have another zero.
         """
+        ranges = ranges or EnergyRanges()
         frames = ase.io.read(states, ":")
         labels = relabel(
             frames,
@@ -135,7 +137,7 @@ class Labelling:
         )
         kept, left_out, n_impossible = [], [], 0
         for atoms, energy, forces, tensor in zip(frames, labels.energy, labels.forces, labels.stress, strict=True):
-            possible = np.isfinite(energy) if ranges is None else ranges.possible(atoms.numbers, energy)
+            possible = ranges.possible(atoms.numbers, energy)
             n_impossible += bool(np.isfinite(forces).all() and not possible)
             if np.isfinite(forces).all() and np.abs(forces).max() <= self.max_force and possible:
                 results = {"stress": full_3x3_to_voigt_6_stress(tensor)} if stress else {}

@@ -115,7 +115,7 @@ class JoiningLabels(Callback):
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
         self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
         self.with_stress = False  # whether the labels have it
-        self._ranges: EnergyRanges | None = None  # of energies, if they are in the loss
+        self._ranges = EnergyRanges()  # those of the data, if energies are in the loss
 
     @property
     def possible(self) -> bool:

@@ -170,8 +170,9 @@ class Trial:
     states: dict[int, list[Atoms]] = field(default_factory=dict)
     stress: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
-    def run(self, engine: Engine, n_intervals: int, progress: Callable[[], None]) -> None:
-        """Simulate on, until there are so many intervals from the start; `progress` is called after each of a batch."""
+    def run(self, engine: Engine, ps: float, progress: Callable[[], None]) -> None:
+        """Simulate on, until so many ps from the start; `progress` is called after each interval of a batch."""
+        n_intervals = round(ps / next(iter(self.batches.values())).time_ps)  # the same in all of them
         for batch, one in self.batches.items():
             batch.folder.mkdir(parents=True, exist_ok=True)
             conditions = replace(one, time_ps=n_intervals * one.time_ps, n_states=n_intervals)

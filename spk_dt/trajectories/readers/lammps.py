@@ -112,6 +112,7 @@ def read(
     if interval is None and second is not None and first.time is not None and second.time is not None:
         interval = second.time - first.time
     lines = len(first.rows) + 9 + (0 if first.time is None else 2)
+    noise = None if log is None else log.noise(first.step)
     return [
         RawTrajectory(
             name=plain_name(path).stem,
@@ -120,17 +121,9 @@ def read(
             timestep_fs=None if interval is None else interval * UNITS[style][1],
             n_frames=count_lines(path) // lines,
             inner_steps=stride,
-            notes=() if log is None or first.step not in log.noisy else (_noise(log.noisy[first.step]),),
+            notes=() if noise is None else (noise,),
         )
     ]
-
-
-def _noise(style: str) -> str:
-    """Why forces are not taken."""
-    return (
-        f"its forces hold the friction and the random forces of fix {style}, which are not of the potential. LAMMPS "
-        "computes those of the potential again with the command rerun, in an input without this fix"
-    )
 
 
 def _style(path: Path, said: dict[str, str | None]) -> str:
@@ -215,9 +208,9 @@ def _atoms(
     if {"vx", "vy", "vz"} <= set(columns):
         atoms.set_velocities(table(["vx", "vy", "vz"]) / (time_unit * ase.units.fs))
     results: dict[str, object] = {}
-    noise = None if log is None else log.noisy.get(snapshot.step)
+    noise = None if log is None else log.noise(snapshot.step)
     if has_forces and noise is not None and not lenient:
-        raise ValueError(f"{where}: {_noise(noise)}")
+        raise ValueError(f"{where}: {noise}")
     if has_forces and noise is None:
         results["forces"] = table(["fx", "fy", "fz"])[order] * energy_unit
     atoms = atoms[order]

@@ -91,6 +91,15 @@ class LammpsLog:
         found = self.pressures[self._rows(step)]
         return found[-1] if len(found) and np.isfinite(found[-1]).all() else None
 
+    def noise(self, step: int) -> str | None:
+        """Why the forces at a step are not those of the potential; None if they are."""
+        if (style := self.noisy.get(step)) is None:
+            return None
+        return (
+            f"its forces hold the friction and the random forces of fix {style}, which are not of the potential. LAMMPS "
+            "computes those of the potential again with the command rerun, in an input without this fix"
+        )
+
     def _rows(self, step: int) -> range:
         return range(int(np.searchsorted(self.steps, step, "left")), int(np.searchsorted(self.steps, step, "right")))
 
