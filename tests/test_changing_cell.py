@@ -18,6 +18,7 @@ from spk_dt.data.load import load_frames
 from spk_dt.data.partition import read_partition
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis import diagnose
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.moves import cell_strain, moves
 from spk_dt.trajectories.velocities import recover_velocities
 
@@ -71,7 +72,7 @@ def written(tmp_path, frames, name="run", **options):
     """A database of frames, by way of a file."""
     ase.io.write(tmp_path / f"{name}.traj", frames)
     options = {"timestep_fs": STEP} | options
-    convert([tmp_path / f"{name}.traj"], tmp_path / f"{name}.db", **options)
+    convert([tmp_path / f"{name}.traj"], tmp_path / f"{name}.db", Reading(**options))
     return tmp_path / f"{name}.db"
 
 
@@ -132,7 +133,7 @@ def test_a_stress_of_another_unit_or_sign(tmp_path, npt, factor, said, stated):
     assert found.findings[0].values["ratio"] == pytest.approx(1.0 / factor, rel=0.01)
     assert found.remedies == ([{"units": {"stress": stated}}] if stated else [])
     if stated:
-        convert([path], tmp_path / "right.db", **found.remedies[0])
+        convert([path], tmp_path / "right.db", Reading(**found.remedies[0]))
         assert keys(check(tmp_path / "right.db")) == WARNED
 
 
@@ -193,7 +194,7 @@ def test_vasp_writes_the_cell_of_each_frame(tmp_path, npt):
 def test_windows_along_a_cell_that_changes_are_refused(tmp_path, npt, sizes, windows):
     ase.io.write(tmp_path / "a.traj", npt[:40])
     ase.io.write(tmp_path / "b.traj", npt[40:])
-    convert([tmp_path / "a.traj", tmp_path / "b.traj"], tmp_path / "out.db", timestep_fs=STEP)
+    convert([tmp_path / "a.traj", tmp_path / "b.traj"], tmp_path / "out.db", Reading(timestep_fs=STEP))
     options = {"num_train": sizes[0], "num_val": sizes[1], "num_test": 0}
     name = max(windows, key=windows.get)
     with pytest.raises(
@@ -206,7 +207,7 @@ def test_training_on_single_frames(tmp_path, npt, make_trajectory):
     """With a trajectory at constant cell beside it, along which rollouts are validated."""
     ase.io.write(tmp_path / "npt.traj", npt)
     ase.io.write(tmp_path / "nve.traj", make_trajectory(npt[0], 20, STEP))
-    convert([tmp_path / "npt.traj", tmp_path / "nve.traj"], tmp_path / "out.db", timestep_fs=STEP)
+    convert([tmp_path / "npt.traj", tmp_path / "nve.traj"], tmp_path / "out.db", Reading(timestep_fs=STEP))
     np.savez(tmp_path / "split.npz", train_idx=range(FRAMES), val_idx=range(FRAMES, FRAMES + 21), test_idx=[])
     data = short_data(
         tmp_path / "out.db", train_window=1, val_window=6, split_file=str(tmp_path / "split.npz"), max_train_windows=16

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from spk_dt.cli import app
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.database import TrajectoryWriter
+from spk_dt.trajectories.inputs import Reading
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_names_in_extended_xyz(tmp_path, frames, charge, spin):
     for atoms in frames:
         atoms.info = {charge: -1, spin: 2}
     ase.io.write(tmp_path / "run.extxyz", frames)
-    convert([tmp_path / "run.extxyz"], tmp_path / "a.db", timestep_fs=0.5)
+    convert([tmp_path / "run.extxyz"], tmp_path / "a.db", Reading(timestep_fs=0.5))
     assert inputs_of(tmp_path / "a.db") == [{"total_charge": [-1.0], "spin_multiplicity": [2.0]}] * len(frames)
 
 
@@ -38,14 +39,11 @@ def test_stated_on_the_command_line(tmp_path, frames):
     result = CliRunner().invoke(app, [*command, "--charge", "-1", "--spin", "2"])
     assert result.exit_code == 0, result.output
     assert inputs_of(tmp_path / "a.db") == [{"total_charge": [-1.0], "spin_multiplicity": [2.0]}] * len(frames)
-    convert(
-        [tmp_path / "a.db"], tmp_path / "same.db", charge=-1, masses={"Cu": 64.0} if "Cu" in frames[0].symbols else None
-    )
-    assert inputs_of(tmp_path / "same.db") == inputs_of(
-        tmp_path / "a.db"
-    )  # through the database, and with other options
+    reading = Reading(charge=-1, masses={"Cu": 64.0} if "Cu" in frames[0].symbols else None)
+    convert([tmp_path / "a.db"], tmp_path / "same.db", reading)  # through the database, and with other options
+    assert inputs_of(tmp_path / "same.db") == inputs_of(tmp_path / "a.db")
     with pytest.raises(ValueError, match=r"frame 0: it has total_charge=-1, but 1 is stated"):
-        convert([tmp_path / "a.db"], tmp_path / "other.db", charge=1)
+        convert([tmp_path / "a.db"], tmp_path / "other.db", Reading(charge=1))
     assert not (tmp_path / "other.db").exists()
 
 
@@ -67,4 +65,4 @@ def test_what_a_database_keeps_beside_its_trajectories_is_said_to_stay_behind(tm
 def test_values_that_cannot_be_are_refused(tmp_path, frames, wrong):
     ase.io.write(tmp_path / "run.extxyz", frames)
     with pytest.raises(ValueError, match="whole numbers"):
-        convert([tmp_path / "run.extxyz"], tmp_path / "a.db", timestep_fs=0.5, **wrong)
+        convert([tmp_path / "run.extxyz"], tmp_path / "a.db", Reading(timestep_fs=0.5, **wrong))

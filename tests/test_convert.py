@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from spk_dt.trajectories import TrajectoryWriter, part_file
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 
 FORK = multiprocessing.get_context("fork")
 
@@ -70,7 +71,7 @@ def refused(tmp_path, message, *inputs, **options):
     """That a conversion is refused, and leaves nothing behind."""
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=message):
-        convert(inputs, tmp_path / "refused.db", **options)
+        convert(inputs, tmp_path / "refused.db", Reading(**options))
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -84,7 +85,7 @@ def test_all_that_a_traj_has_is_in_the_database(tmp_path, frames):
         atoms.calc.atoms.positions[2] = frames[0].positions[2]
         atoms.set_constraint(FixAtoms([2]))
     out = tmp_path / "out.db"
-    (found,) = convert([write(tmp_path / "run.traj", frames)], out, timestep_fs=0.5)
+    (found,) = convert([write(tmp_path / "run.traj", frames)], out, Reading(timestep_fs=0.5))
     read = content(out)
     assert (found.trajectory,) == tuple(read.trajectories)
     assert (found.trajectory.name, found.trajectory.velocities, found.formula, found.n_atoms) == (
@@ -107,7 +108,7 @@ def test_all_that_a_traj_has_is_in_the_database(tmp_path, frames):
 @pytest.mark.parametrize("wrap", [False, True])
 def test_velocities_are_recovered_and_positions_unwrapped(tmp_path, frames, wrap):
     path = write(tmp_path / "run.traj", bare(frames, wrap))
-    (found,) = convert([path], tmp_path / "out.db", timestep_fs=0.5)
+    (found,) = convert([path], tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert found.trajectory.velocities == "central differences"
     read = content(tmp_path / "out.db")
     expected = np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs
@@ -119,7 +120,7 @@ def test_velocities_are_recovered_and_positions_unwrapped(tmp_path, frames, wrap
 
 def test_without_unwrapping_the_velocities_would_be_wrong(tmp_path, frames):
     wrapped = changed(bare(frames, wrap=True), lambda atoms: atoms.set_pbc(False))
-    convert([write(tmp_path / "run.traj", wrapped)], tmp_path / "out.db", timestep_fs=0.5)
+    convert([write(tmp_path / "run.traj", wrapped)], tmp_path / "out.db", Reading(timestep_fs=0.5))
     expected = np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs
     assert np.abs(content(tmp_path / "out.db").velocities - expected).max() > 1.0
 
@@ -127,7 +128,7 @@ def test_without_unwrapping_the_velocities_would_be_wrong(tmp_path, frames):
 def test_recover_velocities_ignores_those_of_the_file(tmp_path, frames):
     wrong = changed(frames, lambda atoms: atoms.set_velocities(2.0 * atoms.get_velocities()))
     path = write(tmp_path / "run.traj", wrong)
-    convert([path], tmp_path / "out.db", timestep_fs=0.5, recover_velocities=True)
+    convert([path], tmp_path / "out.db", Reading(timestep_fs=0.5, recover_velocities=True))
     expected = np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs
     np.testing.assert_allclose(content(tmp_path / "out.db").velocities, expected, rtol=0.0, atol=1e-10)
 
@@ -138,7 +139,7 @@ def test_save_every(tmp_path, crystal, make_trajectory):
     expected = np.array([atoms.get_velocities() for atoms in frames[::4]]) * ase.units.fs
     errors = []
     for name, timestep_fs, save_every in (("right", 1.0, 4), ("wrong", 4.0, None)):
-        (found,) = convert([path], tmp_path / f"{name}.db", timestep_fs=timestep_fs, save_every=save_every)
+        (found,) = convert([path], tmp_path / f"{name}.db", Reading(timestep_fs=timestep_fs, save_every=save_every))
         assert (found.trajectory.timestep_fs, found.trajectory.inner_steps) == (4.0, save_every or 1)
         errors.append(np.abs(content(tmp_path / f"{name}.db").velocities - expected).max())
     assert errors[0] < 1e-6
@@ -160,7 +161,7 @@ def test_each_format_to_its_digits(tmp_path, frames, kind):
         write_dump(path, frames)
         log = write_log(tmp_path / "log", [atoms.calc.results["energy"] for atoms in frames], 4)
         options, digits = {"lammps_logs": [log]}, 1e-10
-    (found,) = convert([path], tmp_path / "out.db", **options)
+    (found,) = convert([path], tmp_path / "out.db", Reading(**options))
     assert (found.trajectory.timestep_fs, found.trajectory.inner_steps) == (pytest.approx(0.5), 1)
     read = content(tmp_path / "out.db")
     positions = np.array([atoms.positions for atoms in frames])
@@ -174,7 +175,7 @@ def test_each_format_to_its_digits(tmp_path, frames, kind):
 def test_the_free_energy_is_taken_and_this_is_said(tmp_path, frames):
     for atoms in frames:
         atoms.calc.results["free_energy"] = atoms.calc.results["energy"] - 0.25
-    (found,) = convert([write(tmp_path / "run.traj", frames)], tmp_path / "out.db", timestep_fs=0.5)
+    (found,) = convert([write(tmp_path / "run.traj", frames)], tmp_path / "out.db", Reading(timestep_fs=0.5))
     expected = [atoms.calc.results["free_energy"] for atoms in frames]
     np.testing.assert_array_equal(content(tmp_path / "out.db").energy, expected)
     assert any("free energy" in note for note in found.notes)
@@ -183,7 +184,7 @@ def test_the_free_energy_is_taken_and_this_is_said(tmp_path, frames):
 def test_frozen_atoms_rest_and_this_is_said(tmp_path, frames):
     for atoms in frames:
         atoms.positions[1] = frames[0].positions[1]
-    (found,) = convert([write(tmp_path / "run.traj", bare(frames))], tmp_path / "out.db", timestep_fs=0.5)
+    (found,) = convert([write(tmp_path / "run.traj", bare(frames))], tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert (content(tmp_path / "out.db").velocities[:, 1] == 0.0).all()
     (note,) = found.notes
     assert "never move: 1," in note
@@ -192,7 +193,7 @@ def test_frozen_atoms_rest_and_this_is_said(tmp_path, frames):
 
 def test_repeated_frames_stay(tmp_path, frames):
     path = write(tmp_path / "run.traj", frames[:6] + frames[5:])
-    (found,) = convert([path], tmp_path / "out.db", timestep_fs=0.5)
+    (found,) = convert([path], tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert found.trajectory.length == 14
 
 
@@ -203,7 +204,7 @@ def test_several_files_get_names_of_their_own(tmp_path, frames):
     paths = [tmp_path / "a" / "OUTCAR", tmp_path / "b" / "OUTCAR", write(tmp_path / "run.traj", frames)]
     found = convert(paths[:2], tmp_path / "two.db")
     assert [one.trajectory.name for one in found] == ["a_OUTCAR", "b_OUTCAR"]
-    found = convert(paths, tmp_path / "out.db", timestep_fs=0.5)
+    found = convert(paths, tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert [one.trajectory.name for one in found] == ["a_OUTCAR", "b_OUTCAR", "run"]
     assert [(t.start, t.length) for t in content(tmp_path / "out.db").trajectories] == [(0, 13), (13, 13), (26, 13)]
 
@@ -232,7 +233,7 @@ def test_any_trajectory_is_kept_exactly(tmp_path, n_frames, n_atoms, timestep_fs
     out = tmp_path / "any.db"
     out.unlink(missing_ok=True)
     path = write(tmp_path / "any.traj", frames)
-    (found,) = convert([path], out, timestep_fs=timestep_fs, save_every=save_every)
+    (found,) = convert([path], out, Reading(timestep_fs=timestep_fs, save_every=save_every))
     assert found.trajectory.timestep_fs == timestep_fs * save_every
     read = content(out)
     np.testing.assert_array_equal(read.positions, [atoms.positions for atoms in frames])
@@ -250,7 +251,7 @@ def test_an_existing_database_is_not_touched(tmp_path, frames):
     path = write(tmp_path / "run.traj", frames)
     (tmp_path / "out.db").write_text("precious")
     with pytest.raises(FileExistsError, match=r"out\.db' exists"):
-        convert([path], tmp_path / "out.db", timestep_fs=0.5)
+        convert([path], tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert (tmp_path / "out.db").read_text() == "precious"
 
 
@@ -262,7 +263,7 @@ def test_the_time_step_must_be_known_and_without_contradiction(tmp_path, frames)
     outcar = write_outcar(tmp_path / "OUTCAR", frames)
     refused(tmp_path, r"0\.5 fs between frames, but --timestep-fs 1 .* makes 1 fs", outcar, timestep_fs=1.0)
     refused(tmp_path, "has 1 steps between frames, but --save-every says 2", outcar, save_every=2)
-    convert([outcar], tmp_path / "out.db", timestep_fs=0.5)
+    convert([outcar], tmp_path / "out.db", Reading(timestep_fs=0.5))
 
 
 def test_options_and_files_that_do_not_go_together(tmp_path, frames):
@@ -340,7 +341,7 @@ def test_an_unfinished_run_is_refused_or_its_last_frame_dropped(tmp_path, frames
         timestep_fs = 0.5 if path.suffix == ".extxyz" else None
         refused(tmp_path, rf"{path.name}' ends within frame 12: .*--drop-incomplete", path, timestep_fs=timestep_fs)
         out = tmp_path / f"{path.stem}.db"
-        (found,) = convert([path], out, timestep_fs=timestep_fs, drop_incomplete=True)
+        (found,) = convert([path], out, Reading(timestep_fs=timestep_fs, drop_incomplete=True))
         assert found.trajectory.length == 12
         assert "frame 12" in found.notes[0]
         path.write_text(whole[:40])
@@ -371,7 +372,7 @@ def stopping(name, n):
 def three(tmp_path, frames):
     """Three files, and the database of an uninterrupted conversion."""
     paths = [write(tmp_path / f"{name}.traj", bare(frames[i:], wrap=True)) for i, name in enumerate("abc")]
-    convert(paths, tmp_path / "whole.db", timestep_fs=0.5)
+    convert(paths, tmp_path / "whole.db", Reading(timestep_fs=0.5))
     return paths
 
 
@@ -380,10 +381,12 @@ def test_an_interrupted_conversion_continues(tmp_path, three, small_commits, nam
     out = tmp_path / "out.db"
     for stop in (n, max(1, n - 2)):
         with pytest.raises(Stop):
-            convert(three, out, timestep_fs=0.5, progress=stopping(name, stop))
+            convert(three, out, Reading(timestep_fs=0.5), progress=stopping(name, stop))
     assert not out.exists()
     seen = []
-    convert(three, out, timestep_fs=0.5, progress=lambda trajectory, done, total: seen.append((trajectory, done)))
+    convert(
+        three, out, Reading(timestep_fs=0.5), progress=lambda trajectory, done, total: seen.append((trajectory, done))
+    )
     assert_same(out, tmp_path / "whole.db")
     assert list(tmp_path.glob(".*")) == []
     if name == "c":
@@ -396,7 +399,7 @@ def test_what_was_begun_with_other_files_or_options_is_written_again(
 ):
     out, options, paths = tmp_path / "out.db", {"timestep_fs": 0.5}, list(three)
     with pytest.raises(Stop):
-        convert(paths, out, **options, progress=stopping("c", 8))
+        convert(paths, out, Reading(**options), progress=stopping("c", 8))
     if change == "option":
         options = {"timestep_fs": 0.25}
     elif change == "file":
@@ -405,9 +408,9 @@ def test_what_was_begun_with_other_files_or_options_is_written_again(
         paths = paths[::-1]
     else:
         paths = paths[:1]
-    convert(paths, out, **options)
+    convert(paths, out, Reading(**options))
     assert ("was begun with other files or options" in caplog.text) == (change != "fewer")
-    convert(paths, tmp_path / "expected.db", **options)
+    convert(paths, tmp_path / "expected.db", Reading(**options))
     assert_same(out, tmp_path / "expected.db")
 
 
@@ -417,17 +420,17 @@ def test_after_an_error_of_the_data_what_is_complete_is_kept(tmp_path, three, fr
     with pytest.raises(
         ValueError, match=r"b\.traj'.*trajectories before it .1. are kept in '.*\.out\.part\.db'.*goes on"
     ):
-        convert(three, out, timestep_fs=0.5)
+        convert(three, out, Reading(timestep_fs=0.5))
     three[1].write_bytes(whole)
     seen = []
-    convert(three, out, timestep_fs=0.5, progress=lambda name, done, total: seen.append((name, done)))
+    convert(three, out, Reading(timestep_fs=0.5), progress=lambda name, done, total: seen.append((name, done)))
     assert_same(out, tmp_path / "whole.db")
     assert ("a", 3) not in seen
 
 
 def test_a_part_that_is_no_database_is_replaced(tmp_path, three):
     (tmp_path / ".out.part.db").write_text("not a database")
-    convert(three, tmp_path / "out.db", timestep_fs=0.5)
+    convert(three, tmp_path / "out.db", Reading(timestep_fs=0.5))
     assert_same(tmp_path / "out.db", tmp_path / "whole.db")
 
 
@@ -443,9 +446,9 @@ def test_two_at_a_time_are_refused(tmp_path, three):
     ) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=r"another process writes '.*out\.db'"):
-            convert(three, path, timestep_fs=0.5)
+            convert(three, path, Reading(timestep_fs=0.5))
         other.stdin.close()
-    convert(three, path, timestep_fs=0.5)
+    convert(three, path, Reading(timestep_fs=0.5))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -462,7 +465,7 @@ def test_a_killed_program_continues(tmp_path, frames):
             time.sleep(600.0)
 
     def run():
-        convert([source], out, timestep_fs=0.5, progress=reached)
+        convert([source], out, Reading(timestep_fs=0.5), progress=reached)
 
     process = FORK.Process(target=run)
     process.start()
@@ -474,7 +477,7 @@ def test_a_killed_program_continues(tmp_path, frames):
     assert connect(tmp_path / ".out.part.db").count() == part_file.COMMIT_EVERY
     code, _, err = spkdt("convert", source, out, "--timestep-fs", 0.5)
     assert code == 0, err
-    convert([source], tmp_path / "whole.db", timestep_fs=0.5)
+    convert([source], tmp_path / "whole.db", Reading(timestep_fs=0.5))
     assert_same(tmp_path / "out.db", tmp_path / "whole.db")
 
 
@@ -495,7 +498,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path, frames):
             for _ in range(n):
                 write_xyz(file, frames[:-1] + frames[-1:0:-1])
         tracemalloc.start()
-        convert([tmp_path / f"{n}.extxyz"], tmp_path / f"{n}.db", timestep_fs=0.5)
+        convert([tmp_path / f"{n}.extxyz"], tmp_path / f"{n}.db", Reading(timestep_fs=0.5))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.5 * peaks[1] + 200_000

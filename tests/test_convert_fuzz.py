@@ -6,6 +6,7 @@ import pytest
 from helpers.simulation_files import write_dump, write_log, write_outcar, write_vasprun
 
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.readers import find_reader, lammps
 from spk_dt.trajectories.unwrapping import checked_frames
 
@@ -134,7 +135,7 @@ def test_nothing_is_left_of_a_refused_conversion(whole):
     for number in range(12):
         path.write_bytes(damaged(data, rng) if number % 2 else data[: rng.integers(len(data))])
         try:
-            convert([path], out, **options)
+            convert([path], out, Reading(**options))
             out.unlink()
         except ValueError as error:
             named(path, error)

@@ -50,7 +50,9 @@ def folder(tmp_path_factory):
         specorder=["Ar"],
         units="metal",
     )
-    convert([run(folder, "data", "fix 1 all nve", 1, 60)], folder / "data.db", lammps_logs=[folder / "data.log"])
+    convert(
+        [run(folder, "data", "fix 1 all nve", 1, 60)], folder / "data.db", Reading(lammps_logs=[folder / "data.log"])
+    )
     return folder
 
 
@@ -88,7 +90,7 @@ def test_ensembles_of_lammps(folder, name, fix, every, temperature):
     if name == "langevin":  # whose forces in the dump hold friction and noise
         assert found["not_known"]["true error of forces"] == "the files have no forces"
         with pytest.raises(ValueError, match="random forces of fix langevin"):
-            convert([folder / "langevin.dump"], folder / "no.db", lammps_logs=[folder / "langevin.log"])
+            convert([folder / "langevin.dump"], folder / "no.db", Reading(lammps_logs=[folder / "langevin.log"]))
         assert errors["energy"]["largest_mev_per_atom"] < 1e-4
         return
     assert errors["mean_over_time"]["Ar"] < 1e-6

@@ -17,6 +17,7 @@ from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.database import TrajectoryWriter, read_trajectories
 from spk_dt.trajectories.fixed_atoms import FixedSelection, forces_held, index_ranges, mobile_of, set_mobile
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.readers.cp2k_fixed import fixed_atoms
 from spk_dt.trajectories.readers.vasp_outcar import read as read_outcar
 
@@ -128,7 +129,7 @@ def test_files_say_what_is_fixed(name, frames, tmp_path):
         outcar(path, frames)
         poscar(tmp_path / name, frames[0], MOBILE)
     step = 1.0 if name in ("extxyz", "traj") else None
-    (found,) = convert([path], tmp_path / "out.db", timestep_fs=step)
+    (found,) = convert([path], tmp_path / "out.db", Reading(timestep_fs=step))
     (note,) = (note for note in found.notes if "fixed" in note)
     assert note == "fixed atoms: 4 of 13 (0-3), and components of 1 (4)"
     np.testing.assert_array_equal(mobile_in(tmp_path / "out.db"), MOBILE)
@@ -149,7 +150,7 @@ def test_one_flag_for_each_atom(frames, tmp_path):
         atoms.set_constraint(FixAtoms(LAYER))
     ase.io.write(tmp_path / "run.extxyz", only)
     assert "move_mask:L:1" in (tmp_path / "run.extxyz").read_text()
-    convert([tmp_path / "run.extxyz"], tmp_path / "out.db", timestep_fs=1.0)
+    convert([tmp_path / "run.extxyz"], tmp_path / "out.db", Reading(timestep_fs=1.0))
     mobile = np.ones((13, 3), dtype=bool)
     mobile[LAYER] = False
     np.testing.assert_array_equal(mobile_in(tmp_path / "out.db"), mobile)
@@ -160,7 +161,7 @@ def test_a_mask_that_is_none(frames, tmp_path):
     text = (tmp_path / "run.extxyz").read_text()
     (tmp_path / "bad.extxyz").write_text(text.replace(" F  F  F ", " ?  F  F ", 1))
     with pytest.raises(ValueError, match=r"frame 0: 'move_mask' is not one T or F.*--fixed"):
-        convert([tmp_path / "bad.extxyz"], tmp_path / "out.db", timestep_fs=1.0)
+        convert([tmp_path / "bad.extxyz"], tmp_path / "out.db", Reading(timestep_fs=1.0))
 
 
 def test_poscar_of_another_run_is_not_used(frames, tmp_path, caplog):
@@ -181,7 +182,7 @@ def test_selective_dynamics_along_skew_vectors(frames, tmp_path):
     vasprun(tmp_path / "vasprun.xml", frames, flags)
     with pytest.raises(ValueError, match=r"selective dynamics: .* some of x, y and z"):
         convert([tmp_path / "vasprun.xml"], tmp_path / "out.db")
-    (found,) = convert([tmp_path / "vasprun.xml"], tmp_path / "out.db", fixed="0-3,4:z")  # the remedy
+    (found,) = convert([tmp_path / "vasprun.xml"], tmp_path / "out.db", Reading(fixed="0-3,4:z"))  # the remedy
     assert "4 of 13" in " ".join(found.notes)
 
 
@@ -198,7 +199,7 @@ def test_sections_of_cp2k_that_do_not_tell(sections, message, frames, tmp_path):
     path = cp2k(tmp_path, frames, sections)
     with pytest.raises(ValueError, match=message):
         convert([path], tmp_path / "out.db")
-    convert([path], tmp_path / "out.db", fixed="0-3,4:z")  # the remedy works
+    convert([path], tmp_path / "out.db", Reading(fixed="0-3,4:z"))  # the remedy works
     np.testing.assert_array_equal(mobile_in(tmp_path / "out.db"), MOBILE)
 
 
@@ -227,13 +228,13 @@ def test_option_by_height(frames, tmp_path):
     bare = without_constraints(frames)
     height = 0.5 * (bare[0].positions[LAYER, 2].max() + bare[0].positions[4:, 2].min())
     ase.io.write(tmp_path / "run.traj", bare)
-    convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0, fixed=f"z<{height}")
+    convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0, fixed=f"z<{height}"))
     assert np.flatnonzero(~mobile_in(tmp_path / "out.db").any(axis=1)).tolist() == LAYER
 
 
 def test_option_wins_over_files(frames, tmp_path):
     ase.io.write(tmp_path / "run.traj", frames)
-    convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0, fixed="none")
+    convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0, fixed="none"))
     assert mobile_in(tmp_path / "out.db").all()
 
 
@@ -254,7 +255,7 @@ def test_option_wins_over_files(frames, tmp_path):
 def test_options_that_make_no_sense(option, message, frames, tmp_path):
     ase.io.write(tmp_path / "run.traj", without_constraints(frames))
     with pytest.raises(ValueError, match=message):
-        convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0, fixed=option)
+        convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0, fixed=option))
     assert not (tmp_path / "out.db").exists()
 
 
@@ -264,12 +265,12 @@ def test_constraints_that_the_frames_contradict(frames, tmp_path):
         atoms.set_constraint(FixAtoms([0, 12]))
     ase.io.write(tmp_path / "run.traj", wrong)
     with pytest.raises(ValueError, match=r"the constraints hold atom 12 fixed, but it moves .* --fixed none"):
-        convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0)
+        convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0))
     changed = without_constraints(frames)
     changed[3].set_constraint(FixAtoms([0]))
     ase.io.write(tmp_path / "other.traj", changed)
     with pytest.raises(ValueError, match=r"frame 3: it holds other atoms fixed than the first frame"):
-        convert([tmp_path / "other.traj"], tmp_path / "out.db", timestep_fs=1.0)
+        convert([tmp_path / "other.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0))
 
 
 def test_rounding_of_a_file_does_not_move_what_is_fixed(frames, tmp_path):
@@ -278,14 +279,14 @@ def test_rounding_of_a_file_does_not_move_what_is_fixed(frames, tmp_path):
         atoms.positions += 1e-6 * (-1) ** i
         atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)
     ase.io.write(tmp_path / "run.traj", rounded)
-    convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0, fixed="0-3,4:z")
+    convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0, fixed="0-3,4:z"))
     rows = list(connect(tmp_path / "out.db").select())
     assert all(row.positions[LAYER].tobytes() == rows[0].positions[LAYER].tobytes() for row in rows)
 
 
 def test_what_never_moves_is_named_with_the_option(frames, tmp_path):
     ase.io.write(tmp_path / "run.traj", without_constraints(frames))
-    (found,) = convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0)
+    (found,) = convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0))
     (note,) = found.notes
     assert "never move: 4" in note
     assert "--fixed 0-3" in note
@@ -293,7 +294,7 @@ def test_what_never_moves_is_named_with_the_option(frames, tmp_path):
 
 def test_masked_forces_are_said(tmp_path):
     ase.io.write(tmp_path / "run.traj", slab_frames(4, masked=True))
-    (found,) = convert([tmp_path / "run.traj"], tmp_path / "out.db", timestep_fs=1.0)
+    (found,) = convert([tmp_path / "run.traj"], tmp_path / "out.db", Reading(timestep_fs=1.0))
     assert "forces are zero" in found.notes[0]
 
 

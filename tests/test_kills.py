@@ -23,6 +23,7 @@ from spk_dt.labels.generate_from import Protocol, generate_from
 from spk_dt.labels.relabel import relabel
 from spk_dt.trajectories import part_file
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 
 REFERENCE = "helpers.pair_reference:Reference"
 
@@ -51,7 +52,9 @@ class Converting:
     def run(self, given, folder, mark):
         part_file.COMMIT_EVERY = 5  # in the fork
         with refused_if_whole(folder / "out.db"):
-            convert([given / f"{one}.traj" for one in range(3)], folder / "out.db", timestep_fs=1.0, progress=mark)
+            convert(
+                [given / f"{one}.traj" for one in range(3)], folder / "out.db", Reading(timestep_fs=1.0), progress=mark
+            )
 
     def assert_same(self, found, expected):
         assert_same(found / "out.db", expected / "out.db")

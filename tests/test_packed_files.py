@@ -15,6 +15,7 @@ from helpers.simulation_files import write_dump, write_log, write_outcar, write_
 
 from spk_dt.trajectories import part_file
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.readers import find_reader, lammps
 from spk_dt.trajectories.readers.compressed import SUFFIXES, DamagedArchiveError, open_binary, plain_name
 
@@ -80,13 +81,13 @@ def test_the_same_as_the_plain_file(tmp_path, frames, name, suffix):
     folder = tmp_path / "data"
     folder.mkdir()
     path, files, options = written(folder, name, frames)
-    (plain,) = convert([path], tmp_path / "plain.db", **options)
+    (plain,) = convert([path], tmp_path / "plain.db", Reading(**options))
     for file in files:
         new = packed(file, suffix)
         path = new if file == path else path
         if file.name == "log.lammps":
             options["lammps_logs"] = [new]
-    (found,) = convert([path], tmp_path / "packed.db", **options)
+    (found,) = convert([path], tmp_path / "packed.db", Reading(**options))
     assert found.trajectory == plain.trajectory
     assert found.trajectory.length == N_FRAMES
     for one, other in zip(content(tmp_path / "packed.db"), content(tmp_path / "plain.db"), strict=True):
@@ -105,7 +106,7 @@ def test_an_archive_that_is_cut_off_is_damaged(tmp_path, frames, name, suffix):
     for cut in cuts:
         path.write_bytes(data[:cut])
         with pytest.raises(ValueError, match=rf"{path.name}' is a packed file that is cut off or damaged|not known"):
-            convert([path], tmp_path / "out.db", drop_incomplete=True, **options)
+            convert([path], tmp_path / "out.db", Reading(drop_incomplete=True, **options))
         if cut >= 12:
             with pytest.raises(DamagedArchiveError, match="copy it again"):
                 open_binary(path).read()
@@ -114,13 +115,13 @@ def test_an_archive_that_is_cut_off_is_damaged(tmp_path, frames, name, suffix):
     changed[len(data) // 2] ^= 0xFF
     path.write_bytes(changed)
     with pytest.raises(ValueError, match="damaged"):
-        convert([path], tmp_path / "out.db", drop_incomplete=True, **options)
+        convert([path], tmp_path / "out.db", Reading(drop_incomplete=True, **options))
 
 
 def test_an_interrupted_conversion_goes_on_and_a_changed_archive_is_read_anew(tmp_path, frames, monkeypatch):
     monkeypatch.setattr(part_file, "COMMIT_EVERY", 2)
     path, _, options = written(tmp_path, "run.extxyz", frames)
-    convert([path], tmp_path / "sound.db", **options)
+    convert([path], tmp_path / "sound.db", Reading(**options))
     path = packed(path, ".gz")
     out = tmp_path / "out.db"
     written_rows = []
@@ -135,14 +136,14 @@ def test_an_interrupted_conversion_goes_on_and_a_changed_archive_is_read_anew(tm
 
     for changes in (False, True):
         with pytest.raises(KeyboardInterrupt):
-            convert([path], out, progress=interrupt, **options)
+            convert([path], out, Reading(**options), progress=interrupt)
         assert connect(tmp_path / ".out.part.db").count() == 4
         if changes:
             text = gzip.decompress(path.read_bytes())
             path.write_bytes(gzip.compress(text.replace(b"energy=", b"energy=1", 1)))
             os.utime(path, (0, 0))
         written_rows.clear()
-        (found,) = convert([path], out, **options)
+        (found,) = convert([path], out, Reading(**options))
         assert len(written_rows) == (N_FRAMES if changes else N_FRAMES - 4)
         assert found.trajectory.length == N_FRAMES
         if not changes:
@@ -171,10 +172,10 @@ def test_what_is_packed_is_known_by_its_bytes(tmp_path, frames):
     """A browser unpacks what it loads and leaves the name; another program packs and changes it."""
     path, _, options = written(tmp_path, "run.extxyz", frames)
     shutil.copy(path, tmp_path / "named.extxyz.gz")
-    (found,) = convert([tmp_path / "named.extxyz.gz"], tmp_path / "a.db", **options)
+    (found,) = convert([tmp_path / "named.extxyz.gz"], tmp_path / "a.db", Reading(**options))
     assert (found.trajectory.name, found.trajectory.length) == ("named", N_FRAMES)
     (tmp_path / "plain.extxyz").write_bytes(gzip.compress(path.read_bytes()))
-    (found,) = convert([tmp_path / "plain.extxyz"], tmp_path / "b.db", **options)
+    (found,) = convert([tmp_path / "plain.extxyz"], tmp_path / "b.db", Reading(**options))
     assert found.trajectory.length == N_FRAMES
     assert plain_name(tmp_path / "OUTCAR.bz2").name == "OUTCAR"
     assert plain_name(tmp_path / "vasprun.xml").name == "vasprun.xml"

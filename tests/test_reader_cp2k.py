@@ -11,6 +11,7 @@ from ase.db import connect
 
 from spk_dt import properties
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.readers import cp2k
 from spk_dt.trajectories.readers.cp2k_input import read_input, unit_factor
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
@@ -454,5 +455,5 @@ def test_conversion(folder, frames, tmp_path_factory):
     (folder / "copper-frc-1.xyz").write_text(text[: len(text) * 11 // 13 + 50])
     with pytest.raises(IncompleteFrameError, match=r"copper-frc-1\.xyz' ends within frame 11.*--drop-incomplete"):
         convert([folder], out / "c.db")
-    (found,) = convert([folder], out / "c.db", drop_incomplete=True)
+    (found,) = convert([folder], out / "c.db", Reading(drop_incomplete=True))
     assert found.trajectory.length == 11

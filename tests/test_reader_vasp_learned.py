@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from spk_dt.cli import app
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.readers import IncompleteFrameError, find_reader
 
 N_FRAMES = 9
@@ -76,7 +77,7 @@ def test_a_run_of_the_force_field_alone_is_taken_on_purpose_only(tmp_path, frame
     path = WRITERS[name](tmp_path / name, frames, set())
     with pytest.raises(ValueError, match=r"all frames of .*machine-learned force field.*--vasp-mlff"):
         convert([path], tmp_path / "a.db")
-    (found,) = convert([path], tmp_path / "a.db", vasp_mlff=True)
+    (found,) = convert([path], tmp_path / "a.db", Reading(vasp_mlff=True))
     assert found.trajectory.length == N_FRAMES
     assert any("machine-learned force field, not ab initio" in note for note in found.notes)
     (raw,) = read(path, vasp_mlff=True)
@@ -123,5 +124,5 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, frames, name):
         with pytest.raises(IncompleteFrameError, match="--drop-incomplete"):
             found.extend(raw.frames())
         assert_same(found, frames[:4])
-    (found,) = convert([tmp_path / name], tmp_path / "a.db", drop_incomplete=True)
+    (found,) = convert([tmp_path / name], tmp_path / "a.db", Reading(drop_incomplete=True))
     assert found.trajectory.length == 4

@@ -22,6 +22,7 @@ from helpers.springs import MorseBonds
 from spk_dt.data import TrajectoryWriter
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis.remedy import as_arguments, merged, shortest
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.stated import parse_indices, parse_masses, parse_shift, parse_units
 
 HA, BOHR = ase.units.Hartree, ase.units.Bohr
@@ -63,7 +64,7 @@ def do_what_is_said(database: File, new: File) -> str:
 
 def test_a_file_in_atomic_units(tmp_path, sound):
     file = write_xyz(scaled(sound, x=1 / BOHR, e=1 / HA, f=BOHR / HA), tmp_path / "au.extxyz", ("forces",))
-    convert([file], tmp_path / "a.db", timestep_fs=0.5)
+    convert([file], tmp_path / "a.db", Reading(timestep_fs=0.5))
     said = do_what_is_said(tmp_path / "a.db", tmp_path / "b.db")
     for word in (
         "positions are in another unit",
@@ -80,7 +81,7 @@ def test_a_file_in_atomic_units(tmp_path, sound):
     assert np.linalg.norm(found.positions[:, 1] - found.positions[:, 0], axis=1).mean() == pytest.approx(0.97, abs=0.03)
     assert spkdt("check", tmp_path / "b.db")[0] == 0
     units = parse_units("positions=Bohr,energy=Hartree,forces=Hartree/Bohr")
-    convert([file], tmp_path / "c.db", timestep_fs=0.5, units=units)  # at once
+    convert([file], tmp_path / "c.db", Reading(timestep_fs=0.5, units=units))  # at once
     np.testing.assert_allclose(content(tmp_path / "c.db").velocities, found.velocities, rtol=0.0, atol=1e-12)
 
 
@@ -88,11 +89,11 @@ def test_heavy_water_that_is_written_as_light(tmp_path):
     """With momenta, and no masses."""
     sound = water(deuterium=True)
     file = write_xyz(sound, tmp_path / "d2o.extxyz")
-    convert([file], tmp_path / "a.db", timestep_fs=0.5)
+    convert([file], tmp_path / "a.db", Reading(timestep_fs=0.5))
     said = do_what_is_said(tmp_path / "a.db", tmp_path / "b.db")
     assert "H 2.014 (D) instead of 1.008 Dalton" in said
-    convert([file], tmp_path / "c.db", timestep_fs=0.5, masses=parse_masses("H=2.014"))
-    convert([file], tmp_path / "d.db", timestep_fs=0.5, masses=parse_masses("1-2=2.014"))
+    convert([file], tmp_path / "c.db", Reading(timestep_fs=0.5, masses=parse_masses("H=2.014")))
+    convert([file], tmp_path / "d.db", Reading(timestep_fs=0.5, masses=parse_masses("1-2=2.014")))
     for name in "bcd":
         found = content(tmp_path / f"{name}.db")
         np.testing.assert_allclose(found.masses, [[15.999, 2.014, 2.014]] * len(sound))
@@ -103,9 +104,9 @@ def test_heavy_water_that_is_written_as_light(tmp_path):
 def test_deuterium_by_its_own_symbol(tmp_path):
     sound = water(deuterium=True)
     file = write_xyz(sound, tmp_path / "d2o.extxyz", species="ODD")
-    convert([file], tmp_path / "a.db", timestep_fs=0.5)
+    convert([file], tmp_path / "a.db", Reading(timestep_fs=0.5))
     np.testing.assert_allclose(content(tmp_path / "a.db").masses[0], [15.999, 2.014102, 2.014102])
-    convert([file], tmp_path / "b.db", timestep_fs=0.5, masses=parse_masses("D=2.014"))
+    convert([file], tmp_path / "b.db", Reading(timestep_fs=0.5, masses=parse_masses("D=2.014")))
     found = content(tmp_path / "b.db")
     assert found.numbers[0].tolist() == [8, 1, 1]
     np.testing.assert_allclose(found.velocities, sound.v, rtol=0.0, atol=1e-10)
@@ -122,7 +123,7 @@ def test_what_stays_where_masses_change(tmp_path, sound):
         ("d", database, True, 0.5),
     ):
         timestep = {"timestep_fs": 0.5} if source is momenta else {}
-        convert([source], tmp_path / f"{name}.db", **timestep, masses={"H": 2.016}, keep_momenta=keep)
+        convert([source], tmp_path / f"{name}.db", Reading(**timestep, masses={"H": 2.016}, keep_momenta=keep))
         np.testing.assert_allclose(content(tmp_path / f"{name}.db").velocities[:, 1], factor * sound.v[:, 1], atol=1e-9)
 
 
@@ -135,7 +136,7 @@ def test_only_those_that_are_wrong_are_mended(tmp_path, sound):
             writer.add(name, frames_of(scaled(sound, f=BOHR / HA)), 0.5)
     said = do_what_is_said(file, tmp_path / "b.db")
     assert "--units forces=Hartree/Bohr --take one,two" in said
-    convert([file], tmp_path / "c.db", take=["good"])
+    convert([file], tmp_path / "c.db", Reading(take=["good"]))
     convert([tmp_path / "b.db", tmp_path / "c.db"], tmp_path / "d.db")
     found = content(tmp_path / "d.db")
     assert [one.name for one in found.trajectories] == ["one", "two", "good"]
@@ -192,7 +193,7 @@ def refusals(sound: Path, folder: File) -> dict[str, tuple[list, dict]]:
 def test_what_cannot_be_done_is_refused(tmp_path, sound):
     for number, (message, (inputs, options)) in enumerate(refusals(sound, tmp_path).items()):
         with pytest.raises(ValueError, match=message):
-            convert(inputs, tmp_path / f"{number}.db", **options)
+            convert(inputs, tmp_path / f"{number}.db", Reading(**options))
         assert not (tmp_path / f"{number}.db").exists()
 
 
@@ -238,7 +239,7 @@ def test_options_and_their_words_are_the_same():
 def test_velocities_are_recovered_anew(tmp_path, sound):
     """Those of a database that came from positions follow the time step that is stated."""
     database = write(replace(sound, h=1.0, velocities="central differences"), tmp_path / "a.db")
-    convert([database], tmp_path / "b.db", timestep_fs=0.5)
+    convert([database], tmp_path / "b.db", Reading(timestep_fs=0.5))
     np.testing.assert_allclose(content(tmp_path / "b.db").velocities, sound.v, rtol=0.0, atol=1e-9)
 
 
@@ -252,7 +253,8 @@ def test_units_of_a_cell_and_a_stress(tmp_path):
         frame.calc = SinglePointCalculator(frame, energy=1.0, forces=np.ones((1, 3)), stress=np.arange(6.0))
         frames.append(frame)
     ase.io.write(tmp_path / "a.traj", frames)
-    convert([tmp_path / "a.traj"], tmp_path / "a.db", timestep_fs=1.0, units=parse_units("positions=Bohr,stress=GPa"))
+    reading = Reading(timestep_fs=1.0, units=parse_units("positions=Bohr,stress=GPa"))
+    convert([tmp_path / "a.traj"], tmp_path / "a.db", reading)
     row = ase.db.connect(tmp_path / "a.db").get(1)
     np.testing.assert_allclose(row.cell, np.eye(3) * 6.8 * BOHR)
     assert row.data["stress"][0, 2, 2] == pytest.approx(2.0 * ase.units.GPa)

@@ -19,6 +19,7 @@ from schnetpack.data import ASEAtomsData
 from spk_dt.data import load_frames
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis import diagnose
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.velocities import recover_velocities
 
 FS = ase.units.fs
@@ -56,7 +57,7 @@ def simulated(name: str, n_frames: int, seed: int) -> list[Atoms]:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_sound_runs_cut_short_are_not_warned_of(tmp_path, name, n_frames, seed):
     write(tmp_path / "run.traj", simulated(name, n_frames, seed))
-    convert([tmp_path / "run.traj"], tmp_path / "a.db", timestep_fs=SYSTEMS[name][2])
+    convert([tmp_path / "run.traj"], tmp_path / "a.db", Reading(timestep_fs=SYSTEMS[name][2]))
     found = diagnose(load_frames(ASEAtomsData(str(tmp_path / "a.db"))), 0)
     assert [str(finding) for finding in found.findings if finding.severity != "note"] == []
 

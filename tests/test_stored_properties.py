@@ -16,6 +16,7 @@ from schnetpack.data import ASEAtomsData
 from spk_dt import properties
 from spk_dt.data import TrajectoryWindows, TrajectoryWriter, load_frames
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.part_file import PartFile
 
 
@@ -163,7 +164,7 @@ def test_conversion_keeps_them(tmp_path, frames, suffix):
         for atoms in frames:
             atoms.set_constraint()
     ase.io.write(source, frames, format="extxyz" if suffix == ".xyz" else "traj")
-    convert([source], tmp_path / "out.db", timestep_fs=1.0)
+    convert([source], tmp_path / "out.db", Reading(timestep_fs=1.0))
     dataset = ASEAtomsData(str(tmp_path / "out.db"))
     for i, atoms in enumerate(frames):
         sample = dataset[i]

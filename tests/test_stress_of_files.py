@@ -15,6 +15,7 @@ from helpers.stress_differences import stress_by_differences
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.trajectories.convert import convert
+from spk_dt.trajectories.inputs import Reading
 
 KBAR = 6.241509074e-4  # eV/Å^3, from the charge of the electron
 BAR, ATM = 1e-3 * KBAR, 1.01325e-3 * KBAR
@@ -169,7 +170,7 @@ WRITERS = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_stress_is_the_derivative_of_the_energy(tmp_path, frames, stresses, kind):
     path, options = WRITERS[kind](tmp_path, frames, stresses)
-    convert([path], tmp_path / "out.db", **options)
+    convert([path], tmp_path / "out.db", Reading(**options))
     dataset = ASEAtomsData(str(tmp_path / "out.db"))
     for i, stress in enumerate(stresses):
         found = dataset[i]["stress"][0].numpy()
@@ -193,7 +194,7 @@ def test_without_velocities_a_pressure_is_no_stress(tmp_path, frames, stresses):
     (tmp_path / "l").mkdir()
     path, options = lammps(tmp_path / "l", frames, stresses)
     write_dump(path, frames, columns="id type element mass x y z fx fy fz")
-    convert([path], tmp_path / "b.db", **options)
+    convert([path], tmp_path / "b.db", Reading(**options))
     for name in ("a.db", "b.db"):
         assert "stress" not in ASEAtomsData(str(tmp_path / name)).available_properties
 
@@ -220,7 +221,7 @@ def test_stress_that_makes_no_sense(tmp_path, text, message):
     frame = f'1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=0 {text}\nH 0 0 0 0 0 0\n'
     path.write_text(2 * frame)
     with pytest.raises(ValueError, match=message):
-        convert([path], tmp_path / "a.db", timestep_fs=1.0)
+        convert([path], tmp_path / "a.db", Reading(timestep_fs=1.0))
 
 
 def test_a_virial_without_a_volume(tmp_path):
@@ -229,4 +230,4 @@ def test_a_virial_without_a_volume(tmp_path):
         2 * '1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=0 virial="1 0 0 0 1 0 0 0 1"\nH 0 0 0 0 0 0\n'
     )
     with pytest.raises(ValueError, match="virial, but no Lattice"):
-        convert([path], tmp_path / "a.db", timestep_fs=1.0)
+        convert([path], tmp_path / "a.db", Reading(timestep_fs=1.0))

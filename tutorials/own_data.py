@@ -28,6 +28,7 @@ from spk_dt.cli import app
 from spk_dt.data.load import load_frames
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis import diagnose
+from spk_dt.trajectories.inputs import Reading
 
 SHORT = os.environ.get("SPK_DT_TUTORIAL") == "short"
 STEPS, TIME_STEP = (60, 1.0) if SHORT else (400, 1.0)  # fs
@@ -91,7 +92,7 @@ assert not code
 # In Python:
 
 # %%
-for one in convert(["run_0.extxyz"], "again.db", timestep_fs=TIME_STEP):
+for one in convert(["run_0.extxyz"], "again.db", Reading(timestep_fs=TIME_STEP)):
     print(one.trajectory.name, one.formula, one.trajectory.length, "frames,", one.trajectory.velocities)
 
 # %% [markdown]

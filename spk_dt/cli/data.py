@@ -2,76 +2,24 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spk_dt.cli.app import USER_ERRORS, app
 from spk_dt.cli.progress import frame_bars, progress_bar
-from spk_dt.cli.reading import (
-    Charge,
-    DropIncomplete,
-    EnergyKey,
-    Fixed,
-    ForcesKey,
-    LammpsElements,
-    LammpsLog,
-    LammpsUnits,
-    Masses,
-    RecoverVelocities,
-    SaveEvery,
-    Spin,
-    TimestepFs,
-    Units,
-    VelocitiesKey,
-    VelocityUnit,
-)
+from spk_dt.cli.reading import OfFilesAndDatabases, stating
+
+if TYPE_CHECKING:
+    from spk_dt.trajectories.inputs import Reading
 
 
 @app.command()
+@stating(OfFilesAndDatabases)
 def convert(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Files, or folders; one trajectory each.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.db", help="Database to create; nothing is overwritten.")],
-    timestep_fs: TimestepFs = None,
-    save_every: SaveEvery = None,
-    recover_velocities: RecoverVelocities = False,
-    drop_incomplete: DropIncomplete = False,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    velocities_key: VelocitiesKey = None,
-    velocity_unit: VelocityUnit = None,
-    lammps_log: LammpsLog = None,
-    lammps_units: LammpsUnits = None,
-    lammps_elements: LammpsElements = None,
-    fixed: Fixed = None,
-    vasp_mlff: Annotated[
-        bool, typer.Option("--vasp-mlff", help="VASP: frames of its machine-learned force field, not those ab initio.")
-    ] = False,
-    units: Units = None,
-    masses: Masses = None,
-    keep_momenta: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-momenta/--keep-velocities",
-            help="With --masses: what stays as it is; without it, what the file has.",
-        ),
-    ] = None,
-    charge: Charge = None,
-    spin: Spin = None,
-    take: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Database: trajectories to take; without it, all.")
-    ] = None,
-    cut: Annotated[
-        str | None, typer.Option(metavar="K,...", help="Database: frames after which to cut the trajectory, from 0.")
-    ] = None,
-    leave_out: Annotated[
-        str | None, typer.Option(metavar="K,...", help="Database: frames to leave out, from 0.")
-    ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Database: turn the order of the frames round.")] = False,
-    shift: Annotated[
-        str | None,
-        typer.Option(metavar="NAME=N", help="Database: forces, or energy, of each frame are found N frames behind it."),
-    ] = None,
+    reading: "Reading",
 ) -> None:
     """Make a trajectory database from the files of a simulation with forces.
 
@@ -83,38 +31,10 @@ def convert(
     A trajectory database is read, too: what spkdt check names as a remedy is an option here.
     """
     from spk_dt.trajectories.convert import convert as run
-    from spk_dt.trajectories.stated import parse_indices, parse_masses, parse_shift, parse_units
 
     try:
         with frame_bars() as progress:
-            found = run(
-                inputs,
-                out,
-                timestep_fs=timestep_fs,
-                save_every=save_every,
-                recover_velocities=recover_velocities,
-                drop_incomplete=drop_incomplete,
-                energy_key=energy_key,
-                forces_key=forces_key,
-                velocities_key=velocities_key,
-                velocity_unit=velocity_unit,
-                lammps_units=lammps_units,
-                lammps_elements=None if lammps_elements is None else lammps_elements.split(","),
-                lammps_logs=lammps_log or [],
-                fixed=fixed,
-                vasp_mlff=vasp_mlff,
-                units=None if units is None else parse_units(units),
-                masses=None if masses is None else parse_masses(masses),
-                keep_momenta=keep_momenta,
-                charge=charge,
-                spin=spin,
-                take=None if take is None else take.split(","),
-                cut=None if cut is None else parse_indices(cut, "--cut"),
-                leave_out=None if leave_out is None else parse_indices(leave_out, "--leave-out"),
-                reverse=reverse,
-                shift=None if shift is None else parse_shift(shift),
-                progress=progress,
-            )
+            found = run(inputs, out, reading, progress)
     except KeyboardInterrupt:
         typer.echo(f"spkdt: interrupted; '{out}' is not there yet. The same command continues.", err=True)
         raise typer.Exit(130) from None

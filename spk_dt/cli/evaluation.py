@@ -2,31 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 from spk_dt.cli.browser import open_in_browser
 from spk_dt.cli.made_elsewhere import refuse_without_effect, tell
-from spk_dt.cli.reading import (
-    Charge,
-    DropIncomplete,
-    EnergyKey,
-    Fixed,
-    ForcesKey,
-    LammpsElements,
-    LammpsLog,
-    LammpsUnits,
-    Masses,
-    RecoverVelocities,
-    SaveEvery,
-    Spin,
-    TimestepFs,
-    Units,
-    VelocitiesKey,
-    VelocityUnit,
-)
+from spk_dt.cli.reading import OfFiles, stating
+
+if TYPE_CHECKING:
+    from spk_dt.trajectories.inputs import Reading
 
 
 @app.command()
@@ -54,6 +40,7 @@ def plot(
 
 
 @app.command()
+@stating(OfFiles)
 def evaluate(
     ctx: typer.Context,
     data: Annotated[
@@ -70,6 +57,7 @@ def evaluate(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not exist, or be empty.")],
+    reading: "Reading",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each simulation.")] = 300,
     split: Annotated[
         str | None,
@@ -112,22 +100,6 @@ def evaluate(
     ] = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
-    timestep_fs: TimestepFs = None,
-    save_every: SaveEvery = None,
-    recover_velocities: RecoverVelocities = False,
-    drop_incomplete: DropIncomplete = False,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    velocities_key: VelocitiesKey = None,
-    velocity_unit: VelocityUnit = None,
-    lammps_log: LammpsLog = None,
-    lammps_units: LammpsUnits = None,
-    lammps_elements: LammpsElements = None,
-    fixed: Fixed = None,
-    units: Units = None,
-    masses: Masses = None,
-    charge: Charge = None,
-    spin: Spin = None,
     pool: Pool = "processes",
 ) -> None:
     """Simulate from frames of the data with each model, and compare; or judge trajectories that were made elsewhere.
@@ -143,8 +115,6 @@ def evaluate(
     from spk_dt.evaluation.evaluate_trajectories import evaluate_trajectories
     from spk_dt.evaluation.named_models import named_inputs
     from spk_dt.evaluation.simulate import Protocol
-    from spk_dt.trajectories.inputs import Reading
-    from spk_dt.trajectories.stated import parse_masses, parse_units
 
     named, trajectories = named_inputs(models)
     refuse_without_effect(ctx, bool(trajectories))
@@ -155,24 +125,6 @@ def evaluate(
         check_pool(pool)
         reference_provenance(reference, scratch, time_limit)  # a wrong name shall not wait for the simulations
     if trajectories:
-        reading = Reading(
-            timestep_fs,
-            save_every,
-            recover_velocities,
-            drop_incomplete,
-            energy_key,
-            forces_key,
-            velocities_key,
-            velocity_unit,
-            lammps_units,
-            None if lammps_elements is None else lammps_elements.split(","),
-            lammps_log or (),
-            fixed,
-            None if units is None else parse_units(units),
-            None if masses is None else parse_masses(masses),
-            charge,
-            spin,
-        )
         found = evaluate_trajectories(
             data,
             trajectories,

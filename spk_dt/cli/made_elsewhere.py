@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from spk_dt.cli.reading import OfFiles
 
 __all__ = ["refuse_without_effect", "tell"]
 
@@ -14,18 +17,7 @@ _OF_MODELS = (
     *("steps", "starts_per_trajectory", "device", "energy_unit", "position_unit", "every"),
     *("friction", "seed", "precision", "compile"),
 )
-_OF_TRAJECTORIES = (
-    *(
-        "timestep_fs",
-        "save_every",
-        "recover_velocities",
-        "drop_incomplete",
-        "energy_key",
-        "forces_key",
-        "velocities_key",
-    ),
-    *("velocity_unit", "lammps_log", "lammps_units", "lammps_elements", "fixed", "units", "masses", "charge", "spin"),
-)
+_OF_TRAJECTORIES = tuple(get_annotations(OfFiles))
 
 
 def refuse_without_effect(ctx: typer.Context, of_trajectories: bool) -> None:

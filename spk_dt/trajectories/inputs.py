@@ -5,8 +5,8 @@ input can take is refused.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +22,16 @@ from spk_dt.trajectories.stored_properties import with_charge_and_spin
 
 __all__ = ["Job", "Reading", "whole_frames"]
 
+#: options on which frames do not depend, but their times, their end, and what else they are read with
+_NOT_OF_FRAMES = ("timestep_fs", "drop_incomplete", "lammps_logs", "fixed")
+
 #: options that do not depend on the reader, but on which frames do
 _STATED = ("units", "masses", "keep_momenta", "charge", "spin")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is stated of files, each where they do not say it; None or empty states nothing.
+    """What is stated of files, each where they do not say it, and what of them is wanted; None or empty states nothing.
 
     Args:
         timestep_fs: time step of the simulation, fs.
@@ -48,9 +51,16 @@ class Reading:
         masses: masses of the simulation in Dalton, by element or by index of the atom.
         charge: total charge of all inputs in e.
         spin: their spin multiplicity.
+        vasp_mlff: take the frames of VASP's machine-learned force field, not those ab initio.
+        keep_momenta: whether momenta stay as they are where masses are stated, else velocities; None for what the file has.
+        take: names of the trajectories to take from a trajectory database.
+        cut: frames after which a trajectory of a database is cut in two.
+        leave_out: frames of it to leave out.
+        reverse: turn the order of its frames round.
+        shift: by how many frames its ``forces`` or ``energy`` come too late.
 
     Raises:
-        ValueError: if a time step, or a number of steps, is not positive.
+        ValueError: if a time step, or a number of steps, is not positive, or `keep_momenta` is stated without masses.
     """
 
     timestep_fs: float | None = None
@@ -69,39 +79,35 @@ class Reading:
     masses: Masses | None = None
     charge: float | None = None
     spin: float | None = None
+    vasp_mlff: bool = False
+    keep_momenta: bool | None = None
+    take: Sequence[str] | None = None
+    cut: Sequence[int] | None = None
+    leave_out: Sequence[int] | None = None
+    reverse: bool = False
+    shift: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse times that make no sense."""
+        """Refuse what makes no sense."""
         if self.timestep_fs is not None and not 0.0 < self.timestep_fs < float("inf"):
             raise ValueError(f"--timestep-fs {self.timestep_fs:g}: a time step is positive.")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"--save-every {self.save_every}: there is at least one step between frames.")
+        if self.keep_momenta is not None and not self.masses:
+            raise ValueError(
+                "--keep-momenta and --keep-velocities say what stays where --masses changes masses; give both."
+            )
 
     def options(self) -> dict[str, Any]:
-        """All on which frames depend, by name; None where nothing is stated."""
-        return {
-            "energy_key": self.energy_key,
-            "forces_key": self.forces_key,
-            "velocities_key": self.velocities_key,
-            "velocity_unit": self.velocity_unit,
-            "lammps_units": self.lammps_units,
-            "lammps_elements": None if self.lammps_elements is None else list(self.lammps_elements),
-            "save_every": self.save_every,
-            "recover_velocities": self.recover_velocities or None,
-            "units": dict(self.units) if self.units else None,
-            "masses": {str(who): mass for who, mass in self.masses.items()} if self.masses else None,
-            "charge": self.charge,
-            "spin": self.spin,
-        }
+        """What is stated, other than by default, on which frames depend, by name."""
+        stated = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return {name: value for name, value in stated.items() if name not in _NOT_OF_FRAMES}
 
-    def jobs(
-        self, inputs: Sequence[str | Path], more: Mapping[str, Any] | None = None, lenient: bool = False
-    ) -> list["Job"]:
+    def jobs(self, inputs: Sequence[str | Path], lenient: bool = False) -> list["Job"]:
         """The trajectories of inputs as stated, with names of their own.
 
         Args:
             inputs: files, or folders.
-            more: further options of readers, by name; None where nothing is stated.
             lenient: whether energies and forces may be missing, as far as a reader can do without.
 
         Raises:
@@ -110,8 +116,7 @@ class Reading:
         """
         selection = None if self.fixed is None else FixedSelection(self.fixed)
         paths, logs = [Path(path) for path in inputs], [Path(path) for path in self.lammps_logs]
-        found = _jobs(paths, self.options() | dict(more or {}), logs, selection, lenient)
-        return [_stated(job, self.masses or {}) for job in found]
+        return [_stated(job) for job in _jobs(paths, self.options(), logs, selection, lenient)]
 
 
 @dataclass(frozen=True)
@@ -142,23 +147,21 @@ class Job:
         """All that its frames depend on."""
         stats = [(file.resolve(), file.stat()) for file in self.raw.files]
         files = [[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-        return [
-            version("spk_dt"),
-            version("ase"),
-            files,
-            dict(self.options),
-            None if self.fixed is None else self.fixed.text,
-        ]
+        options = dict(self.options)
+        if "masses" in options:  # JSON sorts names of one type alone
+            options["masses"] = {str(who): mass for who, mass in options["masses"].items()}
+        return [version("spk_dt"), version("ase"), files, options, None if self.fixed is None else self.fixed.text]
 
 
-def _stated(job: Job, masses: Masses) -> Job:
+def _stated(job: Job) -> Job:
     """The trajectory with what is stated: units, masses, total charge and spin multiplicity."""
     raw, options, source = job.raw, job.options, f"'{job.raw.files[0]}'"
 
     def frames() -> Iterator[Atoms]:
         found = raw.frames()
-        if "units" in options or masses:
-            found = restated(found, options.get("units", {}), masses, options.get("keep_momenta", raw.momenta), source)
+        if "units" in options or "masses" in options:
+            units, masses = options.get("units", {}), options.get("masses", {})
+            found = restated(found, units, masses, options.get("keep_momenta", raw.momenta), source)
         return with_charge_and_spin(found, options.get("charge"), options.get("spin"), source)
 
     return replace(job, raw=replace(raw, frames=frames))
@@ -180,11 +183,7 @@ def _jobs(
     unread = iter(logs)
     found: list[tuple[Path, RawTrajectory, Mapping[str, Any]]] = []
     for path, reader in zip(inputs, readers, strict=True):
-        own: dict[str, Any] = {
-            name: value
-            for name, value in options.items()
-            if value is not None and (name in options_of(reader) or name in _STATED)
-        }
+        own = {name: value for name, value in options.items() if name in options_of(reader) or name in _STATED}
         log = next(unread, None) if reader is lammps else None
         try:
             keywords = {name: value for name, value in own.items() if name not in _STATED}
@@ -210,11 +209,11 @@ def _refuse_repeated(found: Sequence[tuple[Path, RawTrajectory]]) -> None:
             raise ValueError(f"'{path}' is a bead of the run of '{other}', which brings all beads; give one of them.")
 
 
-def _refuse_unused(readers: Sequence[ModuleType], options: Mapping[str, Any], n_logs: int) -> None:
+def _refuse_unused(readers: Sequence[ModuleType], options: Collection[str], n_logs: int) -> None:
     """Refuse options that would have no effect."""
     general = ("save_every", "recover_velocities", *_STATED)
-    for name, value in options.items():
-        if value is not None and name not in general and not any(name in options_of(reader) for reader in readers):
+    for name in options:
+        if name not in general and not any(name in options_of(reader) for reader in readers):
             takers = ", ".join(reader.__name__.rpartition(".")[2] for reader in READERS if name in options_of(reader))
             raise ValueError(f"--{name.replace('_', '-')} is for {takers} only, and no input is of this format.")
     dumps = sum(reader is lammps for reader in readers)

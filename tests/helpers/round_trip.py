@@ -16,6 +16,7 @@ from spk_dt import properties
 from spk_dt.data import TrajectoryWriter, load_frames
 from spk_dt.trajectories.convert import convert
 from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
+from spk_dt.trajectories.inputs import Reading
 from spk_dt.trajectories.stated import restated
 from spk_dt.trajectories.velocities import recover_velocities
 
@@ -78,7 +79,7 @@ def mended(path: Path, folder: File, which: int = 0) -> tuple[list[tuple[Path, D
     ((_, said),) = read(database)
     assert said.verdict == "refused", [str(finding) for finding in said.findings]
     assert said.remedies, [str(finding) for finding in said.findings]
-    convert([database], folder / f"mended_{which}.db", **said.remedies[which])
+    convert([database], folder / f"mended_{which}.db", Reading(**said.remedies[which]))
     return read(folder / f"mended_{which}.db"), said, said.remedies[which]
 
 
