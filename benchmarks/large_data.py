@@ -30,14 +30,15 @@ def numbers_of(trajectory: int, several: bool) -> np.ndarray:
 
 
 def write(path: Path, n_frames: int, numbers: np.ndarray, seed: int) -> None:
-    """Oscillators around random places, with the energies and forces of their motion."""
+    """Oscillators around places of a lattice, with the energies and forces of their motion."""
     rng = np.random.default_rng(seed)
     n_atoms, masses = len(numbers), atomic_masses[numbers][:, None]
-    place, phase = rng.random((n_atoms, 3)) @ CELL, 2.0 * np.pi * rng.random((n_atoms, 3))
+    lattice = np.stack(np.meshgrid(*3 * [np.arange(4) / 4.0]), axis=-1).reshape(-1, 3) @ CELL  # at least 2.1 Å apart
+    place, phase = rng.permutation(lattice)[:n_atoms], 2.0 * np.pi * rng.random((n_atoms, 3))
     omega = 0.1 / np.sqrt(masses)  # 1/fs
     spring = masses * (omega / ase.units.fs) ** 2  # eV/Å^2
-    lattice = " ".join(map(str, CELL.ravel()))
-    comment = f'Lattice="{lattice}" Properties=species:S:1:pos:R:3:forces:R:3 pbc="T T T"'
+    cell = " ".join(map(str, CELL.ravel()))
+    comment = f'Lattice="{cell}" Properties=species:S:1:pos:R:3:forces:R:3 pbc="T T T"'
     row = "".join(f"{chemical_symbols[z]:2s}" + 6 * " %16.8f" + "\n" for z in numbers)
     with path.open("w") as file:
         for k in range(n_frames):

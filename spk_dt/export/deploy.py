@@ -121,7 +121,7 @@ class Deployed:
             f"units       {self.units}": "",
             "atom_style  atomic": "",
             "read_data   start.data": f"yours, with the atom types {order}",
-            "plugin      load schnetpackplugin.so": "unless LAMMPS was built with the pair style",
+            "plugin      load ./schnetpackplugin.so": "unless LAMMPS was built with the pair style",
             "pair_style  schnetpack": "one process; pressures, and barostats, are wrong: there is no virial",
             f"pair_coeff  * * {path} {numbers}": f"atomic numbers of the atom types; cutoff {self.cutoff:g} Å",
         }
