@@ -26,7 +26,7 @@ from ase import Atoms
 from spk_dt.certificate.committee import CommitteeEngine, uncertainty_record
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
-from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine
+from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
 from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import batches, read_states, run_simulations
 from spk_dt.certificate.statement import statement
@@ -231,15 +231,16 @@ def _engine(
     file: str | Path | tuple[str | Path, ...], energy_unit: Unit, position_unit: Unit, computing: Computing
 ) -> Callable[[], Engine]:
     """What makes the potential, in any process."""
-    if isinstance(file, tuple):
-        return partial(
-            CommitteeEngine, file, energy_unit, position_unit, computing.precision, computing.compile, computing.device
-        )
     if str(file).startswith(ASE_PREFIX):
         return partial(AseEngine, str(file).removeprefix(ASE_PREFIX))
-    return partial(
-        ModelEngine, file, energy_unit, position_unit, computing.precision, computing.compile, computing.device
+    how = ModelOptions(
+        energy_unit=energy_unit,
+        position_unit=position_unit,
+        precision=computing.precision,
+        compile=computing.compile,
+        device=computing.device,
     )
+    return partial(CommitteeEngine, file, **how) if isinstance(file, tuple) else partial(ModelEngine, file, **how)
 
 
 def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ Chem. 115 (2015) 1032, doi 10.1002/qua.24890.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from schnetpack import properties
 from schnetpack.md import System
 
-from spk_dt.certificate.engines import ModelEngine
+from spk_dt.certificate.engines import ModelEngine, ModelOptions
 from spk_dt.certificate.verdict import UNCERTAINTY, Outcome
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import ModelCalculator
@@ -44,16 +44,12 @@ _ATOMIC = "energy_of_atoms"
 class _Member(ModelEngine):
     """A model that also tells the energies of atoms, in double precision."""
 
-    def __init__(self, file: str | Path, energy_unit: Unit, position_unit: Unit, device: str) -> None:
-        super().__init__(file, energy_unit, position_unit, compile=False, device=device)
-        self._ask(file)
-
-    def _ask(self, file: str | Path) -> None:
-        """Let the model say its energies of atoms, and know what is added to them."""
+    def __init__(self, file: str | Path, **how: Unpack[ModelOptions]) -> None:
+        how["compile"] = False
+        super().__init__(file, **how)
         model = self._exact.model
-        stored = load_model(file)
         module = energy_module(model, Path(file))
-        self._factor, self._added = added_energies(stored, module.output_key, Path(file))
+        self._factor, self._added = added_energies(load_model(file), module.output_key, Path(file))
         module.per_atom_output_key = _ATOMIC
         if _ATOMIC not in model.model_outputs:
             model.model_outputs.append(_ATOMIC)
@@ -103,31 +99,18 @@ class CommitteeEngine(ModelEngine):
 
     Args:
         files: the models, two at least.
-        energy_unit: unit of their energies.
-        position_unit: their unit of length.
-        precision: bits of the floating-point numbers in simulations, 32 or 64.
-        compile: compile energy and forces.
-        device: where to compute.
+        how: see `ModelEngine`.
 
     Raises:
         ValueError: if there are fewer than two, or the energy of one is no sum over atoms.
     """
 
-    def __init__(
-        self,
-        files: Sequence[str | Path],
-        energy_unit: Unit = "eV",
-        position_unit: Unit = "Angstrom",
-        precision: int = 32,
-        compile: bool = True,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, files: Sequence[str | Path], **how: Unpack[ModelOptions]) -> None:
         if len(files) < 2:
             raise ValueError(f"a committee has two models at least, not {len(files)}: name another one.")
-        widest = sorted(files, key=lambda file: -model_cutoff(str(file)))
-        self._files = widest
-        super().__init__(widest[0], energy_unit, position_unit, precision, compile, device)
-        self._members = [_Member(file, energy_unit, position_unit, device) for file in widest]
+        self._files = sorted(files, key=lambda file: -model_cutoff(str(file)))
+        super().__init__(self._files[0], **how)
+        self._members = [_Member(file, **how) for file in self._files]
 
     def _calculator(self, file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool) -> ModelCalculator:
         return _MeanCalculator(self._files, energy_unit, position_unit, compile)
@@ -156,29 +139,16 @@ class WatchedEngine(ModelEngine):
     Args:
         file: the model.
         others: one stored model at least.
-        energy_unit: unit of the energies of all.
-        position_unit: their unit of length.
-        precision: see `CommitteeEngine`.
-        compile: likewise.
-        device: likewise.
+        how: see `ModelEngine`; the same of all.
 
     Raises:
         ValueError: if the energy of one is no sum over atoms.
     """
 
-    def __init__(
-        self,
-        file: str | Path,
-        others: Sequence[str | Path],
-        energy_unit: Unit = "eV",
-        position_unit: Unit = "Angstrom",
-        precision: int = 32,
-        compile: bool = True,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(file, energy_unit, position_unit, precision, compile, device)
-        self._own = _Member(file, energy_unit, position_unit, device)
-        self._others = [_Member(one, energy_unit, position_unit, device) for one in others]
+    def __init__(self, file: str | Path, others: Sequence[str | Path], **how: Unpack[ModelOptions]) -> None:
+        super().__init__(file, **how)
+        self._own = _Member(file, **how)
+        self._others = [_Member(one, **how) for one in others]
 
     def load(self, file: str | Path) -> None:
         """Take the weights of another model of the same make."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import ase.units
 import numpy as np
@@ -25,7 +25,7 @@ from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fi
 from spk_dt.models import load_model
 from spk_dt.units import conversion
 
-__all__ = ["AseEngine", "Engine", "ModelEngine", "Motion"]
+__all__ = ["AseEngine", "Engine", "ModelEngine", "ModelOptions", "Motion"]
 
 
 class Motion(NamedTuple):
@@ -62,6 +62,16 @@ class Engine(ABC):
             have moved further than `spk_dt.md.MAX_DISPLACEMENT`, -1 if there was none. Where there was one, the state is the
             last one before.
         """
+
+
+class ModelOptions(TypedDict, total=False):
+    """Arguments of `ModelEngine` beside the model."""
+
+    energy_unit: Unit
+    position_unit: Unit
+    precision: int
+    compile: bool
+    device: str
 
 
 class ModelEngine(Engine):

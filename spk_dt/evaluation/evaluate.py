@@ -36,14 +36,13 @@ from spk_dt.evaluation.failures import noted_scales
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.judge import curves_by_name, judge, mean_distributions
 from spk_dt.evaluation.motion import motion, pair_numbers
-from spk_dt.evaluation.output import refuse_full, settings, without_nan, write_curves
+from spk_dt.evaluation.output import new_folder, settings, write_curves, write_numbers
 from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.sample import Sample
 from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
 from spk_dt.evaluation.stress_error import stress_error
-from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
 from spk_dt.md.neighborlist import model_cutoff
@@ -170,9 +169,7 @@ def evaluate(
             evaluates to this folder.
     """
     out, protocol = Path(out), protocol or Protocol()
-    refuse_full(out)
-    with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
-        refuse_full(out)
+    with new_folder(out):
         units = parse_unit(energy_unit, "eV"), parse_unit(position_unit, "Ang")
         thermostat = protocol.temperature is not None
         with trajectory_database(data) as database:
@@ -219,11 +216,9 @@ def evaluate(
         metrics = {one.name: all_metrics(one) for one in found}
         engines = {name: ModelEngine(file, *units, compile=False) for name, file in models.items()}
         moving = motion({one.name: one.simulations for one in found}, engines, starts)
-        (out / "motion.json").write_text(json.dumps(without_nan(moving)) + "\n")
         for name, curves in moving["pairs"].items():
             metrics[name]["repulsion"] = pair_numbers(curves)
-        (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
-        (out / "distributions.json").write_text(json.dumps(_distributions(found)) + "\n")
+        write_numbers(out, metrics, _distributions(found), moving)
         return metrics
 
 

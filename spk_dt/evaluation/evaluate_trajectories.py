@@ -27,12 +27,11 @@ from spk_dt.evaluation.failures import noted_scales
 from spk_dt.evaluation.foreign_trajectory import ForeignTrajectory, read_foreign
 from spk_dt.evaluation.judge import curves_by_name, judge_alone, mean_distributions
 from spk_dt.evaluation.motion import motion_of
-from spk_dt.evaluation.output import refuse_full, settings, without_nan
+from spk_dt.evaluation.output import new_folder, settings, write_numbers
 from spk_dt.evaluation.reference import compare_reference, write_check
 from spk_dt.evaluation.sample import Sample
 from spk_dt.evaluation.simulate import Group
 from spk_dt.evaluation.trajectory_file import TrajectoryFile
-from spk_dt.folders.hold import LOCK, hold
 from spk_dt.trajectories.inputs import Reading
 
 __all__ = ["evaluate_trajectories"]
@@ -84,11 +83,9 @@ def evaluate_trajectories(
             to this folder.
     """
     out, reading = Path(out), reading or Reading()
-    refuse_full(out)
     if temperature is not None and not 0.0 < temperature < float("inf"):
         raise ValueError(f"temperature={temperature} K: a thermostat has a positive temperature.")
-    with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
-        refuse_full(out)
+    with new_folder(out):
         inputs = [file for files in trajectories.values() for file in files]
         jobs = reading.jobs(inputs, lenient=True)
         names = {Path(file): name for name, files in trajectories.items() for file in files}
@@ -111,13 +108,11 @@ def evaluate_trajectories(
         if check is not None:
             write_check(out, check)
         metrics = {name: _metrics(own[name], found, samples, temperature, tolerance) for name in trajectories}
-        (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
         curves = {name: mean_distributions([Sample.along(found[k].trajectory) for k in own[name]]) for name in own}
         known = next((one for one in samples if one is not None), None)
         reference_curves = {} if known is None else {"reference": mean_distributions([known])}
-        (out / "distributions.json").write_text(json.dumps(curves_by_name(reference_curves | curves)) + "\n")
         moving = motion_of({name: [(k, found[k].trajectory) for k in own[name]] for name in own})
-        (out / "motion.json").write_text(json.dumps(without_nan(moving)) + "\n")
+        write_numbers(out, metrics, curves_by_name(reference_curves | curves), moving)
         return metrics
 
 

@@ -1,9 +1,11 @@
 """What an evaluation writes beside its simulations: settings, tables, numbers."""
 
 import csv
+import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,26 @@ from spk_dt.evaluation import force_error
 from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.simulate import Group
 from spk_dt.folders.file_hash import file_hash
-from spk_dt.folders.hold import LOCK
+from spk_dt.folders.hold import LOCK, hold
 
-__all__ = ["refuse_full", "settings", "without_nan", "write_curves", "write_table"]
+__all__ = ["new_folder", "settings", "without_nan", "write_curves", "write_numbers", "write_table"]
 
 
-def refuse_full(out: Path) -> None:
-    """Refuse a folder with anything in it.
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Hold a folder for an evaluation, which must not exist, or be empty.
 
     Raises:
-        FileExistsError: if there is something.
+        FileExistsError: if there is something in it.
+        ValueError: if another process evaluates to it.
     """
+    _refuse_full(out)
+    with hold(out / LOCK, f"evaluates to '{out}'; wait for it, or choose another folder."):
+        _refuse_full(out)
+        yield
+
+
+def _refuse_full(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise FileExistsError(f"'{out}' is not empty. Remove it or choose another folder.")
 
@@ -60,6 +71,15 @@ def settings(
         ],
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
     }
+
+
+def write_numbers(
+    out: Path, metrics: Mapping[str, Any], distributions: Mapping[str, Any], motion: Mapping[str, Any]
+) -> None:
+    """``metrics.json``, ``distributions.json`` and ``motion.json``."""
+    (out / "metrics.json").write_text(json.dumps(without_nan(metrics), indent=2) + "\n")
+    (out / "distributions.json").write_text(json.dumps(distributions) + "\n")
+    (out / "motion.json").write_text(json.dumps(without_nan(motion)) + "\n")
 
 
 def write_curves(

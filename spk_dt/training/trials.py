@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from spk_dt.certificate.committee import WatchedEngine
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
-from spk_dt.certificate.engines import Engine, ModelEngine
+from spk_dt.certificate.engines import Engine, ModelEngine, ModelOptions
 from spk_dt.certificate.simulations import Batch, read_states
 from spk_dt.certificate.verdict import Judge, Label, judged
 from spk_dt.training.pretrained import model_path
@@ -99,10 +99,16 @@ class TrialSimulations:
             FileNotFoundError: if a model of the committee is not there.
             ValueError: if the energy of one is no sum over atoms.
         """
-        how = (energy_unit, position_unit, self.precision, self.compile, device)
+        how = ModelOptions(
+            energy_unit=energy_unit,
+            position_unit=position_unit,
+            precision=self.precision,
+            compile=self.compile,
+            device=device,
+        )
         if not self.committee:
-            return ModelEngine(file, *how)
-        return WatchedEngine(file, [model_path(one) for one in self.committee], *how)
+            return ModelEngine(file, **how)
+        return WatchedEngine(file, [model_path(one) for one in self.committee], **how)
 
     def ensembles(self, scales: Scales) -> list[Ensemble]:
         """The ensembles, given the scales of the data.
