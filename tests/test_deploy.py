@@ -7,15 +7,14 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from helpers.exported import UNITS, stored
+from helpers.exported import REPRESENTATIONS, UNITS, stored, with_field
 from helpers.models import CUTOFF, crystal, molecule, painn, potential, tiny_egnn
 from helpers.pair_style import by_pair_style, pair_style_input
 from helpers.programs import spkdt
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, StaticExternalFields
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.interfaces import SpkCalculator
 from schnetpack.model import NeuralNetworkPotential
-from schnetpack.nn import CosineCutoff, ElectronicEmbedding, GaussianRBF
-from schnetpack.representation import SchNet, SO3net
+from schnetpack.nn import CosineCutoff, ElectronicEmbedding
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList, ScaleProperty
 
 from spk_dt.export import deploy
@@ -24,14 +23,8 @@ from spk_dt.representation import EGNN, RandomFourierFeatures
 
 GIVEN = {"types": ["H", "C", "Pd"], "energy_unit": UNITS["energy_unit"], "position_unit": UNITS["position_unit"]}
 MEAN = -65.0
-REPRESENTATIONS = {
-    "EGNN": tiny_egnn,
-    "EGNN of the paper": lambda: EGNN(16, 2, RandomFourierFeatures(512), CosineCutoff(CUTOFF)),
-    "EGNN with coordinates": lambda: tiny_egnn(coordinate_channel=True),
-    "PaiNN": painn,
-    "SchNet": lambda: SchNet(8, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
-    "SO3net": lambda: SO3net(8, 2, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
-}
+OF_THE_PAPER = {"EGNN of the paper": lambda: EGNN(16, 2, RandomFourierFeatures(512), CosineCutoff(CUTOFF))}
+ALL = REPRESENTATIONS | OF_THE_PAPER
 
 
 def mean():
@@ -70,12 +63,12 @@ FAST = ("EGNN of the paper", "PaiNN")
     ("name", "precision"),
     [
         pytest.param(name, precision, marks=() if precision == 32 and name in FAST else pytest.mark.slow)
-        for name in REPRESENTATIONS
+        for name in ALL
         for precision in (32, 64)
     ],
 )
 def test_the_pair_style_gets_what_schnetpack_gives(name, precision, tmp_path):
-    file = stored(tmp_path / "run", REPRESENTATIONS[name], [CastTo64(), mean()])
+    file = stored(tmp_path / "run", ALL[name], [CastTo64(), mean()])
     deploy_model(file, tmp_path / "out", precision=precision, **GIVEN)
     for what, atoms in systems().items():
         energy, forces = by_pair_style(tmp_path / "out", atoms)
@@ -150,13 +143,6 @@ def test_the_file_ends_runs_that_cannot_be_right(tmp_path):
     asked["_positions"] = torch.zeros(2, 3)
     with pytest.raises(torch.jit.Error, match="forces of the model are not finite"):
         torch.jit.load(str(tmp_path / "out"))(asked)
-
-
-def with_field(representation):
-    return NeuralNetworkPotential(
-        representation, [StaticExternalFields(external_fields=["electric_field"]), PairwiseDistances()],
-        [Atomwise(8, output_key="energy"), Forces()],
-    )  # fmt: skip
 
 
 def with_two_energies(representation):

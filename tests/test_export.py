@@ -10,13 +10,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.db import connect
 from ase.neighborlist import neighbor_list
-from helpers.exported import ELEMENTS, UNITS, stored
+from helpers.exported import ELEMENTS, REPRESENTATIONS, UNITS, stored
 from helpers.models import CUTOFF, crystal, molecule, painn, tiny_egnn
 from helpers.programs import spkdt
 from omegaconf import OmegaConf
 from schnetpack.interfaces import SpkCalculator
-from schnetpack.nn import CosineCutoff, GaussianRBF
-from schnetpack.representation import SchNet, SO3net
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList, ScaleProperty
 
 pytest.importorskip("metatomic.torch", reason="needs the extra export")
@@ -34,15 +32,6 @@ def atom_references():
     table = torch.zeros(100)
     table[[1, 6, 46]] = torch.tensor([-13.5, -1000.25, -37.0])
     return AddOffsets("energy", add_mean=True, property_mean=torch.tensor([-65.0]), add_atomrefs=True, atomrefs=table)
-
-
-REPRESENTATIONS = {
-    "EGNN": tiny_egnn,
-    "EGNN with coordinates": lambda: tiny_egnn(coordinate_channel=True),
-    "PaiNN": painn,
-    "SchNet": lambda: SchNet(8, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
-    "SO3net": lambda: SO3net(8, 2, 2, GaussianRBF(8, CUTOFF), CosineCutoff(CUTOFF)),
-}
 
 
 def systems():

@@ -4,23 +4,16 @@ import sys
 
 import pytest
 import torch
-from helpers.exported import UNITS, stored
+from helpers.exported import UNITS, stored, with_field
 from helpers.models import potential, tiny_egnn
 from helpers.programs import spkdt
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, StaticExternalFields
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import AddOffsets
 
 pytest.importorskip("metatomic.torch", reason="needs the extra export")
 from spk_dt.export.stored import About
 from spk_dt.export.write import export_model
-
-
-def with_field(representation):
-    return NeuralNetworkPotential(
-        representation, [StaticExternalFields(external_fields=["electric_field"]), PairwiseDistances()],
-        [Atomwise(8, output_key="energy"), Forces()],
-    )  # fmt: skip
 
 
 def of_average(representation):

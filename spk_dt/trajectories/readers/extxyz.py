@@ -8,6 +8,7 @@ A time is taken from the file only where its name says the unit, ``time_fs``.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from spk_dt.trajectories.readers.extxyz_keys import (
     usual_names,
     velocities_key,
 )
-from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError, first_two
 from spk_dt.trajectories.readers.pressure import stress_or_virial
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 from spk_dt.trajectories.readers.ways_out import plain_xyz
@@ -91,20 +92,11 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
     columns = _Columns(**options)
     if columns.velocity_unit is not None and columns.velocity_unit not in VELOCITY_UNITS:
         raise ValueError(f"velocity unit '{columns.velocity_unit}' is not one of {', '.join(VELOCITY_UNITS)}.")
-    comment = beginning(path)[1]
+    n_atoms, comment = beginning(path)[:2]
     if "properties=" not in comment.lower() and comment.endswith("\n"):
         raise plain_xyz(path)
-    times: list[float] = []
-    try:
-        for atoms in _frames(path, columns):
-            if "time_fs" not in atoms.info:
-                break
-            times.append(atoms.info["time_fs"])
-            if len(times) == 2:
-                break
-    except IncompleteFrameError as error:
-        if error.index == 0:
-            raise
+    with_time = takewhile(lambda atoms: "time_fs" in atoms.info, _frames(path, columns))
+    times = [atoms.info["time_fs"] for atoms in first_two(with_time)]
     interval_fs = times[1] - times[0] if len(times) == 2 else None
     if interval_fs is not None and not interval_fs > 0.0:
         raise ValueError(f"'{path}', frame 1: time_fs={times[1]:g} is not later than {times[0]:g} of frame 0.")
@@ -114,7 +106,7 @@ def read(path: Path, **options: Any) -> list[RawTrajectory]:
             files=(path,),
             frames=partial(_frames, path, columns, interval_fs),
             timestep_fs=interval_fs,
-            n_frames=count_lines(path) // (len(atoms) + 2),
+            n_frames=count_lines(path) // (int(n_atoms) + 2),
             notes=_renamed(path, columns),
             momenta=_holds_momenta(path, columns),
         )

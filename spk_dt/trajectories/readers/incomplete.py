@@ -3,9 +3,11 @@
 The first is so of a simulation that was killed, or still runs, or of a copy that broke off.
 """
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
-__all__ = ["BrokenDownError", "IncompleteFrameError"]
+__all__ = ["BrokenDownError", "IncompleteFrameError", "first_two"]
 
 
 class IncompleteFrameError(ValueError):
@@ -36,3 +38,19 @@ class BrokenDownError(ValueError):
     def __init__(self, message: str, index: int) -> None:
         super().__init__(message)
         self.index = index
+
+
+def first_two[T](frames: Iterable[T]) -> list[T]:
+    """The first two frames, or how many of them there are; a second one that is not complete is left out.
+
+    Raises:
+        IncompleteFrameError: if the first one is not complete.
+    """
+    found: list[T] = []
+    try:
+        for frame in islice(frames, 2):
+            found.append(frame)
+    except IncompleteFrameError as error:
+        if error.index == 0:
+            raise
+    return found

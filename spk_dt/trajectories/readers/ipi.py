@@ -23,7 +23,7 @@ from ase.data import atomic_numbers
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name
-from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError, first_two
 from spk_dt.trajectories.readers.ipi_properties import IpiProperties, in_ase_units, read_properties
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
 from spk_dt.trajectories.stated import ISOTOPES
@@ -195,15 +195,7 @@ def _energy(properties: IpiProperties | None, bead: _Bead, n_beads: int) -> str 
 
 def _timing(path: Path, properties: IpiProperties | None) -> tuple[float | None, int | None]:
     """Time between two frames in fs, and steps between them, as far as the files say."""
-    steps: list[int] = []
-    try:
-        for frame in _of_file(path):
-            steps.append(frame.step)
-            if len(steps) == 2:
-                break
-    except IncompleteFrameError as error:
-        if error.index == 0:
-            raise
+    steps = [frame.step for frame in first_two(_of_file(path))]
     if len(steps) < 2:
         return None, None
     stride = steps[1] - steps[0]

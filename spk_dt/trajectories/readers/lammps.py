@@ -22,7 +22,7 @@ from ase.data import atomic_numbers
 
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import largest_size, plain_name, plain_or_packed
-from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.incomplete import IncompleteFrameError, first_two
 from spk_dt.trajectories.readers.lammps_log import LammpsLog, read_lammps_log
 from spk_dt.trajectories.readers.pressure import without_momenta
 from spk_dt.trajectories.readers.text import beginning, count_lines, floats, following_lines, open_text
@@ -89,15 +89,10 @@ def read(
             f"output at every step of the dump: --lammps-log {beside if beside.exists() else 'log.lammps'}"
         )
     log = None if lammps_log is None else read_lammps_log(lammps_log)
-    snapshots = _snapshots(path)
-    try:
-        first, second = next(snapshots, None), next(snapshots, None)
-    except IncompleteFrameError as error:
-        if error.index == 0:
-            raise
-        first, second = next(_snapshots(path)), None
-    if first is None:
+    snapshots = first_two(_snapshots(path))
+    if not snapshots:
         raise ValueError(f"'{path}' is empty; it should hold frames of a trajectory.")
+    first, second = snapshots[0], (snapshots[1] if len(snapshots) == 2 else None)
     said = {} if log is None else {f"'{log.path}'": log.units}
     style = _style(path, {"--lammps-units": lammps_units, f"'{path}'": first.units} | said)
     if log is not None and log.n_atoms is not None and log.n_atoms != len(first.rows):

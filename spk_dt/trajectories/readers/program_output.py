@@ -16,7 +16,7 @@ from ase import Atoms
 from spk_dt.trajectories.readers import abacus, aims, by_ase, openmx, pwmat, siesta
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import plain_name
-from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
+from spk_dt.trajectories.readers.incomplete import first_two
 from spk_dt.trajectories.readers.text import beginning
 
 __all__ = ["FORMATS", "Format", "read", "recognises"]
@@ -73,15 +73,7 @@ def read(path: Path) -> list[RawTrajectory]:
     """
     one = _format(path)
     assert one is not None  # `recognises` has said so
-    first: list[Atoms] = []
-    try:
-        for atoms in one.frames(path):
-            first.append(atoms)
-            if len(first) == 2:
-                break
-    except IncompleteFrameError as error:
-        if error.index == 0:
-            raise
+    first = first_two(one.frames(path))
     if not first:
         raise ValueError(f"'{path}' ({one.name}) has no frame with forces.")
     time_fs, step = (_between(first, key) for key in ("time_fs", "step"))
