@@ -152,7 +152,10 @@ def test_seconds_are_used_up(clusters, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "spk_dt"):
         others = (ComputeBudget(1e-3), ExponentialMovingAverage(0.9), checkpoint)
         fit(clusters, tmp_path, callback, *others, model=torn(0.0), max_epochs=-1, enable_checkpointing=True)
-    assert torch.load(checkpoint.best_model_path, weights_only=False)["global_step"] == 0
+    stored = torch.load(checkpoint.best_model_path, weights_only=False)
+    assert stored["global_step"] == 0
+    checkpoint.load_state_dict(stored["callbacks"][checkpoint.state_key])  # as the test after the training does
+    assert checkpoint.best_model_path == str(tmp_path / "untried.ckpt")
     assert "has ended before its first validation, after 0 updates: the model is stored as it is" in caplog.text
     assert "hardening: the seconds of callbacks.budget are used up after 0 rounds and 0 labels" in caplog.text
     assert InThisProcess.computed == N_CHECKED

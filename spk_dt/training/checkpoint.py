@@ -143,10 +143,9 @@ class ModelCheckpoint(train.ModelCheckpoint):
         """
         if self.best_model_path or self.save_top_k == 0 or trainer.interrupted:
             return
-        path = f"{self.dirpath}/untried.ckpt"
+        self.best_model_path = f"{self.dirpath}/untried.ckpt"  # also in the checkpoint, which the test takes up
         with averaged_weights(trainer, task.model):
-            trainer.save_checkpoint(path)
-        self.best_model_path = path
+            trainer.save_checkpoint(self.best_model_path)
         log.warning(
             "the training has ended before its first validation, after %d updates: the model is stored as it is, and no "
             "error of it is known. Let it run longer (callbacks.budget.seconds, trainer.max_epochs).",
