@@ -7,16 +7,13 @@ import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.atomic_pairs import atomic_model
-from helpers.exported import UNITS, stored
 from helpers.hardening import compute_in_this_process
-from helpers.models import molecule
-from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
-from helpers.pair_reference import Reference
+from helpers.pair_potential import pair_trajectory, tetrahedron
 from schnetpack.transform import AddOffsets
 from typer.testing import CliRunner
 
 from spk_dt.certificate.certify import Computing, certify
-from spk_dt.certificate.committee import CommitteeEngine, WatchedEngine
+from spk_dt.certificate.committee import CommitteeEngine, WatchedEngine, too_uncertain
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import Motion
@@ -54,20 +51,13 @@ def committee(folder, *depths, **kwargs):
     return [atomic_model(folder / f"m{i}", depth=depth, **kwargs) for i, depth in enumerate(depths)]
 
 
-def energies_of_atoms(atoms):
-    """[n_atoms] half of each pair to either atom, computed here."""
-    calculator = Reference()
-    calculator.calculate(atoms)
-    return calculator.results["energies"]
-
-
 def test_mean_and_uncertainty_are_those_of_the_models(frames, tmp_path):
     depths = (0.8, 1.0, 1.1)
     engine = CommitteeEngine(committee(tmp_path, *depths), **EXACT)
     for found, atoms in zip(engine.evaluated(frames[::4]), frames[::4], strict=True):
         assert found.get_potential_energy() == pytest.approx(np.mean(depths) * atoms.get_potential_energy(), abs=1e-9)
         np.testing.assert_allclose(found.get_forces(), np.mean(depths) * atoms.get_forces(), atol=1e-9)
-        expected = np.std(depths, ddof=1) * np.abs(energies_of_atoms(atoms)).max()
+        expected = np.std(depths, ddof=1) * np.linalg.norm(atoms.get_forces(), axis=1).max()
         assert found.info["uncertainty"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -83,33 +73,15 @@ def test_models_that_are_equal_have_no_uncertainty_and_one_that_is_broken_is_see
     np.testing.assert_array_equal(uncertain, near)
 
 
-def test_what_is_added_to_atoms_counts_as_in_the_file_for_engines(frames, tmp_path):
-    """Two models whose zero differs by 0.3 eV an atom, and no more."""
+def test_how_a_model_splits_the_energy_among_atoms_is_no_uncertainty(frames, tmp_path):
+    """Models that differ in what they add to an atom of each element are equally right."""
     files = []
-    for i, mean in enumerate((-65.0, -65.3)):
-        offsets = AddOffsets("energy", add_mean=True, property_mean=torch.tensor([mean]))
-        files.append(atomic_model(tmp_path / f"m{i}", [offsets]))
+    for i, energies in enumerate(((-65.0, -65.0), (-66.0, -64.0))):
+        of_elements = torch.zeros(100)
+        of_elements[[1, 46]] = torch.tensor(energies)
+        files.append(atomic_model(tmp_path / f"m{i}", [AddOffsets("energy", add_atomrefs=True, atomrefs=of_elements)]))
     (found,) = CommitteeEngine(files, **EXACT).evaluated(frames[:1])
-    assert found.info["uncertainty"] == pytest.approx(0.3 / np.sqrt(2.0), rel=1e-4)
-
-
-@pytest.mark.slow
-def test_the_uncertainty_is_that_of_the_exported_file(tmp_path):
-    pytest.importorskip("metatomic.torch", reason="needs the extra export")
-    ase_engine = pytest.importorskip("metatomic_ase", reason="needs the extra export")
-    from metatomic.torch import ModelOutput
-
-    from spk_dt.export.write import export_model
-
-    files = [stored(tmp_path / f"run{i}", seed=i) for i in range(3)]
-    export_model(files, tmp_path / "out.pt", 64, **UNITS)
-    atoms = molecule(1)
-    calculator = ase_engine.MetatomicCalculator(str(tmp_path / "out.pt"), device="cpu", uncertainty_threshold=None)
-    asked = {"energy_uncertainty": ModelOutput(unit="eV", sample_kind="atom")}
-    exported = calculator.run_model(atoms, asked)["energy_uncertainty"].block().values.max().item()
-    (found,) = CommitteeEngine(files, **EXACT).evaluated([atoms])
-    assert found.info["uncertainty"] == pytest.approx(exported, rel=1e-4)
-    assert exported > 1e-4
+    assert found.info["uncertainty"] < 1e-12
 
 
 def test_the_mean_simulates(frames, tmp_path):
@@ -132,13 +104,13 @@ def test_a_certificate_of_a_committee(data, tmp_path):
     one = found["committee"]
     assert one["failures"] == 0
     assert one["committee"]["members"] == ["a", "b"]
-    assert 0.0 < one["committee"]["largest_of_right_states_ev"] <= one["committee"]["largest_ev"]
-    assert one["committee"]["smallest_of_wrong_states_ev"] is None
+    assert 0.0 < one["committee"]["largest_of_right_states"] <= one["committee"]["largest"]
+    assert one["committee"]["smallest_of_wrong_states"] is None
     again = certify(models, data, tmp_path / "out", REFERENCE, 3, SHORT, computing=PLAIN, committee=True)
     assert again == found
     with pytest.raises(ValueError, match="is of another certificate"):
         certify(models, data, tmp_path / "out", REFERENCE, 3, SHORT, Criteria(), PLAIN)
-    limit = one["committee"]["largest_ev"]
+    limit = one["committee"]["largest"]
     for factor, failures in ((0.5, 3), (1.01, 0)):  # judged again, with the simulations that are there
         criteria = Criteria(uncertainty=factor * limit)
         judged_again = certify(models, data, tmp_path / "out", REFERENCE, 3, SHORT, criteria, PLAIN, committee=True)[
@@ -171,6 +143,10 @@ def test_the_most_uncertain_state_is_labelled_and_a_limit_is_a_sign(frames):
     assert first_sign(without, [None] * 8, Criteria(uncertainty=0.05), scales) is None
     with pytest.raises(ValueError, match=r"uncertainty=0.0: a limit must be positive"):
         Criteria(uncertainty=0.0)
+    states[0].info["uncertainty"] = 0.2  # a start is a frame of the data
+    assert first_sign(states, [None] * 8, Criteria(uncertainty=0.1), scales) is None
+    assert "differ by up to 0.2 eV/Å in the force on an atom in frames of the data" in too_uncertain(states[:1], 0.1)
+    assert too_uncertain(states[:1], 0.3) == too_uncertain(without, None) == ""
 
 
 def test_a_model_in_training_is_watched_by_others(frames, tmp_path):
@@ -181,7 +157,7 @@ def test_a_model_in_training_is_watched_by_others(frames, tmp_path):
     engine = runs.engine(own, "eV", "Ang", "cpu")
     (found,) = engine.evaluated(frames[:1])
     assert found.get_potential_energy() == pytest.approx(frames[0].get_potential_energy(), abs=1e-9)
-    expected = 0.2 / np.sqrt(2.0) * np.abs(energies_of_atoms(frames[0])).max()
+    expected = 0.2 / np.sqrt(2.0) * np.linalg.norm(frames[0].get_forces(), axis=1).max()
     assert found.info["uncertainty"] == pytest.approx(expected, rel=1e-6)
     state_dict = torch.load(own, weights_only=False)
     state_dict.representation.scale.data *= 1.2
@@ -196,7 +172,6 @@ def test_a_model_in_training_is_watched_by_others(frames, tmp_path):
 
 def test_what_is_no_committee_is_refused(data, tmp_path):
     a, b = committee(tmp_path, 0.9, 1.1)
-    plain = pair_model(tmp_path / "plain")
 
     def refused(*arguments):
         command = ["certify", *map(str, arguments), str(data), "--reference", REFERENCE, "--out", str(tmp_path / "out")]
@@ -206,9 +181,10 @@ def test_what_is_no_committee_is_refused(data, tmp_path):
 
     assert "has two models at least" in refused(a, "--committee")
     assert "one model has no uncertainty" in refused(a, b, "--uncertainty-limit", 0.1)
-    assert "has no energies of atoms" in refused(f"x=ase:{REFERENCE}", a, "--committee")
+    assert "a committee is of stored models" in refused(f"x=ase:{REFERENCE}", a, "--committee")
     assert "a limit must be positive" in refused(a, b, "--committee", "--uncertainty-limit", -1)
-    assert "has no energies of atoms" in refused(a, plain, "--committee")
+    assert "Set it well above" in refused(a, b, "--committee", "--uncertainty-limit", 1e-6)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

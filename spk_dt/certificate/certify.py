@@ -23,7 +23,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from spk_dt.certificate.committee import CommitteeEngine, uncertainty_record
+from spk_dt.certificate.committee import CommitteeEngine, too_uncertain, uncertainty_record
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
@@ -158,6 +158,10 @@ def certify(
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
             _check_units(name, file, frames, *units)
+    if criteria.uncertainty is not None:
+        at_starts = _engine(tuple(models.values()), *units, computing)().evaluated(frames)
+        if useless := too_uncertain(at_starts, criteria.uncertainty):
+            raise ValueError(f"--uncertainty-limit {criteria.uncertainty:g}: {useless}")
     check = check_reference(
         frames,
         reference,
@@ -215,7 +219,7 @@ def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_un
 
 
 def _check_committee(models: Mapping[str, str | Path], committee: bool, criteria: Criteria) -> None:
-    """Refuse a committee of one, or of what has no energies of atoms, and a limit that nothing is compared with."""
+    """Refuse a committee of one, or of calculators, and a limit that nothing is compared with."""
     if not committee and criteria.uncertainty is not None:
         raise ValueError(
             f"--uncertainty-limit {criteria.uncertainty:g}: one model has no uncertainty; name several, with --committee."
@@ -224,7 +228,7 @@ def _check_committee(models: Mapping[str, str | Path], committee: bool, criteria
         raise ValueError("--committee: a committee has two models at least; name another one.")
     calculators = [name for name, file in models.items() if str(file).startswith(ASE_PREFIX)]
     if committee and calculators:
-        raise ValueError(f"--committee: '{calculators[0]}' is an ASE calculator, which has no energies of atoms.")
+        raise ValueError(f"--committee: '{calculators[0]}' is an ASE calculator; a committee is of stored models.")
 
 
 def _engine(

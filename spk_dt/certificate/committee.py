@@ -1,20 +1,21 @@
 r"""Several models as one: they simulate by their mean, and how far they differ tells where they do not know.
 
-The uncertainty of a state is the largest over its atoms of the standard deviation of the atom's energy over the models,
+The uncertainty of a state is the largest over its atoms of the standard deviation of the force over the models,
 
-.. math:: u = \max_i \sqrt{\frac{1}{M - 1} \sum_m (\varepsilon_i^m - \bar\varepsilon_i)^2}, \qquad
-          E^m = \sum_i \varepsilon_i^m,
+.. math:: u = \max_i \sqrt{\frac{1}{M - 1} \sum_m |F_i^m - \bar F_i|^2},
 
-in eV: the number that files for engines give for each atom (`spk_dt.export.potential`), and on which engines warn. Models
-that differ are wrong somewhere; models that agree may be wrong together, so that a small number is no proof.
+in eV/Å. Energies of atoms, for which files for engines have a standard deviation as well (`spk_dt.export.potential`), do not
+serve: how a model splits the energy of a system among its atoms is its own choice, so that models that are equally right
+differ by more than an eV. Models that differ in forces are wrong somewhere; models that agree may be wrong together, so that
+a small number is no proof.
 
-================================  =======================================
-:math:`M`                         number of models
-:math:`\varepsilon_i^m`           energy of atom i of model m, with what is added to it (mean, atom references)
-================================  =======================================
+=================  ===========================
+:math:`M`          number of models
+:math:`F_i^m`      force of model m on atom i
+=================  ===========================
 
-H. S. Seung, M. Opper, H. Sompolinsky, Query by committee, COLT 1992, doi 10.1145/130385.130417; J. Behler, Int. J. Quantum
-Chem. 115 (2015) 1032, doi 10.1002/qua.24890.
+H. S. Seung, M. Opper, H. Sompolinsky, Query by committee, COLT 1992, doi 10.1145/130385.130417; the deviation of forces:
+Y. Zhang et al., Comput. Phys. Commun. 253 (2020) 107206, doi 10.1016/j.cpc.2020.107206 (there with 1/M).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,34 +34,8 @@ from spk_dt.certificate.verdict import UNCERTAINTY, Outcome
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import ModelCalculator
 from spk_dt.md.neighborlist import model_cutoff
-from spk_dt.models import load_model
-from spk_dt.models.atomic_energies import added_energies, energy_module
 
-__all__ = ["CommitteeEngine", "WatchedEngine", "uncertainty_record"]
-
-_ATOMIC = "energy_of_atoms"
-
-
-class _Member(ModelEngine):
-    """A model that also tells the energies of atoms, in double precision."""
-
-    def __init__(self, file: str | Path, **how: Unpack[ModelOptions]) -> None:
-        how["compile"] = False
-        super().__init__(file, **how)
-        model = self._exact.model
-        module = energy_module(model, Path(file))
-        self._factor, self._added = added_energies(load_model(file), module.output_key, Path(file))
-        module.per_atom_output_key = _ATOMIC
-        if _ATOMIC not in model.model_outputs:
-            model.model_outputs.append(_ATOMIC)
-
-    def with_atomic(self, frames: Sequence[Atoms]) -> tuple[list[Atoms], list[np.ndarray]]:
-        """The frames with energy and forces, and [n_atoms] eV of each."""
-        found = self.evaluated(frames)
-        atomic = self._exact.results[_ATOMIC].detach().cpu().double().reshape(-1)
-        numbers = torch.as_tensor(np.concatenate([atoms.numbers for atoms in frames]))
-        energies = (self._factor * atomic + self._added[numbers]).numpy() * self._energy_unit
-        return found, np.split(energies, np.cumsum([len(atoms) for atoms in frames])[:-1])
+__all__ = ["CommitteeEngine", "WatchedEngine", "too_uncertain", "uncertainty_record"]
 
 
 class _MeanCalculator(ModelCalculator):
@@ -95,14 +70,14 @@ class _MeanCalculator(ModelCalculator):
 class CommitteeEngine(ModelEngine):
     """Several stored models as one, whose energies and forces are the means of theirs.
 
-    States that are evaluated have the ``uncertainty`` of the models, eV, in `Atoms.info`.
+    States that are evaluated have the ``uncertainty`` of the models, eV/Å, in `Atoms.info`.
 
     Args:
         files: the models, two at least.
         how: see `ModelEngine`.
 
     Raises:
-        ValueError: if there are fewer than two, or the energy of one is no sum over atoms.
+        ValueError: if there are fewer than two.
     """
 
     def __init__(self, files: Sequence[str | Path], **how: Unpack[ModelOptions]) -> None:
@@ -110,7 +85,7 @@ class CommitteeEngine(ModelEngine):
             raise ValueError(f"a committee has two models at least, not {len(files)}: name another one.")
         self._files = sorted(files, key=lambda file: -model_cutoff(str(file)))
         super().__init__(self._files[0], **how)
-        self._members = [_Member(file, **how) for file in self._files]
+        self._members = _members(self._files, how)
 
     def _calculator(self, file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool) -> ModelCalculator:
         return _MeanCalculator(self._files, energy_unit, position_unit, compile)
@@ -121,14 +96,14 @@ class CommitteeEngine(ModelEngine):
 
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with the mean energy and forces, and the uncertainty."""
-        answers = [member.with_atomic(frames) for member in self._members]
+        answers = [member.evaluated(frames) for member in self._members]
         found = []
-        for k, atoms in enumerate(frames):
+        for atoms, states in zip(frames, zip(*answers, strict=True), strict=True):
             state = atoms.copy()
-            energy = np.mean([states[k].get_potential_energy() for states, _ in answers])
-            forces = np.mean([states[k].get_forces(apply_constraint=False) for states, _ in answers], axis=0)
+            energy = np.mean([one.get_potential_energy() for one in states])
+            forces = np.mean([one.get_forces(apply_constraint=False) for one in states], axis=0)
             state.calc = SinglePointCalculator(state, energy=float(energy), forces=forces)
-            state.info["uncertainty"] = _uncertainty([atomic[k] for _, atomic in answers])
+            state.info["uncertainty"] = _uncertainty(states)
             found.append(state)
         return found
 
@@ -140,28 +115,36 @@ class WatchedEngine(ModelEngine):
         file: the model.
         others: one stored model at least.
         how: see `ModelEngine`; the same of all.
-
-    Raises:
-        ValueError: if the energy of one is no sum over atoms.
     """
 
     def __init__(self, file: str | Path, others: Sequence[str | Path], **how: Unpack[ModelOptions]) -> None:
         super().__init__(file, **how)
-        self._own = _Member(file, **how)
-        self._others = [_Member(one, **how) for one in others]
-
-    def load(self, file: str | Path) -> None:
-        """Take the weights of another model of the same make."""
-        super().load(file)
-        self._own.load(file)
+        self._others = _members(others, how)
 
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with energy and forces of the model, and the uncertainty."""
-        states, atomic = self._own.with_atomic(frames)
-        of_others = [other.with_atomic(frames)[1] for other in self._others]
-        for k, state in enumerate(states):
-            state.info["uncertainty"] = _uncertainty([atomic[k], *(one[k] for one in of_others)])
-        return states
+        found = super().evaluated(frames)
+        of_others = [other.evaluated(frames) for other in self._others]
+        for state, *others in zip(found, *of_others, strict=True):
+            state.info["uncertainty"] = _uncertainty([state, *others])
+        return found
+
+
+def too_uncertain(starts: Sequence[Atoms], limit: float | None) -> str:
+    """Why a limit of the uncertainty can find nothing, in words: it is exceeded where simulations start; empty if it can.
+
+    Args:
+        starts: evaluated by a committee.
+        limit: eV/Å, if there is one.
+    """
+    largest = max(float(atoms.info["uncertainty"]) for atoms in starts) if limit is not None else 0.0
+    if limit is None or largest <= limit:
+        return ""
+    return (
+        f"the models differ by up to {largest:.3g} eV/Å in the force on an atom in frames of the data where simulations "
+        f"start, more than the limit of {limit:g} eV/Å, so that nearly every state is beyond it. Set it well above "
+        f"{largest:.3g}."
+    )
 
 
 def uncertainty_record(states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
@@ -172,19 +155,25 @@ def uncertainty_record(states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[
         outcomes: of each simulation.
 
     Returns:
-        ``largest_ev``, of all states; ``largest_of_right_states_ev`` and ``smallest_of_wrong_states_ev``, None without such
+        ``largest``, of all states, eV/Å; ``largest_of_right_states`` and ``smallest_of_wrong_states``, None without such
         states: a limit between the two tells them apart; ``failures_by_uncertainty``.
     """
     of = {(i, k): float(atoms.info["uncertainty"]) for i, own in states.items() for k, atoms in enumerate(own)}
     judged = [(of[i, k], one.wrong) for i, outcome in outcomes.items() for k, one in outcome.deviations.items()]
     return {
-        "largest_ev": max(of.values(), default=None),
-        "largest_of_right_states_ev": max((value for value, wrong in judged if not wrong), default=None),
-        "smallest_of_wrong_states_ev": min((value for value, wrong in judged if wrong), default=None),
+        "largest": max(of.values(), default=None),
+        "largest_of_right_states": max((value for value, wrong in judged if not wrong), default=None),
+        "smallest_of_wrong_states": min((value for value, wrong in judged if wrong), default=None),
         "failures_by_uncertainty": sum(outcome.reason == UNCERTAINTY for outcome in outcomes.values()),
     }
 
 
-def _uncertainty(atomic: Sequence[np.ndarray]) -> float:
-    """Largest standard deviation over models [n_models][n_atoms] of the energy of an atom, eV."""
-    return float(np.std(atomic, axis=0, ddof=1).max())
+def _members(files: Sequence[str | Path], how: ModelOptions) -> list[ModelEngine]:
+    """Models that evaluate states, and do not simulate."""
+    return [ModelEngine(file, **{**how, "compile": False}) for file in files]
+
+
+def _uncertainty(states: Sequence[Atoms]) -> float:
+    """Largest standard deviation of the force on an atom, eV/Å, over the answers of several models for one state."""
+    forces = [one.get_forces(apply_constraint=False) for one in states]
+    return float(np.sqrt(np.var(forces, axis=0, ddof=1).sum(axis=1)).max())

@@ -98,8 +98,7 @@ class Criteria:
         force: limit of the error of the force on an atom, in thermal forces on its element.
         n_checks: states of each simulation, evenly spaced, that are judged beside its end, its closest contact and its
             largest force.
-        uncertainty: limit of the uncertainty of a committee (`spk_dt.certificate.committee`), eV, of the energy of an atom;
-            None sets none.
+        uncertainty: limit of the uncertainty of a committee (`spk_dt.certificate.committee`), eV/Å; None sets none.
     """
 
     energy: float = 3.0

@@ -155,7 +155,8 @@ def first_sign(
             return k, "exploded"
         if not np.isfinite(atoms.get_total_energy()):
             return k, "exploded"
-        if criteria.uncertainty is not None and not atoms.info.get("uncertainty", 0.0) <= criteria.uncertainty:
+        uncertain = criteria.uncertainty is not None and not atoms.info.get("uncertainty", 0.0) <= criteria.uncertainty
+        if uncertain and k > 0:  # the start is a frame of the data
             return k, UNCERTAINTY
         if bath is None:
             if abs(atoms.get_total_energy() - total) > criteria.energy * scales.energy(
@@ -194,7 +195,7 @@ def closest_pair(atoms: Atoms) -> tuple[int, int, np.ndarray, float]:
 
 def _suspicious(states: Sequence[Atoms]) -> list[int]:
     """States in which an error is most likely: closest contact, largest force, and where a committee differs most."""
-    if not states:  # the start itself is too uncertain
+    if not states:  # the start itself has no finite energy
         return []
     contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
     force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))

@@ -7,7 +7,7 @@ import typer
 
 from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 
-_OF_COMMITTEE = ("largest_ev", "largest_of_right_states_ev", "smallest_of_wrong_states_ev")
+_OF_COMMITTEE = ("largest", "largest_of_right_states", "smallest_of_wrong_states")
 
 #: exit code if simulations have failed; 1 is an error, 2 a wrong command line
 FAILED = 3
@@ -65,9 +65,9 @@ def certify(
     uncertainty_limit: Annotated[
         float | None,
         typer.Option(
-            metavar="EV",
-            help="With --committee: a simulation fails where the energies of an atom differ by a larger standard deviation "
-            "over the models, in eV.",
+            metavar="EV_PER_ANG",
+            help="With --committee: a simulation fails where the force on an atom has a larger standard deviation over the "
+            "models, in eV/Å.",
         ),
     ] = None,
     checks: Annotated[
@@ -97,7 +97,7 @@ def certify(
     survival, the first wrong state of each failure, and the simulations to DIR. An interrupted command is continued by the
     same one.
 
-    With --committee, several models simulate as one, by their mean. How far their energies of an atom differ is the
+    With --committee, several models simulate as one, by their mean. How far their forces on an atom differ is the
     uncertainty of a state; the most uncertain state is judged, too, and what it was in right and wrong states is told.
 
     Exit code: 0 if no simulation fails, 3 if one does.
@@ -133,10 +133,10 @@ def certify(
         typer.echo(f"{name}: {one['statement']} ({one['labels']} reference calculations)")
         if "committee" in one:
             values = {key: one["committee"][key] for key in _OF_COMMITTEE}
-            shown = {key: "none" if value is None else f"{1e3 * value:.3g} meV" for key, value in values.items()}
+            shown = {key: "none" if value is None else f"{value:.3g} eV/Å" for key, value in values.items()}
             typer.echo(
-                f"{name}: uncertainty at most {shown['largest_ev']}; of states that the reference method calls right at "
-                f"most {shown['largest_of_right_states_ev']}, of wrong ones at least {shown['smallest_of_wrong_states_ev']}"
+                f"{name}: uncertainty at most {shown['largest']}; of states that the reference method calls right at "
+                f"most {shown['largest_of_right_states']}, of wrong ones at least {shown['smallest_of_wrong_states']}"
             )
     typer.echo(f"{out}")
     if any(one["failures"] for one in found.values()):

@@ -22,8 +22,9 @@ class Committee(nn.Module):
     """Energies of the mean of some models, and how far they differ, as metatomic asks for them.
 
     ``energy`` is the mean, ``energy_ensemble`` has one property for each model, and ``energy_uncertainty`` is the standard
-    deviation over the models, sqrt(sum (E - mean)² / (n_models - 1)): of a system, or of each atom's energy if energies of
-    atoms are asked for. All are sums over the selected atoms.
+    deviation over the models, sqrt(sum (E - mean)² / (n_models - 1)), of a system. All are sums over the selected atoms. Of
+    atoms there are energies, and those of each model, but no uncertainty: how a model splits the energy among its atoms is
+    its own choice, so that models that are equally right differ by more than an eV (`benchmarks.uncertainty`).
 
     Args:
         members: one model or more.

@@ -92,8 +92,9 @@ def export_model(
     outputs = {ENERGY: ModelOutput(unit="eV", sample_kind="atom", description="potential energy")}
     if len(stored) > 1:
         outputs[ENSEMBLE] = ModelOutput(unit="eV", sample_kind="atom", description="potential energy of each model")
+        # of the system: engines would warn of that of atoms, which says nothing (`Committee`)
         outputs[UNCERTAINTY] = ModelOutput(
-            unit="eV", sample_kind="atom", description="standard deviation over the models"
+            unit="eV", sample_kind="system", description="standard deviation over the models"
         )
     capabilities = ModelCapabilities(
         outputs=outputs,

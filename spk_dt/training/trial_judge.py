@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
+from spk_dt.certificate.committee import too_uncertain
 from spk_dt.certificate.criteria import Criteria
 from spk_dt.certificate.engines import Engine
 from spk_dt.certificate.verdict import Label, Outcome, judge_all
@@ -99,6 +100,8 @@ class TrialJudge:
 
         while True:
             trial.run(self.engine, ps, progress)
+            if useless := too_uncertain([states[0] for states in trial.states.values()], self.criteria.uncertainty):
+                log.warning("callbacks.on_policy.criteria.uncertainty: %s", useless)
             outcomes, _ = judge_all(trial.judges(self.criteria), label)
             failed = {i: one for i, one in outcomes.items() if one.failed_ps is not None}
             n_failed = len(failed) + len(trial.states) - len(outcomes)  # without an outcome for want of labels
