@@ -170,7 +170,8 @@ def uncertainty_record(states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[
 
 def _members(files: Sequence[str | Path], how: ModelOptions) -> list[ModelEngine]:
     """Models that evaluate states, and do not simulate."""
-    return [ModelEngine(file, **{**how, "compile": False}) for file in files]
+    exact: ModelOptions = {**how, "compile": False}
+    return [ModelEngine(file, **exact) for file in files]
 
 
 def _uncertainty(states: Sequence[Atoms]) -> float:
