@@ -291,7 +291,7 @@ def test_report(tmp_path):
         f"| egnn | {ARMS['control'].title} | 2 | 4 | 0 | 0.050 (0.050 to 0.050) | 100 (100 to 100) | {ends} |" in text
     )
     assert "beside longer.db --model egnn --arm control --seed 0 --seed 1\n" in text
-    for name in ("true_error.png", "along_reference.png", "ensembles.png", "lasting.png", "survival.png"):
+    for name in ("true_error.png", "along_reference.png", "ensembles.png", "lasting_60s.png", "survival.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     (axes,) = plot_lasting(lasting, ("control", "drawn")).axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}

@@ -86,7 +86,8 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         folder: with ``results.jsonl`` of a study, and ``lasting.jsonl``, ``ensembles.jsonl``, ``fractions.jsonl`` and
             ``beside.jsonl`` if there are any.
         out: Markdown file; the figures ``true_error``, ``along_reference``, ``ensembles`` and, of certificates at
-            constant energy, ``lasting`` and ``survival`` (control and on-policy labels alone) go beside it (PDF, SVG, PNG).
+            constant energy, ``lasting_<seconds>s`` and, of the most seconds, ``survival`` (control and on-policy labels
+            alone) go beside it (PDF, SVG, PNG).
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
@@ -100,14 +101,16 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         raise FileNotFoundError(f"'{folder}' has no results.jsonl; make results with: python -m benchmarks.study run")
     parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
     out.parent.mkdir(parents=True, exist_ok=True)
+    parts += [_LASTING] if lasting else []
     for (budget, temperature, ps), same in grouped(lasting, "budget", "temperature", "picoseconds").items():
         how = "at constant energy" if temperature is None else f"at {temperature:g} K"
-        parts += [_LASTING, f"### {budget:g} s and {budget:g} s, {ps:g} ps {how}\n"]
+        parts.append(f"### {budget:g} s and {budget:g} s, {ps:g} ps {how}\n")
         parts += [f"```bash\n{lasting_command(same)}\n```\n", lasting_table(same)]
         if temperature is None and any(len(by_arm(some)) > 1 for some in grouped(same, "model").values()):
-            save_figure(plot_lasting(same), out.with_name("lasting"))
-            save_figure(plot_lasting(same, ("control", "drawn", "hardened")), out.with_name("survival"))
-            parts.append("![share of the simulations that have not failed](lasting.png)\n")
+            name = f"lasting_{budget:g}s"
+            save_figure(plot_lasting(same), out.with_name(name))
+            save_figure(plot_lasting(same, ("control", "drawn", "hardened")), out.with_name("survival"))  # longest last
+            parts.append(f"![share of the simulations that have not failed]({name}.png)\n")
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
