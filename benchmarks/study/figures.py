@@ -94,7 +94,7 @@ def plot_lasting(rows: list[Row], arms: Collection[str] = tuple(ARMS)) -> Figure
     A panel for each model of which several arms have been certified.
 
     Args:
-        rows: of certificates of one length, see `benchmarks.study.lasting`.
+        rows: of certificates, those of an arm of one length, see `benchmarks.study.lasting`.
         arms: those to show.
     """
     rows = [row for row in rows if row["arm"] in arms]
@@ -112,7 +112,7 @@ def plot_lasting(rows: list[Row], arms: Collection[str] = tuple(ARMS)) -> Figure
             axes.step(times, share, where="post", label=ARMS[arm].title, **style[arm])
             axes.fill_between(times, low, high, step="post", color=style[arm]["color"], alpha=0.12, linewidth=0)
         axes.set_title(model)
-        axes.set_xlim(0.0, end)
+        axes.set_xlim(0.0, max(row["picoseconds"] for row in of_model))
         axes.set_ylim(0.0, 103.0)
         axes.set_xlabel("simulated time (ps)")
     grid[0, 0].set_ylabel("simulations not failed (%)")
