@@ -16,6 +16,9 @@ from scipy import stats
 
 __all__ = ["Survival", "failure_rate_bound", "failure_share_bound", "survival"]
 
+#: of the band, and of the bounds
+_CONFIDENCE = 0.95
+
 
 class Survival(NamedTuple):
     """A survival curve, constant between its times.
@@ -46,13 +49,12 @@ class Survival(NamedTuple):
         return float(self.share[last]), float(self.low[last]), float(self.high[last])
 
 
-def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], confidence: float = 0.95) -> Survival:
+def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float]) -> Survival:
     """Kaplan-Meier estimate.
 
     Args:
         failed_ps: time of failure of each simulation, ps; None if it has not failed.
         simulated_ps: length of each simulation, ps; one that has not failed is censored there.
-        confidence: of the band.
     """
     failures = [time for time in failed_ps if time is not None]
     censored = [length for time, length in zip(failed_ps, simulated_ps, strict=True) if time is None]
@@ -62,34 +64,34 @@ def survival(failed_ps: Sequence[float | None], simulated_ps: Sequence[float], c
     if failures:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # where nothing has failed yet, or everything has
-            band = curve.confidence_interval(confidence, method="log-log")
+            band = curve.confidence_interval(_CONFIDENCE, method="log-log")
         low[1:], high[1:] = band.low.probabilities, band.high.probabilities
-    farthest = (0.5 * (1.0 - confidence)) ** (1.0 / len(simulated_ps))
+    farthest = (0.5 * (1.0 - _CONFIDENCE)) ** (1.0 / len(simulated_ps))
     low, high = np.where(share == 1.0, farthest, low), np.where(share == 1.0, 1.0, high)
     low, high = np.where(share == 0.0, 0.0, low), np.where(share == 0.0, 1.0 - farthest, high)
     return Survival(np.concatenate([[0.0], curve.quantiles]), share, low, high)
 
 
-def failure_share_bound(failures: int, simulations: int, confidence: float = 0.95) -> float:
+def failure_share_bound(failures: int, simulations: int) -> float:
     r"""Largest probability that a simulation fails which is compatible with what was seen, one-sided and exact.
 
-    For 0 of n it is :math:`1 - (1 - \gamma)^{1/n}` with the confidence γ.
+    For 0 of n it is :math:`1 - (1 - \gamma)^{1/n}` with the confidence γ = 0.95.
 
     Args:
         failures: number of simulations that have failed.
         simulations: number of all of them.
-        confidence: γ.
     """
     test = stats.binomtest(failures, simulations, alternative="less")
-    return float(test.proportion_ci(confidence, "exact").high)
+    return float(test.proportion_ci(_CONFIDENCE, "exact").high)
 
 
-def failure_rate_bound(failures: int, total_ps: float, confidence: float = 0.95) -> float:
+def failure_rate_bound(failures: int, total_ps: float) -> float:
     r"""Largest rate of failures per ns compatible with what was seen, one-sided and exact for a constant rate.
+
+    For no failures it is :math:`-\ln(1 - \gamma)` over the time, with the confidence γ = 0.95.
 
     Args:
         failures: number of failures.
         total_ps: simulated time until failures, of all simulations together, ps.
-        confidence: of the bound. For no failures it is :math:`-\ln(1 - \gamma)` over the time.
     """
-    return float(stats.chi2.ppf(confidence, 2 * (failures + 1)) / 2.0 / (1e-3 * total_ps))
+    return float(stats.chi2.ppf(_CONFIDENCE, 2 * (failures + 1)) / 2.0 / (1e-3 * total_ps))

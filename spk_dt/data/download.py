@@ -21,6 +21,9 @@ _CHUNK = 2**20
 #: an archive that unpacks to more bytes than this, to more than this times its own size, or to more files, is refused
 _MOST_BYTES, _MOST_TIMES, _MOST_FILES = 200 * 2**30, 200, 100_000
 
+#: longest time without an answer of a server, s
+_TIMEOUT = 60.0
+
 
 def download(
     url: str,
@@ -28,7 +31,6 @@ def download(
     by_hand: str,
     checksum: tuple[str, str] | None = None,
     size: int | None = None,
-    timeout: float = 60.0,
 ) -> None:
     """Download a file; it appears under its name only when all of it is there. A file that is there already is kept.
 
@@ -39,7 +41,6 @@ def download(
         checksum: name of the algorithm (``sha256``, or ``md5`` where nothing better is published) and its hexadecimal
             digest, if it is known.
         size: number of bytes, if it is known; otherwise what the server says.
-        timeout: longest time without an answer, in s.
 
     Raises:
         ConnectionError: if it cannot be had, or breaks off.
@@ -49,12 +50,10 @@ def download(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
-        _fetch(url, part, by_hand, checksum, size, timeout)
+        _fetch(url, part, by_hand, checksum, size)
 
 
-def _fetch(
-    url: str, part: Path, by_hand: str, checksum: tuple[str, str] | None, size: int | None, timeout: float
-) -> None:
+def _fetch(url: str, part: Path, by_hand: str, checksum: tuple[str, str] | None, size: int | None) -> None:
     """Write what a server sends to a file, and check it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -64,7 +63,7 @@ def _fetch(
     algorithm, expected = checksum or ("sha256", None)
     digest, done = hashlib.new(algorithm, usedforsecurity=False), 0
     try:
-        response = urlopen(Request(url, headers={"User-Agent": "spk_dt"}), timeout=timeout)
+        response = urlopen(Request(url, headers={"User-Agent": "spk_dt"}), timeout=_TIMEOUT)
     except (OSError, HTTPException, ValueError) as error:
         raise ConnectionError(f"'{url}' cannot be downloaded ({error}). {by_hand}") from error
     with response, part.open("wb") as file, Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -1,7 +1,5 @@
 """Neighbour pairs of windows, made where samples are made, for all steps of a rollout at once."""
 
-from collections.abc import Callable
-
 import torch
 from schnetpack import properties as spk_properties
 from schnetpack.transform import MatScipyNeighborList, NeighborListTransform
@@ -9,6 +7,9 @@ from schnetpack.transform import MatScipyNeighborList, NeighborListTransform
 from spk_dt import properties
 
 __all__ = ["WindowNeighborList"]
+
+#: by which factor atoms may move further than in the reference, and what is added to each skin, in the unit of positions
+_MARGIN, _FLOOR = 1.25, 0.02
 
 
 class WindowNeighborList(NeighborListTransform):
@@ -27,25 +28,12 @@ class WindowNeighborList(NeighborListTransform):
 
     Args:
         cutoff: radius within which pairs are needed.
-        margin: by which factor atoms may move further than in the reference.
-        floor: added to each skin, in the unit of positions.
         max_skin: largest skin; windows in which an atom moves further renew their lists on the way.
-        base_nbl: makes the neighbour list of one system for a given radius.
     """
 
-    def __init__(
-        self,
-        cutoff: float,
-        margin: float = 1.25,
-        floor: float = 0.02,
-        max_skin: float = 1.0,
-        base_nbl: Callable[[float], NeighborListTransform] = MatScipyNeighborList,
-    ) -> None:
+    def __init__(self, cutoff: float, max_skin: float = 1.0) -> None:
         super().__init__(cutoff)
-        self.margin = margin
-        self.floor = floor
         self.max_skin = max_skin
-        self.base_nbl = base_nbl
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Add idx_i and idx_j [n_pairs], offsets [n_pairs, 3] and pair_skin [n_atoms]."""
@@ -53,10 +41,11 @@ class WindowNeighborList(NeighborListTransform):
         motion = inputs.get(properties.window_motion)
         if motion is None or not bool((motion > 0.0).any()):
             inputs[properties.pair_skin] = positions.new_zeros(len(positions))
-            return self.base_nbl(self._cutoff)(inputs)
-        skin = (self.margin * motion + self.floor).clamp(max=self.max_skin)
+            return MatScipyNeighborList(self._cutoff)(inputs)
+        skin = (_MARGIN * motion + _FLOOR).clamp(max=self.max_skin)
         inputs[properties.pair_skin] = skin
-        inputs = self.base_nbl(self._cutoff + float(skin.topk(min(2, len(skin))).values.sum()))(inputs)
+        reach = self._cutoff + float(skin.topk(min(2, len(skin))).values.sum())
+        inputs = MatScipyNeighborList(reach)(inputs)
         i, j, offsets = (inputs[key] for key in (spk_properties.idx_i, spk_properties.idx_j, spk_properties.offsets))
         distances = torch.linalg.vector_norm(positions[j] - positions[i] + offsets, dim=1)
         near = distances <= self._cutoff + skin[i] + skin[j]

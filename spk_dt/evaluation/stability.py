@@ -127,8 +127,6 @@ def stability_metrics(
     reference_positions: np.ndarray | None = None,
     tolerance: float = TOLERANCE_ANG,
     reference_time_fs: np.ndarray | None = None,
-    bond_multiplier: float = 1.0,
-    bond_margin: float = 0.4,
     max_frames: int | None = 500,
 ) -> dict[str, Any]:
     """Stability, structure and conservation of energy of a simulated trajectory, ready for JSON.
@@ -145,8 +143,6 @@ def stability_metrics(
         tolerance: deviation of a bond from its usual length beyond which it is broken, Å.
         reference_time_fs: [n_reference] time of the reference frames, fs; None if they are as far apart as those of the
             trajectory.
-        bond_multiplier: factor of the covalent radii, see `find_bonds`.
-        bond_margin: margin in Å, see `find_bonds`.
         max_frames: frames that h(r) and g(r) are averaged over, at most; None takes all.
 
     Returns:
@@ -175,7 +171,7 @@ def stability_metrics(
     if first.shape != atoms.positions.shape:
         raise ValueError(f"the reference has {len(first)} atoms, the trajectory {len(atoms)}; compare like with like.")
     atoms.positions = first
-    bonds = find_bonds(atoms, bond_multiplier, bond_margin)
+    bonds = find_bonds(atoms)
     metrics: dict[str, Any] = {}
 
     if reference_positions is None:

@@ -81,14 +81,13 @@ def read_training_curve(run: str | Path) -> TrainingCurve:
     )
 
 
-def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
+def plot_training_curve(curve: TrainingCurve) -> Figure:
     """Figure of the validation error, S marked above each stage, and the level at the end of the first stage, S = 1.
 
     An inset magnifies what follows the first stage.
 
     Args:
         curve: what to plot.
-        unit: unit of force.
     """
     figure, ((axes,),) = panels(1, 1, (WIDTH, 3.7))
     axes.plot(curve.epochs, curve.error, color=_BLUE, marker="o", markersize=3, linewidth=1.2)
@@ -97,7 +96,7 @@ def plot_training_curve(curve: TrainingCurve, unit: str = "eV/Å") -> Figure:
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation error of free rollouts ({unit})")
+    axes.set_ylabel("validation error of free rollouts (eV/Å)")
     stages = curve.stages()
     begin = curve.epochs[0] - 0.5
     _shade_every_other(axes, stages)

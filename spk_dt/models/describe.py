@@ -22,17 +22,16 @@ _NOT_COMPARED = {
 }
 
 
-def describe_model(model: nn.Module, name: str = "the model") -> dict[str, Any]:
+def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class and arguments of a model and its parts, as plain data.
 
     Args:
         model: the model.
-        name: for messages.
 
     Raises:
         ValueError: if it has a part of a class that is not on the list of `spk_dt.models.classes`.
     """
-    return {key: _described(value, f"{name}.{key}") for key, value in _arguments(model, name).items()}
+    return {key: _described(value, f"the model.{key}") for key, value in _arguments(model, "the model").items()}
 
 
 def _arguments(module: nn.Module, where: str) -> dict[str, Any]:

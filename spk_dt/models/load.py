@@ -22,19 +22,18 @@ class _Said:
     told: ClassVar[bool] = False
 
 
-def load_model(file: str | Path, device: torch.device | str = "cpu") -> AtomisticModel:
-    """Load a stored model.
+def load_model(file: str | Path) -> AtomisticModel:
+    """Load a stored model, on the CPU.
 
     Args:
         file: a ``.safetensors`` of `spkdt export`, or a ``best_model``. The latter runs whatever code it names, which is
             said once in a process.
-        device: where to.
 
     Raises:
         ValueError: if a ``.safetensors`` is damaged or not what it should be. What unpickling raises is left as it is.
     """
     if is_plain(file):
-        return read_model_file(file)[0].to(device)
+        return read_model_file(file)[0]
     if not _Said.told:
         _Said.told = True
         log.warning(
@@ -42,5 +41,5 @@ def load_model(file: str | Path, device: torch.device | str = "cpu") -> Atomisti
             "code is made by: spkdt export %s MODEL.safetensors",
             *(file, shlex.quote(str(file))),
         )
-    model: Any = load_pickled(str(file), device=torch.device(device))
+    model: Any = load_pickled(str(file), device=torch.device("cpu"))
     return model

@@ -35,8 +35,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-#: systems that are computed at once
-_BATCH = 8
+#: systems that are computed at once, and frames that are compared
+_BATCH, _COMPARED = 8, 32
 
 
 def check_elements(model: AtomisticModel, known: Pretrained, frames: Frames) -> None:
@@ -82,13 +82,12 @@ class EnergiesCompared:
     names: list[str]
 
 
-def frames_to_compare(frames: Frames, members: np.ndarray, number: int = 32) -> np.ndarray:
-    """Frames of a partition, spread over its trajectories, with all its elements.
+def frames_to_compare(frames: Frames, members: np.ndarray) -> np.ndarray:
+    """Some 32 frames of a partition, more if its elements need them, spread over its trajectories, with all its elements.
 
     Args:
         frames: the data.
         members: [n_members] indices of the frames of the partition.
-        number: how many; there may be more, so that each element is among them.
 
     Returns:
         [n] indices, ascending.
@@ -96,13 +95,13 @@ def frames_to_compare(frames: Frames, members: np.ndarray, number: int = 32) -> 
     indices = np.unique(members)
     owner = np.searchsorted([t.start for t in frames.trajectories], indices, side="right") - 1
     owners = np.unique(owner)
-    taken = set(owners[np.linspace(0, len(owners) - 1, min(number, len(owners))).round().astype(int)].tolist())
+    taken = set(owners[np.linspace(0, len(owners) - 1, min(_COMPARED, len(owners))).round().astype(int)].tolist())
     elements = {z for one in taken for z in frames.atomic_numbers[one]}
     for one in owners.tolist():
         if not elements.issuperset(frames.atomic_numbers[one]):
             taken.add(one)
             elements.update(frames.atomic_numbers[one])
-    each, chosen = -(-number // len(taken)), []
+    each, chosen = -(-_COMPARED // len(taken)), []
     for one in sorted(taken):
         of_trajectory = indices[owner == one]
         spread = np.linspace(0, len(of_trajectory) - 1, each) if each > 1 else np.array([(len(of_trajectory) - 1) / 2])

@@ -52,12 +52,11 @@ class _StepwiseMeans(Metric):
 class StepwiseElementMAE(_StepwiseMeans):
     """Mean absolute error of force components, for each step of a rollout and each element.
 
-    Args:
-        n_steps: number of steps of the rollout, if it is known; steps that were not visited are left out of means.
+    Steps that were not visited are left out of means.
     """
 
-    def __init__(self, n_steps: int = 1) -> None:
-        super().__init__(n_steps, _N_ELEMENTS)
+    def __init__(self) -> None:
+        super().__init__(1, _N_ELEMENTS)
 
     def update(self, predicted: torch.Tensor, expected: torch.Tensor, atomic_numbers: torch.Tensor, step: int) -> None:
         """Add forces of one step.
@@ -116,6 +115,6 @@ class RolloutLoss(_StepwiseMeans):
         return losses.sum(dim=1).mean()
 
 
-def _some_steps(n_steps: int, n_shown: int = 7) -> list[int]:
-    """At most `n_shown` steps from the first to the last, evenly spaced."""
-    return sorted({round(i * (n_steps - 1) / max(n_shown - 1, 1)) for i in range(n_shown)})
+def _some_steps(n_steps: int) -> list[int]:
+    """At most seven steps from the first to the last, evenly spaced."""
+    return sorted({round(i * (n_steps - 1) / 6) for i in range(7)})
