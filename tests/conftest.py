@@ -15,16 +15,15 @@ from pathlib import Path
 
 import ase.io
 import ase.units
-import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
 from helpers.pair_simulation import STEPS
 from helpers.programs import HYDRA
+from helpers.simulated import recorded, warm
 from hydra import version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -108,18 +107,8 @@ def make_trajectory() -> MakeTrajectory:
     def make(atoms: Atoms, steps: int, timestep_fs: float, seed: int = 0) -> list[Atoms]:
         atoms = atoms.copy()
         atoms.calc = EMT()
-        spread = np.sqrt(ase.units.kB * 600.0 / atoms.get_masses())[:, None]
-        atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
-        dynamics = VelocityVerlet(atoms, timestep_fs * ase.units.fs)
-        frames = []
-        for step in range(steps + 1):
-            if step > 0:
-                dynamics.run(1)
-            frame = atoms.copy()
-            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-            frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
-            frames.append(frame)
-        return frames
+        warm(atoms, 600.0, seed)
+        return recorded(VelocityVerlet(atoms, timestep_fs * ase.units.fs), steps)
 
     return make
 

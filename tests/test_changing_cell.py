@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.nose_hoover_chain import MTKNPT
 from helpers.program_files import write_siesta
 from helpers.short_training import short_data, short_task, short_trainer
+from helpers.simulated import warm
 from helpers.simulation_files import changed, verlet_miss, write_vasprun
 from schnetpack import properties as spk
 from schnetpack.data import ASEAtomsData
@@ -34,8 +35,7 @@ def npt():
     atoms.rattle(0.05, seed=1)
     atoms.set_cell(atoms.cell.array @ [[1.03, 0.0, 0.0], [0.01, 1.02, 0.0], [0.0, -0.02, 1.01]], scale_atoms=True)
     atoms.calc = EMT()
-    spread = np.sqrt(ase.units.kB * 600.0 / atoms.get_masses())[:, None]
-    atoms.set_velocities(spread * np.random.default_rng(0).standard_normal((len(atoms), 3)))
+    warm(atoms, 600.0, 0)
     dynamics = MTKNPT(
         atoms,
         timestep=STEP * ase.units.fs,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.md.verlet import VelocityVerlet
 from helpers.programs import composed
+from helpers.simulated import recorded
 from hydra.utils import instantiate
 
 from spk_dt import properties
@@ -79,12 +79,7 @@ def ethanol():
     atoms = ase.build.molecule("CH3CH2OH")
     atoms.calc = EMT()
     atoms.set_velocities(np.random.default_rng(0).normal(0.0, np.sqrt(0.02 / atoms.get_masses())[:, None], (9, 3)))
-    frames = []
-    for _ in VelocityVerlet(atoms, 0.5 * ase.units.fs).irun(150):
-        frame = atoms.copy()
-        frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-        frames.append(frame)
-    return frames
+    return recorded(VelocityVerlet(atoms, 0.5 * ase.units.fs), 150)
 
 
 def npz(frames):

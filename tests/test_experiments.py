@@ -9,7 +9,7 @@ import torch
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from helpers.programs import composed, metrics, spktrain
+from helpers.programs import GROWS, SHORT_TRAINING, TINY, composed, metrics, spktrain
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -20,12 +20,7 @@ NEED_A_MODEL = {"dt_finetune", "dt_last", "dt_on_policy", "dt_visits"}  # they h
 SHARED = {"dt_base", "dt_small"}  # by experiments, but none themselves
 EXPERIMENTS = sorted({path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} - SHARED - NEED_A_MODEL)
 PAIRS = [(name.replace("static", "dt", 1), name) for name in EXPERIMENTS if name.startswith("static")]
-SHORT = [
-    "data.max_train_windows=8", "data.max_val_windows=2", "data.max_test_windows=2", "data.val_window=5",
-    "data.batch_size=4", "trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.enable_progress_bar=false",
-    "print_config=false", "model.representation.n_atom_basis=8", "globals.cutoff=3.0",
-    "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
-]  # fmt: skip
+SHORT = [*SHORT_TRAINING, *TINY, *GROWS]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -15,6 +15,7 @@ from helpers.diagnosis_data import frames_of, keys, simulate
 from helpers.pair_potential import pair_model, pair_trajectory, tetrahedron
 from helpers.pair_reference import Reference
 from helpers.programs import spkdt
+from helpers.simulated import recorded, simulated_trajectory
 from helpers.slab import LAYER, MOBILE, slab
 from schnetpack.md.data import HDF5Loader
 
@@ -25,7 +26,6 @@ from spk_dt.evaluation.conservation import energy_conservation
 from spk_dt.evaluation.evaluate import evaluate
 from spk_dt.evaluation.force_error import element_errors
 from spk_dt.evaluation.simulate import Protocol
-from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.trajectories.diagnosis import diagnose
 
 
@@ -211,14 +211,8 @@ def test_a_thermostat_in_evaluations_has_the_temperature_of_what_moves(evaluatio
 def test_frames_of_ase_tell_what_is_fixed():
     atoms = slab()
     atoms.calc = EMT()
-    frames = []
-    dynamics = VelocityVerlet(atoms, ase.units.fs)
-    for _ in range(3):
-        dynamics.run(1)
-        frames.append(atoms.copy())
-        forces = atoms.get_forces(apply_constraint=False)
-        frames[-1].calc = SinglePointCalculator(frames[-1], energy=atoms.get_potential_energy(), forces=forces)
-    np.testing.assert_array_equal(SimulatedTrajectory.from_frames(frames, 1.0).mobile, MOBILE)
+    frames = recorded(VelocityVerlet(atoms, ase.units.fs), 3, masked=False)[1:]
+    np.testing.assert_array_equal(simulated_trajectory(frames, 1.0).mobile, MOBILE)
 
 
 @pytest.mark.parametrize("engine", ["model", "ase"])

@@ -11,7 +11,7 @@ import torch
 from helpers.hardening import BEYOND, InThisProcess, compute_in_this_process, fit, hardening, tear, torn, write_clusters
 from helpers.models import potential
 from helpers.pair_reference import Reference
-from helpers.programs import spktrain
+from helpers.programs import SHORT_TRAINING, spktrain
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack.data import ASEAtomsData
 
@@ -231,9 +231,7 @@ def test_the_experiment(database, tmp_path, monkeypatch):
         "callbacks.on_policy.labels.reference=ase.calculators.emt:EMT", "callbacks.on_policy.goal.until_ps=0.02",
         "callbacks.on_policy.goal.begin_ps=0.02", "callbacks.on_policy.goal.max_labels=6",
         "callbacks.on_policy.simulations.interval_ps=0.01", "callbacks.on_policy.simulations.compile=false",
-        "data=trajectory", f"data.datapath={database}", "data.max_train_windows=8", "data.val_window=5",
-        "data.max_val_windows=2", "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=2",
-        "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "print_config=false",
+        "data=trajectory", f"data.datapath={database}", *SHORT_TRAINING,
     )  # fmt: skip
     assert 0 < len(ASEAtomsData(str(run / "hardening" / "round_000.db"))) <= 6
     stored = torch.load(run / "best_model", weights_only=False)

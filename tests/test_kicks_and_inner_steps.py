@@ -6,12 +6,12 @@ import ase.units
 import numpy as np
 import pytest
 import torch
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 from helpers.pair_potential import CUTOFF, pair_model, tetrahedron
 from helpers.pair_reference import Reference
+from helpers.simulated import recorded, warm
 from helpers.training import paper_outputs, task
 from schnetpack import properties as p
 from schnetpack.data import ASEAtomsData
@@ -44,16 +44,8 @@ def trajectory(kind, n_frames=30, every=1, timestep_fs=0.5, seed=0, atoms=None):
     """Frames of the pair potential, of which every n-th is kept."""
     atoms = tetrahedron() if atoms is None else atoms.copy()
     atoms.calc = Reference()
-    spread = np.sqrt(ase.units.kB * 600.0 / atoms.get_masses())[:, None]
-    atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
-    run, frames = dynamics(kind, atoms, timestep_fs, seed), []
-    for frame in range(n_frames):
-        if frame > 0:
-            run.run(every)
-        copy = atoms.copy()
-        copy.calc = SinglePointCalculator(copy, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-        frames.append(copy)
-    return frames
+    warm(atoms, 600.0, seed)
+    return recorded(dynamics(kind, atoms, timestep_fs, seed), n_frames - 1, every)
 
 
 def write(path, **trajectories):

@@ -18,19 +18,16 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
+from helpers.models import two_schnets
 from helpers.programs import HYDRA, spkmd
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from schnetpack import units as spk_units
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.md import cli
 from schnetpack.md.data import HDF5Loader
-from schnetpack.model import NeuralNetworkPotential
-from schnetpack.nn import CosineCutoff, GaussianRBF
-from schnetpack.representation import SchNet
 from schnetpack.transform import ASENeighborList
 
 pytestmark = pytest.mark.usefixtures("quiet_hydra")
@@ -70,17 +67,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Two small models of SchNetPack."""
-    paths = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = NeuralNetworkPotential(
-            representation=SchNet(8, 2, GaussianRBF(6, 5.0), CosineCutoff(5.0)),
-            input_modules=[PairwiseDistances()],
-            output_modules=[Atomwise(8, output_key="energy"), Forces()],
-        )
-        paths.append(tmp_path_factory.mktemp("model") / "best_model")
-        torch.save(model, paths[-1])
-    return paths
+    return two_schnets(tmp_path_factory.mktemp("models"), 2, 5.0)
 
 
 def argon() -> Atoms:

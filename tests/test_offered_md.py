@@ -10,13 +10,10 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from helpers.models import two_schnets
 from helpers.offers import offers
 from helpers.programs import spkmd
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.md.data import HDF5Loader
-from schnetpack.model import NeuralNetworkPotential
-from schnetpack.nn import CosineCutoff, GaussianRBF
-from schnetpack.representation import SchNet
 
 from spk_dt.data.start_frames import start_frames
 from spk_dt.trajectories.convert import convert
@@ -62,17 +59,7 @@ PARAMETERS = [pytest.param(*one, id=" ".join(one), marks=[pytest.mark.gpu] * ("c
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Two small models of SchNetPack, which are of no unit."""
-    paths = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = NeuralNetworkPotential(
-            representation=SchNet(8, 1, GaussianRBF(6, 4.0), CosineCutoff(4.0)),
-            input_modules=[PairwiseDistances()],
-            output_modules=[Atomwise(8, output_key="energy"), Forces()],
-        )
-        paths.append(tmp_path_factory.mktemp("model") / "best_model")
-        torch.save(model, paths[-1])
-    return paths
+    return two_schnets(tmp_path_factory.mktemp("models"), 1, 4.0)
 
 
 @pytest.fixture(autouse=True)

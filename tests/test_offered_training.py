@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.documents import TEXT
 from helpers.offers import offers
-from helpers.programs import composed, metrics, spktrain
+from helpers.programs import GROWS, SHORT_TRAINING, TINY, composed, metrics, spktrain
 from hydra import compose, initialize_config_module, version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -21,12 +21,7 @@ FILES = {
     for file in sorted(CONFIGS.rglob("*.yaml"))
     if file.relative_to(CONFIGS).parts[0] != "md"
 }
-SHORT = [
-    "data.max_train_windows=8", "data.max_val_windows=2", "data.max_test_windows=2", "data.val_window=5",
-    "data.batch_size=4", "trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.enable_progress_bar=false",
-    "print_config=false", "model.representation.n_atom_basis=8", "globals.cutoff=3.0",
-]  # fmt: skip
-GROWS = ["callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1"]
+SHORT = [*SHORT_TRAINING, *TINY]
 BUDGET = ["callbacks=[checkpoint,lrmonitor,dt_ema,curriculum,budget]", "callbacks.budget.seconds=600"]
 SCHEDULED = ["callbacks.curriculum.rule._target_=spk_dt.training.Scheduled", "+callbacks.curriculum.rule.max_length=4"]
 

@@ -12,7 +12,7 @@ import torch
 from ase.calculators.emt import EMT
 from ase.db import connect
 from helpers.models import CUTOFF, potential
-from helpers.programs import spktrain
+from helpers.programs import GROWS, SHORT_TRAINING, spktrain
 from helpers.training import Batches, data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack import properties as p
@@ -289,10 +289,7 @@ def test_the_experiment(database, tmp_path, monkeypatch):
         f"callbacks.on_policy.labels.reference={EMT_NAME}",
         "callbacks.on_policy.schedule.n_rounds=1", "callbacks.on_policy.simulations.steps=5",
         "callbacks.on_policy.labels.n_labels=6", "data=trajectory",
-        f"data.datapath={database}", "data.max_train_windows=24", "data.val_window=5", "data.max_val_windows=2",
-        "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=2", "trainer.accelerator=cpu",
-        "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
-        "+trainer.enable_progress_bar=false", "print_config=false",
+        f"data.datapath={database}", *SHORT_TRAINING, *GROWS, "data.max_train_windows=24",
     )  # fmt: skip
     assert len(ASEAtomsData(str(run / "on_policy" / "round_000.db"))) == 6
     assert torch.load(run / "best_model", weights_only=False).do_postprocessing

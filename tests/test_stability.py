@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from helpers.simulated import simulated_trajectory
 
 from spk_dt.data.embedded import _read
 from spk_dt.evaluation.bonds import find_bonds, first_broken, usual_lengths
@@ -145,7 +146,7 @@ def test_not_a_number_is_not_stable():
 def test_dissociation_in_the_embedded_data(embedded):
     """H2 of traj_10 dissociates, and the usual length of its bond stays that of the molecule; traj_03 keeps every bond."""
     frames = embedded["traj_10"]
-    trajectory = SimulatedTrajectory.from_frames(frames, 0.5)
+    trajectory = simulated_trajectory(frames, 0.5)
     metrics = stability_metrics(trajectory, trajectory.positions, max_frames=50)
     stability = metrics["stability"]
     assert stability == metrics["stability_of_reference"]
@@ -157,7 +158,7 @@ def test_dissociation_in_the_embedded_data(embedded):
     assert metrics["stability_of_kept_bonds"]["stable"]  # no bond breaks that should not
     assert metrics["stability_of_kept_bonds"]["n_bonds"] == stability["n_bonds"] - 1
 
-    quiet = SimulatedTrajectory.from_frames(embedded["traj_03"], 0.5)
+    quiet = simulated_trajectory(embedded["traj_03"], 0.5)
     kept = stability_metrics(quiet, quiet.positions, max_frames=50)
     assert kept["stability"]["stable"]
     assert kept["stability"]["stable_fs"] == 200.0
@@ -175,7 +176,7 @@ def test_dissociation_in_the_embedded_data(embedded):
 
 
 def test_all_metrics_of_the_embedded_data(embedded):
-    trajectory = SimulatedTrajectory.from_frames(embedded["traj_03"], 0.5)
+    trajectory = simulated_trajectory(embedded["traj_03"], 0.5)
     metrics = stability_metrics(trajectory, trajectory.positions, max_frames=50)
     assert json.loads(json.dumps(metrics, allow_nan=False)).keys() == metrics.keys()
     assert metrics["distances"]["mae"] == 0.0
@@ -186,7 +187,7 @@ def test_all_metrics_of_the_embedded_data(embedded):
     assert 200.0 < conservation["mean_temperature_k"] < 500.0
     assert abs(conservation["drift_mev_per_atom_per_ps"]) < 2.0
     assert 0.0 < conservation["rms_fluctuation_mev_per_atom"] < 1.0
-    other = SimulatedTrajectory.from_frames(embedded["traj_10"], 0.5)
+    other = simulated_trajectory(embedded["traj_10"], 0.5)
     compared = stability_metrics(other, trajectory.positions, max_frames=50)
     assert 0.0 < compared["distances"]["mae"] < 2.0
     assert all(value > 0.0 for value in compared["rdf_mae_ang"].values())

@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.db import connect
 from ase.stress import full_3x3_to_voigt_6_stress
 from helpers.models import potential, tiny_egnn
-from helpers.programs import spktrain
+from helpers.programs import SHORT_TRAINING, spktrain
 from helpers.stressed_data import copper, emt_database
 from helpers.training import data_module, paper_outputs, task, trainer
 from schnetpack.task import ModelOutput
@@ -99,11 +99,8 @@ def test_labels_of_before_are_completed(tmp_path):
 @pytest.mark.slow
 def test_by_command(stressed, tmp_path, monkeypatch):
     """A trained model, further on labels with the stress."""
-    short = [
-        "data=trajectory", f"data.datapath={stressed}", "data.max_train_windows=8", "data.max_val_windows=2",
-        "data.max_test_windows=2", "data.val_window=4", "data.batch_size=4", "trainer.accelerator=cpu",
-        "trainer.max_epochs=1", "print_config=false", "+trainer.enable_progress_bar=false", "+seed=1",
-    ]  # fmt: skip
+    short = ["data=trajectory", f"data.datapath={stressed}", *SHORT_TRAINING, "trainer.max_epochs=1", "+seed=1"]
+    short += ["data.val_window=4"]
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     tiny = ["globals.cutoff=3.0", "model.representation.n_atom_basis=8", "task/stress=trained"]
@@ -130,9 +127,7 @@ def test_labels_of_hardening_have_it_too(stressed, tmp_path, monkeypatch):
         f"callbacks.on_policy.labels.reference={REFERENCE}", "callbacks.on_policy.goal.until_ps=0.02",
         "callbacks.on_policy.goal.begin_ps=0.02", "callbacks.on_policy.goal.max_labels=6",
         "callbacks.on_policy.simulations.interval_ps=0.01", "callbacks.on_policy.simulations.compile=false",
-        "data=trajectory", f"data.datapath={stressed}", "data.max_train_windows=8", "data.val_window=4",
-        "data.max_val_windows=2", "data.max_test_windows=2", "data.batch_size=4", "trainer.max_epochs=1",
-        "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "print_config=false",
+        "data=trajectory", f"data.datapath={stressed}", *SHORT_TRAINING, "data.val_window=4", "trainer.max_epochs=1",
     )  # fmt: skip
     rows = list(connect(tmp_path / "run" / "hardening" / "round_000.db").select())
     assert 0 < len(rows) <= 6

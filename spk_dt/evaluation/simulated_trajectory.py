@@ -1,15 +1,11 @@
 """A simulated trajectory: its frames in order of time, in Å, eV, Dalton and fs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import ase.units
 import numpy as np
-from ase import Atoms
 
 from spk_dt.evaluation.conservation import kinetic_energy
-from spk_dt.trajectories.fixed_atoms import mobile_of
 
 __all__ = ["SimulatedTrajectory"]
 
@@ -92,25 +88,3 @@ class SimulatedTrajectory:
         if self.potential_energy is None or self.velocities is None:
             return None
         return self.potential_energy + kinetic_energy(self.velocities, self.masses)
-
-    @classmethod
-    def from_frames(cls, frames: Sequence[Atoms], timestep_fs: float) -> Self:
-        """The trajectory of ASE structures that carry velocities, energy and forces.
-
-        Args:
-            frames: [n_frames] in the units of ASE.
-            timestep_fs: time from one frame to the next, fs.
-        """
-        return cls(
-            step=np.arange(len(frames)),
-            time_fs=timestep_fs * np.arange(len(frames)),
-            positions=np.array([atoms.positions for atoms in frames]),
-            velocities=np.array([atoms.get_velocities() for atoms in frames]) * ase.units.fs,
-            potential_energy=np.array([atoms.get_potential_energy() for atoms in frames]),
-            forces=np.array([atoms.get_forces(apply_constraint=False) for atoms in frames]),
-            atomic_numbers=frames[0].numbers,
-            masses=frames[0].get_masses(),
-            cell=frames[0].cell.array,
-            pbc=frames[0].pbc,
-            mobile=mobile_of(frames[0]),
-        )

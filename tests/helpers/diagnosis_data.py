@@ -13,6 +13,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from schnetpack import properties as spk
 
+from helpers.simulated import warm
 from spk_dt import properties, units
 from spk_dt.data import Frames, Trajectory
 from spk_dt.trajectories.diagnosis import Diagnosis, diagnose
@@ -124,9 +125,8 @@ def simulate(
     """
     atoms = atoms.copy()
     atoms.calc = calculator or EMT()
-    spread = np.sqrt(ase.units.kB * kelvin / atoms.get_masses())[:, None]
     if momenta:
-        atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
+        warm(atoms, kelvin, seed)
     md = dynamics(atoms, h * ase.units.fs)
     kept: dict[str, list] = {key: [] for key in "xvfe"}
     for step in range(equilibrate + steps + 1):

@@ -49,6 +49,17 @@ def painn(cutoff=CUTOFF):
     return spk.representation.PaiNN(8, 2, GaussianRBF(8, cutoff), CosineCutoff(cutoff))
 
 
+def two_schnets(folder, n_interactions, cutoff):
+    """Files of two models of SchNetPack with random weights."""
+    paths = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        paths.append(folder / f"model_{seed}")
+        representation = spk.representation.SchNet(8, n_interactions, GaussianRBF(6, cutoff), CosineCutoff(cutoff))
+        torch.save(potential(representation), paths[-1])
+    return paths
+
+
 def sample(atoms, radius=CUTOFF, dtype=torch.float64):
     """One system as a SchNetPack sample with velocities, masses and time step."""
     inputs = {

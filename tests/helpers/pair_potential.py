@@ -12,6 +12,7 @@ from schnetpack.atomistic import Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 
 from helpers.pair_reference import CUTOFF, EPSILON, SIGMA, ZERO
+from helpers.simulated import recorded, warm
 
 
 class PairEnergies(torch.nn.Module):
@@ -70,16 +71,8 @@ def pair_trajectory(atoms, steps, timestep_fs, seed=0, kelvin=800.0):
     """Frames at constant energy with the potential of ASE."""
     atoms = atoms.copy()
     atoms.calc = LennardJones(sigma=SIGMA, epsilon=EPSILON, rc=CUTOFF)
-    spread = np.sqrt(ase.units.kB * kelvin / atoms.get_masses())[:, None]
-    atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
-    dynamics, frames = VelocityVerlet(atoms, timestep_fs * ase.units.fs), []
-    for step in range(steps + 1):
-        if step > 0:
-            dynamics.run(1)
-        frame = atoms.copy()
-        frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-        frames.append(frame)
-    return frames
+    warm(atoms, kelvin, seed)
+    return recorded(VelocityVerlet(atoms, timestep_fs * ase.units.fs), steps)
 
 
 class Trainable(PairEnergies):

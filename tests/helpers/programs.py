@@ -22,6 +22,15 @@ with warnings.catch_warnings():
         OmegaConf.clear_resolver(resolver)
     import schnetpack.md.cli
 
+#: overrides of `spktrain`: a few windows of the data, a small model, and a curriculum that goes on after each epoch
+SHORT_TRAINING = [
+    "data.max_train_windows=8", "data.max_val_windows=2", "data.max_test_windows=2", "data.val_window=5",
+    "data.batch_size=4", "trainer.accelerator=cpu", "trainer.max_epochs=2", "+trainer.enable_progress_bar=false",
+    "print_config=false",
+]  # fmt: skip
+TINY = ["model.representation.n_atom_basis=8", "globals.cutoff=3.0"]
+GROWS = ["callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1"]
+
 HYDRA = "1.1"  # the compatibility that schnetpack/md/cli.py gets by not asking for any
 
 

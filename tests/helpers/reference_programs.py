@@ -176,12 +176,22 @@ def with_file():
     return Path("basis.dat").read_text()
 
 
-class OtherMethod(EMT):
-    """Forces that are a fifth larger."""
+class Strong(EMT):
+    """Forces that are STRENGTH times too strong."""
+
+    def strength(self):
+        return float(os.environ.get("STRENGTH", "1"))
 
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.2 * self.results["forces"]
+        self.results["forces"] = self.strength() * self.results["forces"]
+
+
+class OtherMethod(Strong):
+    """Forces that are a fifth larger."""
+
+    def strength(self):
+        return 1.2
 
 
 class OtherZero(EMT):
@@ -193,20 +203,11 @@ class OtherZero(EMT):
             self.results[name] += 1.0
 
 
-class Neighbour(EMT):
+class Neighbour(Strong):
     """A neighbouring method: forces that are a twentieth larger."""
 
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = 1.05 * self.results["forces"]
-
-
-class Strong(EMT):
-    """Forces that are STRENGTH times too strong."""
-
-    def calculate(self, *args, **kwargs):
-        super().calculate(*args, **kwargs)
-        self.results["forces"] = float(os.environ.get("STRENGTH", "1")) * self.results["forces"]
+    def strength(self):
+        return 1.05
 
 
 class Broken(EMT):

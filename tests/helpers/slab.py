@@ -9,6 +9,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.md.verlet import VelocityVerlet
 
+from helpers.simulated import recorded, warm
+
 #: atoms of the lowest layer, and the one that moves along the surface only
 LAYER, SLIDING = [0, 1, 2, 3], 4
 #: [n_atoms, 3]
@@ -27,8 +29,7 @@ def slab(seed: int = 0, kelvin: float = 600.0) -> Atoms:
     atoms.positions += 0.03 * np.random.default_rng(seed).standard_normal(atoms.positions.shape)
     atoms.positions[0] -= atoms.cell[0]  # a fixed atom in another cell
     atoms.set_constraint([FixAtoms(LAYER), FixCartesian([SLIDING], mask=(False, False, True))])
-    spread = np.sqrt(ase.units.kB * kelvin / atoms.get_masses())[:, None]
-    atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
+    warm(atoms, kelvin, seed)
     return atoms
 
 
@@ -36,15 +37,7 @@ def slab_frames(steps: int, timestep_fs: float = 1.0, seed: int = 0, masked: boo
     """Frames at constant energy, by ASE; `masked` forces are those of programs that write zeros for what is fixed."""
     atoms = slab(seed)
     atoms.calc = EMT()
-    dynamics, frames = VelocityVerlet(atoms, timestep_fs * ase.units.fs), []
-    for step in range(steps + 1):
-        if step > 0:
-            dynamics.run(1)
-        frame = atoms.copy()
-        forces = atoms.get_forces(apply_constraint=masked)
-        frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=forces)
-        frames.append(frame)
-    return frames
+    return recorded(VelocityVerlet(atoms, timestep_fs * ase.units.fs), steps, masked=masked)
 
 
 def without_constraints(frames: list[Atoms]) -> list[Atoms]:

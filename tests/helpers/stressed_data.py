@@ -1,13 +1,12 @@
 """Trajectories of a small crystal with the stress of the reference."""
 
 import ase.units
-import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 
+from helpers.simulated import recorded, warm
 from spk_dt.data import TrajectoryWriter
 
 
@@ -23,16 +22,8 @@ def trajectory(atoms: Atoms, steps=12, timestep_fs=2.0, seed=0, kelvin=600.0, ca
     """Frames at constant energy with energy, forces and stress."""
     atoms = atoms.copy()
     atoms.calc = EMT() if calculator is None else calculator
-    spread = np.sqrt(ase.units.kB * kelvin / atoms.get_masses())[:, None]
-    atoms.set_velocities(spread * np.random.default_rng(seed).standard_normal((len(atoms), 3)))
-    dynamics, frames = VelocityVerlet(atoms, timestep_fs * ase.units.fs), []
-    for step in range(steps + 1):
-        if step > 0:
-            dynamics.run(1)
-        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
-        frames.append(atoms.copy())
-        frames[-1].calc = SinglePointCalculator(frames[-1], **results)
-    return frames
+    warm(atoms, kelvin, seed)
+    return recorded(VelocityVerlet(atoms, timestep_fs * ase.units.fs), steps, stress=True)
 
 
 def write(path, trajectories, timestep_fs=2.0, **kwargs):
