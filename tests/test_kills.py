@@ -68,7 +68,7 @@ class Generating:
     def run(self, given, folder, mark):
         protocol = Protocol(300.0, 5.0, 2, 0.05, 30.0)
         with refused_if_whole(folder / "out.db"):
-            generate_from([crystal("Ne8")], folder / "out.db", 30, protocol, name(WithoutTorch), 2, 0, mark)
+            generate_from([crystal("Ne8")], folder / "out.db", 30, protocol, name(WithoutTorch), 2, progress=mark)
 
     def assert_same(self, found, expected):
         assert_same(found / "out.db", expected / "out.db")

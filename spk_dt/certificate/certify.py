@@ -27,6 +27,7 @@ from spk_dt.certificate.committee import CommitteeEngine, too_uncertain, uncerta
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
+from spk_dt.certificate.model_check import check_model
 from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import batches, read_states, run_simulations
 from spk_dt.certificate.statement import statement
@@ -40,8 +41,7 @@ from spk_dt.labels.reference_check import check_reference
 from spk_dt.labels.reference_of_data import OF_DATA, reference_of_data
 from spk_dt.labels.reference_process import reference_processes
 from spk_dt.labels.relabel import relabel
-from spk_dt.labels.unit_check import Unit, check_units, parse_unit
-from spk_dt.units import conversion
+from spk_dt.labels.unit_check import Unit, parse_unit
 
 __all__ = ["ASE_PREFIX", "COMMITTEE", "Computing", "certify"]
 
@@ -157,7 +157,7 @@ def certify(
     }
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
-            _check_units(name, file, frames, *units)
+            check_model(name, file, starts, units)
     if criteria.uncertainty is not None:
         at_starts = _engine(tuple(models.values()), *units, computing)().evaluated(frames)
         if useless := too_uncertain(at_starts, criteria.uncertainty):
@@ -202,20 +202,6 @@ def certify(
         )
         (out / "certificate.json").write_text(text + "\n")
         return found
-
-
-def _check_units(name: str, file: str | Path, frames: Sequence[Atoms], energy_unit: Unit, position_unit: Unit) -> None:
-    """Refuse a model whose forces are not those of the data, most likely because of its units."""
-    reference = np.concatenate([atoms.get_forces(apply_constraint=False) for atoms in frames])
-
-    def forces_for(unit: Unit) -> np.ndarray:
-        """Forces in the unit of the model."""
-        found = ModelEngine(file, "eV", unit, compile=False).evaluated(frames)
-        return np.concatenate([atoms.get_forces(apply_constraint=False) for atoms in found]) * conversion(
-            unit, "Ang", "length"
-        )
-
-    check_units(name, reference, forces_for, energy_unit, position_unit)
 
 
 def _check_committee(models: Mapping[str, str | Path], committee: bool, criteria: Criteria) -> None:

@@ -16,12 +16,12 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from schnetpack import properties
 from schnetpack import units as spk_units
-from schnetpack.md import Simulator, System
+from schnetpack.md import Simulator
 from schnetpack.md.simulation_hooks import LangevinThermostat, SimulationHook
 
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.unit_check import Unit
-from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, hold_fixed, state_inputs
+from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, system_of
 from spk_dt.models import load_model
 from spk_dt.units import conversion
 
@@ -114,7 +114,7 @@ class ModelEngine(Engine):
 
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with energy and forces, see `Engine`."""
-        system = _system(frames).to(self._device).to(torch.float64)
+        system = system_of(frames).to(self._device).to(torch.float64)
         self._exact.to(self._device).to(torch.float64).calculate(system)
         energies = system.properties[properties.energy].detach().cpu().numpy().reshape(-1) * self._energy_unit
         forces = system.properties[properties.forces][0].detach().cpu().numpy() * self._force_unit
@@ -130,7 +130,7 @@ class ModelEngine(Engine):
         if motion.temperature is not None:
             torch.manual_seed(motion.seed)
             hooks.append(LangevinThermostat(motion.temperature, 1.0 / motion.friction))
-        system, integrator = _system(frames), FreezingVerlet(motion.timestep_fs)
+        system, integrator = system_of(frames), FreezingVerlet(motion.timestep_fs)
         self._fast.neighbor_list.forget()
         simulator = Simulator(system, integrator, self._fast, hooks, progress=False)
         simulator.to(self._device).to(self._dtype).simulate(motion.n_steps)
@@ -215,23 +215,3 @@ def _with_results(atoms: Atoms, energy: float, forces: np.ndarray) -> Atoms:
     found = atoms.copy()
     found.calc = SinglePointCalculator(found, energy=energy, forces=np.asarray(forces, dtype=float))
     return found
-
-
-def _system(frames: Sequence[Atoms]) -> System:
-    """SchNetPack's system of frames, in double precision, with their momenta."""
-    system = System()
-    system.load_molecules(list(frames))
-    length = conversion("Ang", "nm", "length")
-    system.positions = _tensor(np.concatenate([atoms.positions for atoms in frames]) * length)
-    system.masses = _tensor(np.concatenate([atoms.get_masses() for atoms in frames])[:, None])
-    velocities = np.concatenate([atoms.get_velocities() for atoms in frames]) * ase.units.fs  # Å/fs
-    system.momenta = system.masses * _tensor(velocities * length / spk_units.fs)
-    system.cells = _tensor(np.stack([atoms.cell.array for atoms in frames]) * length)
-    hold_fixed(system, frames)
-    state_inputs(system, frames)
-    return system
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """[...] -> [1, ...] in double precision."""
-    return torch.as_tensor(array, dtype=torch.float64)[None]

@@ -1,6 +1,7 @@
 """Commands that look at models: training curves, simulations, reports."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,11 @@ from spk_dt.cli.reading import OfFiles, stating
 
 if TYPE_CHECKING:
     from spk_dt.trajectories.inputs import Reading
+
+
+AnotherReference = Annotated[
+    bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
+]
 
 
 @app.command()
@@ -95,9 +101,7 @@ def evaluate(
     ] = None,
     relabel_every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="Processes that relabel.")] = 1,
-    another_reference: Annotated[
-        bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
-    ] = False,
+    another_reference: AnotherReference = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
     pool: Pool = "processes",
@@ -114,6 +118,7 @@ def evaluate(
     from spk_dt.evaluation.evaluate import evaluate as run
     from spk_dt.evaluation.evaluate_trajectories import evaluate_trajectories
     from spk_dt.evaluation.named_models import named_inputs
+    from spk_dt.evaluation.reference import ByReference
     from spk_dt.evaluation.simulate import Protocol
 
     named, trajectories = named_inputs(models)
@@ -124,48 +129,36 @@ def evaluate(
 
         check_pool(pool)
         reference_provenance(reference, scratch, time_limit)  # a wrong name shall not wait for the simulations
+    by = ByReference(reference=reference, another_reference=another_reference, scratch=scratch, time_limit=time_limit)
     if trajectories:
-        found = evaluate_trajectories(
-            data,
-            trajectories,
-            out,
-            reading,
-            split,
-            number,
-            temperature,
-            tolerance,
-            sys.argv,
-            reference,
-            another_reference,
-            scratch,
-            time_limit,
+        judged = (data, trajectories, out, reading, split, number, temperature, tolerance, sys.argv)
+        tell(evaluate_trajectories(*judged, **by), out)
+    else:
+        metrics = run(
+            data=data,
+            models=named,
+            out=out,
+            protocol=Protocol(
+                steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
+            ),
+            split=split,
+            number=number,
+            starts_per_trajectory=starts_per_trajectory,
+            energy_unit=energy_unit,
+            position_unit=position_unit,
+            tolerance=tolerance,
+            command=sys.argv,
+            **by,
         )
-        tell(found, out)
-        if reference is not None:
-            relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
-        _draw(out)
-        typer.echo(f"{out}")
-        return
-    metrics = run(
-        data=data,
-        models=named,
-        out=out,
-        protocol=Protocol(
-            steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
-        ),
-        split=split,
-        number=number,
-        starts_per_trajectory=starts_per_trajectory,
-        energy_unit=energy_unit,
-        position_unit=position_unit,
-        tolerance=tolerance,
-        command=sys.argv,
-        reference=reference,
-        another_reference=another_reference,
-        scratch=scratch,
-        time_limit=time_limit,
-    )
-    where = "along the reference" if temperature is None else "at the start frames"
+        _tell_of_models(metrics, "along the reference" if temperature is None else "at the start frames")
+    if reference is not None:
+        relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
+    _draw(out)
+    typer.echo(f"{out}")
+
+
+def _tell_of_models(metrics: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """What was found of models, in lines; `where` forces were compared."""
     for name, one in metrics.items():
         errors = ", ".join(
             f"{element} {error:.4f}" for element, error in one["along_reference"]["mean_over_steps"].items()
@@ -179,10 +172,6 @@ def evaluate(
                 f"{stress['mean_absolute_gpa']:.3f} GPa; the mean pressure is off by "
                 f"{stress['mean_pressure_error_gpa']:+.3f} GPa"
             )
-    if reference is not None:
-        relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
-    _draw(out)
-    typer.echo(f"{out}")
 
 
 @app.command()
@@ -193,9 +182,7 @@ def relabel(
     ],
     every: Annotated[int, typer.Option(min=1, help="Relabel every so many steps.")] = 50,
     processes: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
-    another_reference: Annotated[
-        bool, typer.Option("--another-reference", help="Take a CALCULATOR that is not the method of the data.")
-    ] = False,
+    another_reference: AnotherReference = False,
     scratch: Scratch = None,
     time_limit: TimeLimit = None,
     pool: Pool = "processes",

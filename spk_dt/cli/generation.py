@@ -71,7 +71,7 @@ def generate(
     from spk_dt.labels.generate import Recipe
     from spk_dt.labels.generate import generate as run
     from spk_dt.labels.generate_from import Protocol, generate_from
-    from spk_dt.labels.plan import folder_of
+    from spk_dt.labels.plan import HowToMake, folder_of
     from spk_dt.labels.starts import read_starts
     from spk_dt.trajectories.checked_database import read_metadata
     from spk_dt.trajectories.database import read_trajectories
@@ -83,7 +83,7 @@ def generate(
     named = [name for name, value in of_starts.items() if value is not None]
     if named and not starts:
         raise ValueError(f"{', '.join(named)}: only with files of structures to start from (START), before '{out}'.")
-    how = (scratch, time_limit, processes, drop_failed, pool)
+    how = HowToMake(scratch=scratch, time_limit=time_limit, n_processes=processes, drop_failed=drop_failed, pool=pool)
     try:
         if starts:
             structures = read_starts(starts, charge, spin)
@@ -91,11 +91,11 @@ def generate(
                 temperature, 0.5 if timestep_fs is None else timestep_fs, save_every or 1, friction, equilibrate
             )
             number = trajectories or 1
-            with trajectory_bars(number * len(structures)) as progress:
-                generate_from(structures, out, steps, protocol, reference, number, seed, progress, *how)
+            with trajectory_bars(number * len(structures)) as how["progress"]:
+                generate_from(structures, out, steps, protocol, reference, number, seed, **how)
         else:
-            with trajectory_bars(trajectories or 19) as progress:
-                run(out, Recipe(steps=steps), trajectories or 19, seed, reference, progress, *how)
+            with trajectory_bars(trajectories or 19) as how["progress"]:
+                run(out, Recipe(steps=steps), trajectories or 19, seed, reference, **how)
     except KeyboardInterrupt:
         typer.echo(f"spkdt: interrupted; '{out}' is not there yet. The same command continues.", err=True)
         raise typer.Exit(130) from None

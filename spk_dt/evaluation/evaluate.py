@@ -21,14 +21,14 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase.io
 import numpy as np
 
 from spk_dt.certificate.engines import ModelEngine
+from spk_dt.certificate.model_check import check_model
 from spk_dt.data.continuation import Continuation, spread_continuations, trajectory_database
-from spk_dt.data.isolated import refuse_isolated
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.evaluation import force_error
 from spk_dt.evaluation.bonds import TOLERANCE_ANG
@@ -37,17 +37,15 @@ from spk_dt.evaluation.force_error import ErrorCurve
 from spk_dt.evaluation.judge import curves_by_name, judge, mean_distributions
 from spk_dt.evaluation.motion import motion, pair_numbers
 from spk_dt.evaluation.output import new_folder, settings, write_curves, write_numbers
-from spk_dt.evaluation.reference import compare_reference, write_check
+from spk_dt.evaluation.reference import ByReference, check_asked_for, write_check
 from spk_dt.evaluation.sample import Sample
-from spk_dt.evaluation.simulate import Group, Protocol, forces_at_start, group_starts, simulate
+from spk_dt.evaluation.simulate import Group, Protocol, group_starts, simulate
 from spk_dt.evaluation.simulated_trajectory import SimulatedTrajectory
 from spk_dt.evaluation.simulation_file import SimulationFile, Simulations
 from spk_dt.evaluation.stress_error import stress_error
-from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units, parse_unit
+from spk_dt.labels.unit_check import Unit, parse_unit
 from spk_dt.md import MAX_DISPLACEMENT, ModelCalculator
-from spk_dt.md.neighborlist import model_cutoff
 from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
-from spk_dt.units import conversion
 
 __all__ = ["Evaluation", "all_metrics", "evaluate"]
 
@@ -129,10 +127,7 @@ def evaluate(
     position_unit: str = "Angstrom",
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
-    reference: str | None = None,
-    another_reference: bool = False,
-    scratch: str | Path | None = None,
-    time_limit: float | None = None,
+    **by: Unpack[ByReference],
 ) -> dict[str, dict[str, Any]]:
     """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
 
@@ -152,11 +147,8 @@ def evaluate(
         position_unit: unit of length of all models, a name of ase.units or a number in Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
-        reference: reference method with which `spk_dt.evaluation.true_error` will relabel: compared with the data before
-            anything is simulated.
-        another_reference: whether it may be another method than that of the data.
-        scratch: see `spk_dt.labels.relabel.relabel`.
-        time_limit: see `spk_dt.labels.relabel.relabel`.
+        by: the reference method with which visited geometries will be relabelled
+            (`spk_dt.evaluation.reference.ByReference`).
 
     Returns:
         metrics of each model, as in ``metrics.json``.
@@ -180,16 +172,14 @@ def evaluate(
             stressed = spread_continuations(partition, number, min(_STRESS_FRAMES, shortest), steps=0)
             names = [one.trajectory for one in starts]
             thermal = noted_scales(partition)
-            check = None
-            if reference is not None:
-                check = compare_reference(database, names, reference, another_reference, str(data), scratch, time_limit)
+            check = check_asked_for(database, names, str(data), **by)
         if thermostat:
             starts = [replace(one, following=0) for one in starts]
         else:
             _check_every(protocol.every, starts)
         groups = group_starts(starts)
         for name, file in models.items():
-            _check_model(name, file, checked, units, protocol.device)
+            check_model(name, file, checked, units, protocol.device)
 
         done = settings(data, models, starts, groups) | {
             "split": partition.name,
@@ -202,8 +192,7 @@ def evaluate(
             "command": list(command),
         }
         (out / "settings.json").write_text(json.dumps(done, indent=2) + "\n")
-        if check is not None:
-            write_check(out, check)
+        write_check(out, check)
         ase.io.write(out / "start.traj", [one.start for one in starts])
         found = [
             replace(
@@ -252,27 +241,6 @@ def _check_every(every: int, starts: Sequence[Continuation]) -> None:
                 f"every={every}: of each simulation the steps 1, 1 + {every}, ... are kept, none of which is one of every "
                 f"{inner} steps of which trajectory '{trajectory}' has frames. Take every={other}, or every=1."
             )
-
-
-def _check_model(
-    name: str, file: str | Path, frames: Sequence[Continuation], units: tuple[Unit, Unit], device: str
-) -> None:
-    """Refuse a model that does not agree with the reference at some frames.
-
-    Not at start frames alone: the first of a trajectory may be relaxed, with hardly any forces to agree with. Forces of
-    fixed atoms that the data mask do not count.
-    """
-    counted = np.concatenate([forces_held(one.forces, mobile_of(one.start)) for one in frames])
-    reference = np.where(counted, np.concatenate([one.forces[0] for one in frames]), 0.0)
-    groups = group_starts(frames)
-    longest = max(conversion(unit, "Ang", "positions") for unit in (units[1], *POSITION_UNITS.values()))
-    refuse_isolated((one.start for one in frames), model_cutoff(str(file)) * longest, f"the frames for '{name}'")
-
-    def forces_for(position_unit: Unit) -> np.ndarray:
-        forces = forces_at_start(file, position_unit, frames, groups, device)
-        return np.where(counted, forces, 0.0)
-
-    check_units(name, reference, forces_for, *units)
 
 
 def _evaluate_model(

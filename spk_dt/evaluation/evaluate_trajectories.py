@@ -15,7 +15,7 @@ forces of the files.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase.io
 import numpy as np
@@ -28,7 +28,7 @@ from spk_dt.evaluation.foreign_trajectory import ForeignTrajectory, read_foreign
 from spk_dt.evaluation.judge import curves_by_name, judge_alone, mean_distributions
 from spk_dt.evaluation.motion import motion_of
 from spk_dt.evaluation.output import new_folder, settings, write_numbers
-from spk_dt.evaluation.reference import compare_reference, write_check
+from spk_dt.evaluation.reference import ByReference, check_asked_for, write_check
 from spk_dt.evaluation.sample import Sample
 from spk_dt.evaluation.simulate import Group
 from spk_dt.evaluation.trajectory_file import TrajectoryFile
@@ -50,10 +50,7 @@ def evaluate_trajectories(
     temperature: float | None = None,
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
-    reference: str | None = None,
-    another_reference: bool = False,
-    scratch: str | Path | None = None,
-    time_limit: float | None = None,
+    **by: Unpack[ByReference],
 ) -> dict[str, dict[str, Any]]:
     """Judge trajectories of any format that `spkdt convert` reads, and write everything to a folder.
 
@@ -67,10 +64,7 @@ def evaluate_trajectories(
         temperature: of the thermostat that the simulations had, K; None takes them to be at constant energy.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
-        reference: reference method with which `spk_dt.evaluation.true_error` will relabel: compared with the data first.
-        another_reference: whether it may be another method than that of the data.
-        scratch: see `spk_dt.labels.relabel.relabel`.
-        time_limit: see `spk_dt.labels.relabel.relabel`.
+        by: the reference method with which frames will be relabelled (`spk_dt.evaluation.reference.ByReference`).
 
     Returns:
         metrics of each name, as in ``metrics.json``.
@@ -97,16 +91,11 @@ def evaluate_trajectories(
             found = [read_foreign(job, reading, elements, str(data), periodic) for job in jobs]
             samples = [Sample.of(partition, one.start.numbers, one.start.pbc) for one in found]
             thermal = noted_scales(partition)
-            check = None
-            if reference is not None:
-                of_data = [part.trajectory.name for part in partition.parts]
-                check = compare_reference(
-                    database, of_data, reference, another_reference, str(data), scratch, time_limit
-                )
+            of_data = [part.trajectory.name for part in partition.parts]
+            check = check_asked_for(database, of_data, str(data), **by)
         own = {name: [k for k, one in enumerate(found) if names[one.job.path] == name] for name in trajectories}
         _write_settings(out, data, own, found, partition, temperature, tolerance, thermal, command)
-        if check is not None:
-            write_check(out, check)
+        write_check(out, check)
         metrics = {name: _metrics(own[name], found, samples, temperature, tolerance) for name in trajectories}
         curves = {name: mean_distributions([Sample.along(found[k].trajectory) for k in own[name]]) for name in own}
         known = next((one for one in samples if one is not None), None)

@@ -6,7 +6,7 @@ What was found is kept in ``reference_check.json`` of the evaluation.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from spk_dt.data.continuation import trajectory_database
 from spk_dt.evaluation.results import Results
@@ -14,9 +14,36 @@ from spk_dt.labels.reference_check import ReferenceCheck, check_reference, frame
 from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import read_trajectories
 
-__all__ = ["check_of_evaluation", "compare_reference", "write_check"]
+__all__ = ["ByReference", "check_asked_for", "check_of_evaluation", "compare_reference", "write_check"]
 
 _FILE = "reference_check.json"
+
+
+class ByReference(TypedDict, total=False):
+    """The reference method with which `spk_dt.evaluation.true_error` will relabel.
+
+    Args:
+        reference: the reference method, compared with the data before anything is simulated; None where nothing will be
+            relabelled.
+        another_reference: whether it may be another method than that of the data.
+        scratch: see `spk_dt.labels.relabel.relabel`.
+        time_limit: see `spk_dt.labels.relabel.relabel`.
+    """
+
+    reference: str | None
+    another_reference: bool
+    scratch: str | Path | None
+    time_limit: float | None
+
+
+def check_asked_for(
+    database: Path, trajectories: Iterable[str], source: str, **by: Unpack[ByReference]
+) -> ReferenceCheck | None:
+    """What `compare_reference` finds, if there is a reference method to compare."""
+    if (reference := by.get("reference")) is None:
+        return None
+    how = (by.get("scratch"), by.get("time_limit"))
+    return compare_reference(database, trajectories, reference, by.get("another_reference", False), source, *how)
 
 
 def compare_reference(
@@ -51,8 +78,10 @@ def compare_reference(
     return check_reference(frames, reference, source, another=another, scratch=scratch, time_limit=time_limit)
 
 
-def write_check(directory: Path, check: ReferenceCheck) -> None:
-    """Keep what was found in the folder of an evaluation."""
+def write_check(directory: Path, check: ReferenceCheck | None) -> None:
+    """Keep what was found, if anything was, in the folder of an evaluation."""
+    if check is None:
+        return
     content = {"reference": check.reference, **check.as_dict()}
     (directory / _FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -4,29 +4,26 @@ Start frames with the same time step, and a cell or none, are one group, and one
 of its own in it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from platform import processor
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 import torch
-from schnetpack import properties
 from schnetpack.md import Simulator, System
 from schnetpack.md.simulation_hooks import LangevinThermostat, SimulationHook
 
 from spk_dt.data.continuation import Continuation
 from spk_dt.evaluation.simulation_file import SimulationLogger
 from spk_dt.labels.unit_check import Unit
-from spk_dt.md import FramesInit, FreezingVerlet, ModelCalculator
+from spk_dt.md import FreezingVerlet, ModelCalculator, system_of
 from spk_dt.units import conversion
 
-__all__ = ["Group", "Protocol", "forces_at_start", "group_starts", "simulate", "stress_at_start"]
+__all__ = ["Group", "Protocol", "group_starts", "simulate", "stress_at_start"]
 
 
 @dataclass(frozen=True)
@@ -187,32 +184,6 @@ def simulate(
     return integrator.exploded_step.cpu().numpy(), speed
 
 
-def forces_at_start(
-    model_file: str | Path,
-    position_unit: Unit,
-    starts: Sequence[Continuation],
-    groups: Sequence[Group],
-    device: str = "cpu",
-) -> np.ndarray:
-    """Forces of a model at all start frames.
-
-    Args:
-        model_file: stored SchNetPack model.
-        position_unit: unit of the positions that it is given.
-        starts: all start frames.
-        groups: which of them are computed together.
-        device: where to compute.
-
-    Returns:
-        [n_atoms of all start frames, 3] in the unit of the model, in the order of `starts`.
-    """
-    found: dict[int, np.ndarray] = {}
-    for group, system in _computed(model_file, "eV", position_unit, starts, groups, device):
-        forces = system.properties[properties.forces][0].detach().cpu().numpy()
-        found.update(zip(group.members, np.split(forces, np.cumsum(system.n_atoms.cpu().numpy())[:-1]), strict=True))
-    return np.concatenate([found[index] for index in range(len(starts))])
-
-
 def stress_at_start(
     model_file: str | Path,
     units: tuple[Unit, Unit],
@@ -234,34 +205,14 @@ def stress_at_start(
     """
     found = np.empty((len(starts), 3, 3))
     to_ase = conversion("kJ / mol", "eV", "energy") / conversion("nm", "Ang", "length") ** 3
-    for group, system in _computed(model_file, *units, starts, groups, device):
+    for group in groups:
+        calculator = ModelCalculator(model_file, *units).to(device)  # its list serves one batch
+        system = _system(starts, group).to(device).to(torch.float64)
+        calculator.calculate(system)
         found[list(group.members)] = system.stress[0].detach().cpu().numpy() * to_ase
     return found
 
 
-def _computed(
-    model_file: str | Path,
-    energy_unit: Unit,
-    position_unit: Unit,
-    starts: Sequence[Continuation],
-    groups: Sequence[Group],
-    device: str,
-) -> Iterator[tuple[Group, System]]:
-    """Systems of the start frames, with what a model gives there."""
-    for group in groups:
-        calculator = ModelCalculator(model_file, energy_unit, position_unit).to(device)  # its list serves one batch
-        system = _system(starts, group).to(device).to(torch.float64)
-        calculator.calculate(system)
-        yield group, system
-
-
 def _system(starts: Sequence[Continuation], group: Group) -> System:
     """SchNetPack's system of the start frames of a group, with their velocities."""
-    frames = [starts[index].start for index in group.members]
-    system = System()
-    system.load_molecules(frames)
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "start.traj"
-        ase.io.write(file, frames)
-        FramesInit(file).initialize_system(system)
-    return system
+    return system_of([starts[index].start for index in group.members])

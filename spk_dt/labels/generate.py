@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase.units
 import numpy as np
@@ -28,7 +28,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from spk_dt.labels.pieces import InProcess, frame_of, read_piece, run_dynamics, thermal_velocities, write_piece
-from spk_dt.labels.plan import Progress, carry_out
+from spk_dt.labels.plan import HowToMake, Progress, carry_out
 from spk_dt.labels.reference_process import NoLabelError, ReferenceProcess
 from spk_dt.labels.side_by_side import Task
 
@@ -86,12 +86,7 @@ def generate(
     n_trajectories: int = 19,
     seed: int = 0,
     reference: str = "tblite:GFN1-xTB",
-    progress: Progress | None = None,
-    scratch: str | Path | None = None,
-    time_limit: float | None = None,
-    n_processes: int = 1,
-    drop_failed: bool = False,
-    pool: str = "processes",
+    **how: Unpack[HowToMake],
 ) -> Path:
     """Make trajectories and write them as a database; continue if an earlier run was interrupted.
 
@@ -106,12 +101,7 @@ def generate(
         n_trajectories: number of trajectories.
         seed: seed of all random numbers.
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
-        progress: called after each step.
-        scratch: see `spk_dt.labels.plan.carry_out`, as the rest and what is raised.
-        time_limit: s, for each reference calculation; None waits.
-        n_processes: how many trajectories are made at once.
-        drop_failed: whether to write the database without trajectories that fail.
-        pool: where the processes run, see `spk_dt.labels.pools`.
+        how: see `spk_dt.labels.plan.carry_out`, as what is raised.
 
     Returns:
         the folder with the pieces, which may be removed.
@@ -120,7 +110,7 @@ def generate(
     if n_trajectories < 1:
         raise ValueError(f"n_trajectories={n_trajectories}: make at least one.")
     plan = _OfRecipe(recipe, n_trajectories, seed)
-    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed, pool)
+    return carry_out(plan, path, reference, **how)
 
 
 def surface(recipe: Recipe) -> Atoms:

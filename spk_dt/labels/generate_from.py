@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase.units
 import numpy as np
@@ -27,7 +27,7 @@ from ase.md.verlet import VelocityVerlet
 
 from spk_dt.labels.conserved import Conserved
 from spk_dt.labels.pieces import InProcess, read_piece, run_dynamics, thermal_velocities, write_piece
-from spk_dt.labels.plan import Progress, carry_out
+from spk_dt.labels.plan import HowToMake, Progress, carry_out
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.labels.side_by_side import Task
 from spk_dt.labels.starts import Start, differences, prepare, record
@@ -90,12 +90,7 @@ def generate_from(
     reference: str,
     n_trajectories: int = 1,
     seed: int = 0,
-    progress: Progress | None = None,
-    scratch: str | Path | None = None,
-    time_limit: float | None = None,
-    n_processes: int = 1,
-    drop_failed: bool = False,
-    pool: str = "processes",
+    **how: Unpack[HowToMake],
 ) -> Path:
     """Make trajectories from structures and write them as a database; continue if an earlier run was interrupted.
 
@@ -112,12 +107,7 @@ def generate_from(
         reference: calculator, see `spk_dt.labels.calculator.reference_calculator`.
         n_trajectories: number of trajectories of each structure.
         seed: seed of all random numbers.
-        progress: called after each step.
-        scratch: see `spk_dt.labels.plan.carry_out`, as the rest and what is raised.
-        time_limit: s, for each reference calculation; None waits.
-        n_processes: how many trajectories are made at once.
-        drop_failed: whether to write the database without trajectories that fail.
-        pool: where the processes run, see `spk_dt.labels.pools`.
+        how: see `spk_dt.labels.plan.carry_out`, as what is raised.
 
     Returns:
         the folder with the pieces, which may be removed.
@@ -138,7 +128,7 @@ def generate_from(
         _refuse_equal(named, prepared, n_trajectories)
     _warn(prepared, protocol)
     plan = _FromStructures(prepared, protocol, steps, n_trajectories, seed)
-    return carry_out(plan, path, reference, progress, scratch, time_limit, n_processes, drop_failed, pool)
+    return carry_out(plan, path, reference, **how)
 
 
 def _refuse_equal(named: Sequence[Start], prepared: Sequence[Atoms], n_trajectories: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from ase import Atoms
 
@@ -23,7 +23,7 @@ from spk_dt.labels.reference_process import NoLabelError, reference_processes
 from spk_dt.labels.side_by_side import Task, side_by_side
 from spk_dt.trajectories.database import TrajectoryWriter
 
-__all__ = ["Plan", "Progress", "carry_out", "folder_of"]
+__all__ = ["HowToMake", "Plan", "Progress", "carry_out", "folder_of"]
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class Plan(Protocol):
 
     def way_out(self, folder: Path) -> str:
         """What else the user may do if a trajectory fails, ending in a semicolon and a space, or nothing."""
+
+
+class HowToMake(TypedDict, total=False):
+    """Arguments of `carry_out` on which frames do not depend."""
+
+    progress: Progress | None
+    scratch: str | Path | None
+    time_limit: float | None
+    n_processes: int
+    drop_failed: bool
+    pool: str
 
 
 def folder_of(path: str | Path) -> Path:

@@ -4,8 +4,8 @@ from spk_dt.md.fixed_check import FixedAtoms
 from spk_dt.md.fixed_system import FixedSystem, hold_fixed
 from spk_dt.md.freezing import MAX_DISPLACEMENT, FreezingVerlet
 from spk_dt.md.hooks import ExplodedError, ReferenceComparison, StopExploded
-from spk_dt.md.initial_conditions import FramesInit
-from spk_dt.md.model_inputs import InputsCalculator, state_inputs
+from spk_dt.md.initial_conditions import FramesInit, system_of
+from spk_dt.md.model_inputs import InputsCalculator
 from spk_dt.md.neighborlist import VerletNeighborList
 from spk_dt.md.output_folder import OutputFolder
 from spk_dt.md.random_velocities import MaxwellBoltzmannInit, UniformInit
@@ -37,5 +37,5 @@ __all__ = [
     "UniformInit",
     "VerletNeighborList",
     "hold_fixed",
-    "state_inputs",
+    "system_of",
 ]

@@ -5,6 +5,7 @@ SchNetPack reads positions only (`schnetpack.md.System.load_molecules`), and pas
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase.io
@@ -19,7 +20,7 @@ from spk_dt.md.fixed_system import hold_fixed
 from spk_dt.md.model_inputs import state_inputs
 from spk_dt.trajectories.fixed_atoms import fixes_positions
 
-__all__ = ["FramesInit"]
+__all__ = ["FramesInit", "system_of"]
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +94,7 @@ class FramesInit(Initializer):
         """
         frames = list(ase.io.iread(self.molecule_file, index=":"))
         self._check(frames, system)
-        self._set_frames(frames, system)
-        hold_fixed(system, frames)
-        state_inputs(system, frames)
+        _set_frames(frames, system, self._position_unit, self._mass_unit)
         super().initialize_system(system)
 
     def _setup_momenta(self, system: System) -> None:
@@ -125,23 +124,38 @@ class FramesInit(Initializer):
                 "molecular dynamics does not know them: these atoms will move freely."
             )
 
-    def _set_frames(self, frames: list[Atoms], system: System) -> None:
-        """Overwrite what `System.load_molecules` rounded, and set the momenta."""
-        momentum_unit = self._mass_unit * self._position_unit * spk_units.time  # 1 / u_t = spk_units.time
-        positions = np.concatenate([atoms.positions for atoms in frames]) * self._position_unit
-        momenta = np.concatenate([atoms.get_momenta() for atoms in frames]) * momentum_unit
-        masses = np.concatenate([atoms.get_masses() for atoms in frames]) * self._mass_unit
-        cells = np.stack([atoms.cell.array for atoms in frames]) * self._position_unit
 
-        def tensor(array: np.ndarray, copies: int) -> torch.Tensor:
-            """[...] -> [copies, ...], in float64 on the system's device."""
-            value = torch.as_tensor(array, dtype=torch.float64, device=system.device)
-            return value.repeat(copies, *[1] * value.ndim)
+def system_of(frames: Sequence[Atoms]) -> System:
+    """SchNetPack's system of frames as they are, in double precision.
 
-        system.positions = tensor(positions, system.n_replicas)
-        system.momenta = tensor(momenta, system.n_replicas)
-        system.masses = tensor(masses[:, None], 1)
-        system.cells = tensor(cells, system.n_replicas)
+    Args:
+        frames: with momenta, in the units of ASE.
+    """
+    system = System()
+    system.load_molecules(list(frames))
+    _set_frames(frames, system, spk_units.unit2internal("Angstrom"), spk_units.unit2internal(1.0))
+    return system
+
+
+def _set_frames(frames: Sequence[Atoms], system: System, position_unit: float, mass_unit: float) -> None:
+    """Overwrite what `System.load_molecules` rounded, and set what it does not take from the frames."""
+    momentum_unit = mass_unit * position_unit * spk_units.time  # 1 / u_t = spk_units.time
+    positions = np.concatenate([atoms.positions for atoms in frames]) * position_unit
+    momenta = np.concatenate([atoms.get_momenta() for atoms in frames]) * momentum_unit
+    masses = np.concatenate([atoms.get_masses() for atoms in frames]) * mass_unit
+    cells = np.stack([atoms.cell.array for atoms in frames]) * position_unit
+
+    def tensor(array: np.ndarray, copies: int) -> torch.Tensor:
+        """[...] -> [copies, ...], in float64 on the system's device."""
+        value = torch.as_tensor(array, dtype=torch.float64, device=system.device)
+        return value.repeat(copies, *[1] * value.ndim)
+
+    system.positions = tensor(positions, system.n_replicas)
+    system.momenta = tensor(momenta, system.n_replicas)
+    system.masses = tensor(masses[:, None], 1)
+    system.cells = tensor(cells, system.n_replicas)
+    hold_fixed(system, frames)
+    state_inputs(system, frames)
 
 
 def _describe(sizes: list[int], numbers: list[int]) -> str:

@@ -4,7 +4,7 @@ Fields have fixed widths, so that numbers may touch: ``POMASS =  63.55195.08`` a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 
 from spk_dt.trajectories.readers.compressed import largest_size
 
-__all__ = ["OutcarHeader", "read_header", "split_fields"]
+__all__ = ["OutcarHeader", "interval_and_steps", "read_header", "split_fields"]
 
 #: where the frames begin: with an electronic iteration, or with a block of the machine-learned force field
 _FRAMES_BEGIN = ("Iteration", "VOLUME and BASIS", "ML FORCE on cell", "TOTAL-FORCE (eV/Angst)")
@@ -188,3 +188,24 @@ def _masses(header: OutcarHeader, lines: _Lines, path: Path) -> list[float]:
         f"'{path}' does not say the mass (POMASS) of each of {', '.join(header.elements)}: it has {len(masses)}; it is "
         "damaged."
     )
+
+
+def interval_and_steps(path: Path, values: Mapping[str, float], learned: bool) -> tuple[float | None, int]:
+    """The time between frames in fs, and the steps between them: of the machine-learned force field not all are written.
+
+    Args:
+        path: the file.
+        values: settings of the run.
+        learned: whether frames of the machine-learned force field are taken.
+
+    Raises:
+        ValueError: if the run is not molecular dynamics.
+    """
+    if (kind := values.get("IBRION")) != 0.0:
+        raise ValueError(
+            f"'{path}' is not of a molecular dynamics run: IBRION is {'not there' if kind is None else f'{kind:g}'}, not 0. "
+            "Frames of a relaxation have no time step."
+        )
+    stride = int(values.get("ML_OUTBLOCK", values.get("NBLOCK", 1.0))) if learned else 1
+    step = values.get("POTIM")
+    return (None if step is None else step * stride), max(stride, 1)

@@ -23,11 +23,11 @@ from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats, following_lines, open_text
-from spk_dt.trajectories.readers.vasp_header import OutcarHeader, read_header, split_fields
+from spk_dt.trajectories.readers.vasp_header import OutcarHeader, interval_and_steps, read_header, split_fields
 from spk_dt.trajectories.readers.vasp_learned import VaspFrame, of_one_kind
 from spk_dt.trajectories.readers.vasp_selective import of_poscar, structures_beside
 
-__all__ = ["KBAR", "OPTIONS", "VARIABLE_CELL", "interval_and_steps", "read", "recognises"]
+__all__ = ["KBAR", "OPTIONS", "VARIABLE_CELL", "read", "recognises"]
 
 #: keywords of `read`
 OPTIONS = ("vasp_mlff",)
@@ -76,12 +76,7 @@ def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
     """
     with open_text(path) as file:
         header, _ = read_header(file, path)
-    if header.values.get("IBRION") != 0.0:
-        raise ValueError(
-            f"'{path}' is not of a molecular dynamics run: IBRION is {header.values.get('IBRION', 'not there')}, not "
-            "0. Frames of a relaxation have no time step."
-        )
-    interval_fs, inner_steps = interval_and_steps(header.values, bool(vasp_mlff))
+    interval_fs, inner_steps = interval_and_steps(path, header.values, bool(vasp_mlff))
     steps = header.values.get("NSW", 0.0)
     plain = plain_name(path)
     whole = RawTrajectory(
@@ -94,18 +89,6 @@ def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
         mobile=partial(of_poscar, path, header.numbers),
     )
     return of_one_kind(whole, partial(_frames, path), bool(vasp_mlff)) if header.learned or vasp_mlff else [whole]
-
-
-def interval_and_steps(values: dict[str, float], learned: bool) -> tuple[float | None, int]:
-    """The time between frames in fs, and the steps between them: of the machine-learned force field not all are written.
-
-    Args:
-        values: settings of the run.
-        learned: whether frames of the machine-learned force field are taken.
-    """
-    stride = int(values.get("ML_OUTBLOCK", values.get("NBLOCK", 1.0))) if learned else 1
-    step = values.get("POTIM")
-    return (None if step is None else step * stride), max(stride, 1)
 
 
 def _ab_initio(path: Path) -> Iterator[Atoms]:

@@ -24,8 +24,9 @@ from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.trajectories.readers.compressed import open_binary, plain_name
 from spk_dt.trajectories.readers.incomplete import IncompleteFrameError
 from spk_dt.trajectories.readers.text import beginning, floats
+from spk_dt.trajectories.readers.vasp_header import interval_and_steps
 from spk_dt.trajectories.readers.vasp_learned import VaspFrame, of_one_kind
-from spk_dt.trajectories.readers.vasp_outcar import KBAR, interval_and_steps
+from spk_dt.trajectories.readers.vasp_outcar import KBAR
 from spk_dt.trajectories.readers.vasp_selective import of_structure
 
 __all__ = ["OPTIONS", "read", "recognises"]
@@ -82,13 +83,8 @@ def read(path: Path, vasp_mlff: bool | None = None) -> list[RawTrajectory]:
         raise ValueError(f"'{path}' has no complete frame: {error.detail}.") from None
     except StopIteration:
         raise ValueError(f"'{path}' has no frame.") from None
-    if header.number("IBRION") != 0.0:
-        raise ValueError(
-            f"'{path}' is not of a molecular dynamics run: IBRION is {header.values.get('IBRION', 'not there')}, not "
-            "0. Frames of a relaxation have no time step."
-        )
     values = {name: number for name in header.values if (number := header.number(name)) is not None}
-    interval_fs, inner_steps = interval_and_steps(values, bool(vasp_mlff))
+    interval_fs, inner_steps = interval_and_steps(path, values, bool(vasp_mlff))
     steps = values.get("NSW", 0.0)
     whole = RawTrajectory(
         name=plain_name(path).stem,
