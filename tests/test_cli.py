@@ -89,7 +89,7 @@ def test_generate_refuses_in_one_line(tmp_path):
 
 
 def test_an_error_that_is_no_user_error_keeps_its_traceback(tmp_path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise RuntimeError("defect")
 
     monkeypatch.setattr("spk_dt.labels.generate.generate", fail)
