@@ -100,14 +100,14 @@ class TrialJudge:
 
         while True:
             trial.run(self.engine, ps, progress)
-            if useless := too_uncertain([states[0] for states in trial.states.values()], self.criteria.uncertainty):
-                log.warning("callbacks.on_policy.criteria.uncertainty: %s", useless)
             outcomes, _ = judge_all(trial.judges(self.criteria), label)
             failed = {i: one for i, one in outcomes.items() if one.failed_ps is not None}
             n_failed = len(failed) + len(trial.states) - len(outcomes)  # without an outcome for want of labels
             if n_failed or ps >= self.until_ps:
                 break
             ps = min(2.0 * ps, self.until_ps)
+        if useless := too_uncertain([states[0] for states in trial.states.values()], self.criteria.uncertainty):
+            log.warning("callbacks.on_policy.criteria.uncertainty: %s", useless)
         if failed:  # an explosion is known without a label of its state
             label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
         first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)

@@ -97,7 +97,6 @@ class TrialSimulations:
 
         Raises:
             FileNotFoundError: if a model of the committee is not there.
-            ValueError: if the energy of one is no sum over atoms.
         """
         how = ModelOptions(
             energy_unit=energy_unit,
