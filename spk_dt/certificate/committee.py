@@ -4,9 +4,9 @@ The uncertainty of a state is the largest over its atoms of the standard deviati
 
 .. math:: u = \max_i \sqrt{\frac{1}{M - 1} \sum_m |F_i^m - \bar F_i|^2},
 
-in eV/Å. Energies of atoms do not serve: how a model splits the energy of a system among its atoms is its own choice, so that
-models that are equally right differ by more than an eV. Models that differ in forces are wrong somewhere; models that agree may be wrong together, so that
-a small number is no proof.
+in eV/Å. Energies of atoms do not serve: how a model splits the energy of a system among its atoms is its own choice, so
+that models that are equally right differ by more than an eV. Models that differ in forces are wrong somewhere; models
+that agree may be wrong together, so that a small number is no proof.
 
 =================  ===========================
 :math:`M`          number of models
