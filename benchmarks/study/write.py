@@ -112,7 +112,9 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
             parts.append(f"![share of the simulations that have not failed]({name}.png)\n")
     if free := [row for row in lasting if row["temperature"] is None]:
         most = max(row["budget"] for row in free)
-        longest = [row for row in free if row["budget"] == most]  # those that soon fail are not simulated for so long
+        kinds = grouped([row for row in free if row["budget"] == most], "model", "arm").values()
+        # of each arm the longest alone; those that soon fail are not simulated for so long
+        longest = [row for same in kinds for row in same if row["picoseconds"] == max(r["picoseconds"] for r in same)]
         save_figure(plot_lasting(longest, ("control", "drawn", "hardened")), out.with_name("survival"))
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
