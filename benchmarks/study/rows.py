@@ -8,7 +8,17 @@ from typing import Any
 
 from benchmarks.study.arms import ARMS
 
-__all__ = ["Row", "by_arm", "grouped", "longest", "most_starts", "read_rows", "several_seeds", "usual"]
+__all__ = [
+    "Row",
+    "by_arm",
+    "grouped",
+    "longest",
+    "longest_of_each",
+    "most_starts",
+    "read_rows",
+    "several_seeds",
+    "usual",
+]
 
 Row = dict[str, Any]
 
@@ -34,7 +44,12 @@ def grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
 
 def longest(rows: Iterable[Row]) -> list[Row]:
     """Of each model, training and arm the rows with the longest simulations; rows without any are left out."""
-    groups = grouped([row for row in rows if "long_run" in row], "model", "budget", "windows", "arm")
+    return longest_of_each([row for row in rows if "long_run" in row], "model", "budget", "windows", "arm")
+
+
+def longest_of_each(rows: Iterable[Row], *keys: str) -> list[Row]:
+    """Of rows with the same values of some keys those with the longest simulations."""
+    groups = grouped(rows, *keys)
     most = {key: max(row["picoseconds"] for row in same) for key, same in groups.items()}
     return [row for key, same in groups.items() for row in same if row["picoseconds"] == most[key]]
 

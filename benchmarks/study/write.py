@@ -6,7 +6,7 @@ from benchmarks.study.arms import MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting, plot_true_error
 from benchmarks.study.lasting import lasting_command, lasting_table
 from benchmarks.study.measure import ASTRAY, LOST
-from benchmarks.study.rows import Row, by_arm, grouped, most_starts, read_rows
+from benchmarks.study.rows import Row, by_arm, grouped, longest_of_each, most_starts, read_rows
 from benchmarks.study.tables import (
     beside_table,
     element_table,
@@ -112,10 +112,9 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
             parts.append(f"![share of the simulations that have not failed]({name}.png)\n")
     if free := [row for row in lasting if row["temperature"] is None]:
         most = max(row["budget"] for row in free)
-        kinds = grouped([row for row in free if row["budget"] == most], "model", "arm").values()
-        # of each arm the longest alone; those that soon fail are not simulated for so long
-        longest = [row for same in kinds for row in same if row["picoseconds"] == max(r["picoseconds"] for r in same)]
-        save_figure(plot_lasting(longest, ("control", "drawn", "hardened")), out.with_name("survival"))
+        # those that soon fail are not simulated for so long
+        shown = longest_of_each([row for row in free if row["budget"] == most], "model", "arm")
+        save_figure(plot_lasting(shown, ("control", "drawn", "hardened")), out.with_name("survival"))
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
