@@ -216,8 +216,6 @@ def test_refusals(clusters, tmp_path):
         hardening(tmp_path, temperature=[300.0])
     with pytest.raises(ValueError, match=r"precision=16 must be"):
         hardening(tmp_path, precision=16)
-    with pytest.raises(ValueError, match=r"save_last=true"):
-        fit(clusters, tmp_path, hardening(tmp_path), ModelCheckpoint(tmp_path), enable_checkpointing=True)
 
 
 def test_the_experiment(database, tmp_path, monkeypatch):

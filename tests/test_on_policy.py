@@ -131,6 +131,25 @@ def test_an_interrupted_run_goes_on(database, tmp_path):
     assert any(not is_window(batch) for batch in batches)
 
 
+def test_the_last_model_is_stored(database, tmp_path):
+    """It has learned from all labels; the validation frames, which show nothing of them, do not choose one from before."""
+
+    class FirstIsBest(pl.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.log("grows", float(trainer.current_epoch))
+
+    def best(*callbacks):
+        folder = tmp_path / str(len(callbacks))
+        checkpoint = ModelCheckpoint(folder, monitor="grows", save_last=True)
+        fit(database, tmp_path, *callbacks, FirstIsBest(), checkpoint, max_epochs=3, enable_checkpointing=True)
+        return torch.load(checkpoint.best_model_path, weights_only=False)["epoch"]
+
+    assert best() == 0
+    assert best(on_policy(tmp_path)) == 2
+    with pytest.raises(ValueError, match=r"save_last=true"):
+        fit(database, tmp_path, on_policy(tmp_path), ModelCheckpoint(tmp_path), enable_checkpointing=True)
+
+
 def test_labels_of_an_interrupted_round_are_kept(database, tmp_path, monkeypatch):
     """The process ends among the reference calculations: the states are not drawn anew, the labels not computed again."""
     import spk_dt.labels.relabel as module

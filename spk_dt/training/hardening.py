@@ -66,8 +66,8 @@ class Hardening(JoiningLabels):
         folder: in the run folder.
 
     Raises:
-        ValueError: if arguments contradict each other; by `setup`, if the data have inputs of models beside the structure,
-            or the last checkpoint is not kept; see also `JoiningLabels`.
+        ValueError: if arguments contradict each other; by `setup`, if the data have inputs of models beside the structure;
+            see also `JoiningLabels`.
     """
 
     def __init__(
@@ -104,9 +104,6 @@ class Hardening(JoiningLabels):
                 f"hardening simulates from the structure alone, but the data have the inputs {inputs}; train with "
                 "experiment=dt_on_policy, whose simulations take them along."
             )
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
-            raise ValueError("hardening stores the last model: set callbacks.model_checkpoint.save_last=true.")
         super().setup(trainer, pl_module, stage)
         self._seed = processes.by_first(lambda: self._seed)
 
@@ -131,14 +128,15 @@ class Hardening(JoiningLabels):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Choose what is stored, and say what has ended the hardening."""
-        goal = self.goal
-        stored, last = "the last model", getattr(trainer.checkpoint_callback, "last_model_path", "")
+        super().on_train_end(trainer, pl_module)
+        goal, stored = self.goal, "the last model"
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
             failure = self._by_first(lambda: self._last_check(trainer, pl_module))
             stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
             if failure:
-                last = str(self._passed)
+                if isinstance(trainer.checkpoint_callback, ModelCheckpoint):
+                    trainer.checkpoint_callback.best_model_path = str(self._passed)
                 stored = f"that of round {goal.reached}, since the last one was tried in simulations {failure}"
         elif not goal.open:
             ended = f"the {goal.max_labels} labels are used up"
@@ -148,8 +146,6 @@ class Hardening(JoiningLabels):
             ended = f"all {self.schedule.n_rounds} rounds are made"
         else:
             ended = "the training has ended"
-        if isinstance(trainer.checkpoint_callback, ModelCheckpoint) and last:
-            trainer.checkpoint_callback.best_model_path = last
         log.log(
             logging.INFO if goal.reached >= 0 else logging.WARNING,
             "hardening: %s after %d rounds and %d labels of %s; last round: %s; stored is %s",

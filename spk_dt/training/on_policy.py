@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from spk_dt import processes, properties
 from spk_dt.data.datamodule import TrajectoryDataModule
@@ -100,6 +100,9 @@ class JoiningLabels(Callback):
     The frames of round n are kept as a trajectory database ``round_<n>.db`` in `folder`, each a trajectory of one frame. If
     several processes train together, the first one simulates and labels, and all others read what it has written.
 
+    What is stored is the last model, which has learned from all labels: the validation frames, of the data, show nothing of
+    the states that were labelled, so that a smaller loss of theirs may well belong to a model from before.
+
     Args:
         labels: reference method.
         schedule: when labels are made.
@@ -107,8 +110,8 @@ class JoiningLabels(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: by `setup`, if there is no such reference method, or the task has targets beside energy, forces and
-            stress; when training starts, if the reference method is not that of the data, or gives no stress where this is
+        ValueError: by `setup`, if there is no such reference method, the last checkpoint is not kept, or the task has targets
+            beside energy, forces and stress; when training starts, if the reference method is not that of the data, or gives no stress where this is
             trained on.
     """
 
@@ -127,6 +130,11 @@ class JoiningLabels(Callback):
         """Refuse what could not work, and prepare the training data for more frames."""
         if stage != "fit":
             return
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
+            raise ValueError(
+                "trainings with labels of on-policy states store the last model: set callbacks.model_checkpoint.save_last=true."
+            )
         self._find_reference(data_of(trainer))
         unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces, properties.stress})
         self.with_stress = properties.stress in pl_module.target_names()
@@ -146,6 +154,12 @@ class JoiningLabels(Callback):
         self._check_reference(data_of(trainer), pl_module)
         for number in range(self.schedule.done):
             self._add_round(trainer, number)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Store the last model."""
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.last_model_path:
+            checkpoint.best_model_path = checkpoint.last_model_path
 
     def _add_round(self, trainer: pl.Trainer, number: int) -> None:
         """Add the labels of a round to the training, if it has any that are kept."""
@@ -238,8 +252,9 @@ class OnPolicyLabels(JoiningLabels):
             self._add_round(trainer, self.schedule.done)
             self.schedule.add(trainer.current_epoch, failed)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if rounds are missing."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Store the last model, and say so if rounds are missing."""
+        super().on_train_end(trainer, pl_module)
         schedule = self.schedule
         if schedule.counted < schedule.n_rounds:
             log.warning(
