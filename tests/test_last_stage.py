@@ -111,7 +111,12 @@ def test_without_a_reference_rollouts_grow_and_the_end_says_why(name, tmp_path, 
     assert tear(task) == 20.0
     (told,) = [record.getMessage() for record in caplog.records if "trained without labels" in record.getMessage()]
     assert reason in told
-    assert f"spktrain experiment=dt_last model_file={tmp_path}" in told
+    named = (
+        ""
+        if name in ("not installed", "another method")
+        else " callbacks.on_policy.labels.reference=package.module:Class"
+    )
+    assert f"spktrain experiment=dt_last model_file={tmp_path} data=trajectory data.datapath={database}{named}" in told
 
 
 def test_a_training_that_ends_before_says_so(named, tmp_path, caplog):

@@ -6,6 +6,7 @@ what is said there is tested in ``test_offered_values.py``.
 
 import ast
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -189,6 +190,46 @@ def test_names_are_found():
 )
 def test_a_wrong_name_is_seen(text, names):
     assert wrong(text) == names
+
+
+PROGRAMS = {"spktrain": ("schnetpack.configs", "train"), "spkmd": ("schnetpack.md.md_configs", "config")}
+
+
+def commands(text):
+    """Those of `spktrain` and `spkmd` in a document: the program and its overrides, of a sweep the first values."""
+    for block in re.findall(r"```bash\n(.*?)```", text.replace("\\\n", " "), re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] in PROGRAMS:
+                single = [re.sub(r"(=[^\[{,]*),.*", r"\1", word) if "-m" in words else word for word in words[1:]]
+                yield words[0], [word for word in single if not word.startswith("-")]
+
+
+def missing(node):
+    """Keys without a value that must have one."""
+    if node._is_missing():
+        return [node._get_full_key(None)]
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+        return [key for name in node for key in missing(node._get_node(name))]
+    return []
+
+
+def missing_of(program, overrides):
+    module, name = PROGRAMS[program]
+    with initialize_config_module(module, version_base="1.2"):
+        return missing(compose(name, overrides=overrides))
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", *PAGES], ids=lambda file: file.name)
+def test_commands_of_documents_have_all_that_they_need(file):
+    found = [(program, missing_of(program, words)) for program, words in commands(file.read_text())]
+    assert [(program, keys) for program, keys in found if keys] == []
+
+
+def test_a_command_that_lacks_something_is_seen():
+    [(program, words)] = commands("```bash\nspkmd calculator.model_file=m \\\n  system.molecule_file=s  # comment\n```")
+    assert missing_of(program, words) == ["simulation_dir"]
+    assert [words for _, words in commands("```bash\nspktrain -m +seed=0,1 'x=[1,2]'\n```")] == [["+seed=0", "x=[1,2]"]]
 
 
 def help_of(command, option):

@@ -106,7 +106,8 @@ def test_lines_and_summary(database, tmp_path, monkeypatch, caplog):
     assert table[2].split() == ["stage", "epochs", "val_loss", "(eV/Ang)", "forces,", "H", "forces,", "Pd"]
     assert table[3].split()[:5] == ["1:", "S", "=", "1", "1"]
     assert float(table[3].split()[5]) == pytest.approx(progress.stages[0].best, abs=1e-4)
-    assert f"spkdt certify {tmp_path} {database} --time 10" in lines[2]
+    command = f"spkdt certify {tmp_path} {database} --time 10 --number 10 --out certificate"
+    assert f"{command} --reference package.module:Class" in lines[2]  # the data name none
 
 
 def test_bar_on_a_terminal(database, tmp_path, monkeypatch, caplog):

@@ -5,6 +5,7 @@ dissociate; one of these (traj_10) is among the five test trajectories. In the p
 1e-8 Å/fs and 1e-7 eV/Å), as differences from frame to frame, compressed.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -16,9 +17,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.folders.hold import hold
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["SPLITS", "H2Pd6Graphene", "pack", "unpack"]
+
+log = logging.getLogger(__name__)
 
 #: trajectories of each partition
 SPLITS = {
@@ -35,6 +39,9 @@ class H2Pd6Graphene(TrajectoryDataModule):
     """The embedded data set, written as a database to `datapath` on first use.
 
     Takes the arguments of `TrajectoryDataModule`.
+
+    Raises:
+        ValueError: by `prepare_data`, if there are other data.
     """
 
     def prepare_data(self) -> None:
@@ -43,7 +50,14 @@ class H2Pd6Graphene(TrajectoryDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         with hold(path.with_suffix(".lock"), wait=True):
             if not path.exists():
+                log.info("the embedded data set is written to '%s'", path)
                 unpack(path)
+        names = {one.get("name") for one in read_metadata(path).get("trajectories", ())}
+        if names != {name for split in SPLITS.values() for name in split}:
+            raise ValueError(
+                f"'{path}' is not the embedded data set (H2 on Pd6/graphene); for other data set data=trajectory beside "
+                f"data.datapath={path}."
+            )
 
 
 def unpack(path: str | Path) -> None:

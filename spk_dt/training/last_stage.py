@@ -14,6 +14,8 @@ from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.labels.reference_of_data import OF_DATA
 from spk_dt.training.hardening import Hardening
 from spk_dt.training.labelling import Labelling
+from spk_dt.training.next_commands import hardening_command, run_folder
+from spk_dt.training.on_policy import data_of
 
 __all__ = ["LastStage", "last_stage_of"]
 
@@ -121,9 +123,8 @@ class LastStage(Hardening):
         reason = self._obstacle or "the training has ended before its first stage was over"
         log.warning(
             "trained without labels of the reference method, so nothing shows what is right where its simulations go "
-            "(%s). To train it on: spktrain experiment=dt_last model_file=%s, with callbacks.on_policy.labels.reference="
-            "package.module:Class if the data do not name the method.",
-            *(reason.rstrip("."), trainer.default_root_dir),
+            "(%s). To train it on: %s",
+            *(reason.rstrip("."), hardening_command(data_of(trainer), run_folder(trainer))),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -110,9 +110,9 @@ class JoiningLabels(Callback):
         folder: where the databases are written, in the run folder.
 
     Raises:
-        ValueError: by `setup`, if there is no such reference method, the last checkpoint is not kept, or the task has targets
-            beside energy, forces and stress; when training starts, if the reference method is not that of the data, or gives no stress where this is
-            trained on.
+        ValueError: by `setup`, if there is no such reference method, the last checkpoint is not kept, or the task has
+            targets beside energy, forces and stress; when training starts, if the reference method is not that of the data,
+            or gives no stress where this is trained on.
     """
 
     def __init__(self, labels: Labelling, schedule: RoundSchedule, share: float, folder: str) -> None:
@@ -133,7 +133,7 @@ class JoiningLabels(Callback):
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and not checkpoint.save_last:
             raise ValueError(
-                "trainings with labels of on-policy states store the last model: set callbacks.model_checkpoint.save_last=true."
+                "trainings with on-policy labels store the last model: set callbacks.model_checkpoint.save_last=true."
             )
         self._find_reference(data_of(trainer))
         unlabelled = sorted(set(pl_module.target_names()) - {properties.energy, properties.forces, properties.stress})

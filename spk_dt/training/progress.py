@@ -1,11 +1,9 @@
 """What is shown while a model is trained: how far it is, how good, how long it still takes; and a summary at the end."""
 
 import logging
-import os
 import re
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +13,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from spk_dt.duration import duration
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.last_stage import last_stage_of
+from spk_dt.training.next_commands import run_folder
 from spk_dt.training.on_policy import JoiningLabels
 from spk_dt.training.progress_bar import TrainingBar
 from spk_dt.training.summary import StageSummary, summary
@@ -125,7 +124,7 @@ class TrainingProgress(Callback):
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         test = (metrics.get("test_loss"), errors_by_element(metrics, "test", pl_module)) if stage == "test" else None
         labels = next((one for one in _callbacks(trainer) if isinstance(one, JoiningLabels)), None)
-        log.info("%s", summary(self.stages, test, labels, getattr(trainer, "datamodule", None), _run_folder(trainer)))
+        log.info("%s", summary(self.stages, test, labels, getattr(trainer, "datamodule", None), run_folder(trainer)))
 
     def state_dict(self) -> dict[str, Any]:
         """What has come of each stage."""
@@ -176,11 +175,3 @@ def _with_labels(trainer: pl.Trainer) -> bool:
 
 def _used(trainer: pl.Trainer) -> float:
     return next((one.used for one in _callbacks(trainer) if isinstance(one, ComputeBudget)), 0.0)
-
-
-def _run_folder(trainer: pl.Trainer) -> Path:
-    """The folder of the run, as seen from where the program was started."""
-    if not HydraConfig.initialized():
-        return Path(trainer.default_root_dir)
-    runtime = HydraConfig.get().runtime
-    return Path(os.path.relpath(runtime.output_dir, runtime.cwd))

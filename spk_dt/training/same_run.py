@@ -40,11 +40,11 @@ MADE_WITH = "made_with.json"
 #: what to set right, by what differs
 _OPTIONS = {
     "cutoff": "globals.cutoff",
-    "time step of the data in fs": "data.datapath",
+    "time step of the data in fs": "data=trajectory and data.datapath",
     "units": "data.distance_unit and data.property_units",
-    "elements": "data.datapath",
+    "elements": "data=trajectory and data.datapath",
     "loss": "task.outputs and task.rollout_outputs",
-    "reference method of the data": "data.datapath",
+    "reference method of the data": "data=trajectory and data.datapath",
     "reference method of labels": "callbacks.on_policy.labels.reference",
 }
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spk_dt.training.hardening import Hardening
+from spk_dt.training.next_commands import next_commands
 from spk_dt.training.on_policy import JoiningLabels
 
 __all__ = ["StageSummary", "summary"]
@@ -95,12 +96,5 @@ def _labels(labels: JoiningLabels | None) -> list[str]:
 
 def _next(data: Any, folder: Path) -> list[str]:
     """Where the model is, and commands that use it."""
-    from spk_dt.data.embedded import H2Pd6Graphene
-
-    source = "embedded" if isinstance(data, H2Pd6Graphene) else str(getattr(data, "datapath", "DATA.db"))
-    return [
-        f"model:   {folder / 'best_model'}",
-        f"next:    spkdt plot {folder}",
-        f"         spkdt evaluate {source} {folder} --steps 300 --out evaluation",
-        f"         spkdt certify {folder} {source} --time 10 --number 10 --out certificate",
-    ]
+    first, *others = next_commands(data, folder)
+    return [f"model:   {folder / 'best_model'}", f"next:    {first}", *(f"         {one}" for one in others)]
