@@ -79,8 +79,9 @@ def test_several_runs_and_the_database_count_together(data, tmp_path):
     np.savez(both, trajectories=records, test_idx=[*ours.frames, *other.frames])
     assert [part.trajectory for part in read_partition(data, "test", [file, both]).parts] == [ours]
     np.savez(both, trajectories=records, test_idx=list(other.frames))
+    files = "of .*split.npz' and .*both.npz'"
     with pytest.raises(
-        ValueError, match=r"no frame of .*mine.db' is in the partition 'test' of .*split.npz' and .*both.npz'"
+        ValueError, match=rf"no frame .*mine.db' is in the partition 'test' {files}\. Name .*: --split all\."
     ):
         read_partition(data, "test", [file, both])
 

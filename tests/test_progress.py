@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from spk_dt.duration import duration
 from spk_dt.training import ComputeBudget, Converged, Curriculum, Elapsed, TrainingProgress
 from spk_dt.training import progress as module
+from spk_dt.training.next_commands import next_commands
 from spk_dt.training.progress_bar import TrainingBar
 from spk_dt.training.summary import StageSummary, summary
 from spk_dt.training.time_left import Pace, time_left
@@ -161,3 +162,9 @@ def test_summary_with_labels_and_test(tmp_path):
     assert "0.3000" in text
     assert "labels:  3 rounds, of tblite:GFN1-xTB" in text
     assert f"model:   {tmp_path}/runs/x/best_model" in text
+
+
+@pytest.mark.parametrize(("test_idx", "end"), [([4], " --out evaluation"), ([], " --out evaluation --split val")])
+def test_without_test_frames_others_are_named(database, tmp_path, test_idx, end):
+    data = SimpleNamespace(datapath=str(database), test_idx=test_idx)
+    assert next_commands(data, tmp_path)[1].endswith(end)

@@ -106,9 +106,14 @@ def read_partition(datapath: str | Path, split: str | None = None, split_files: 
     members = set.intersection(*(partitions[name] for partitions in known.values()))
     parts = tuple(Part(one, frames) for one in trajectories if (frames := _consecutive(one, members)))
     if not parts:
+        others = [
+            one
+            for one in next(iter(known.values()))
+            if set.intersection(*(each.get(one, set()) for each in known.values()))
+        ]
         raise ValueError(
-            f"no frame of '{source}' is in the partition '{name}' of {' and '.join(map(repr, known))}. Take another one "
-            f"({', '.join(next(iter(known.values())))}), or all trajectories (split '{ALL}')."
+            f"no frame of '{source}' is in the partition '{name}' of {' and '.join(map(repr, known))}. Name another one: "
+            f"{', '.join(f'--split {one}' for one in (*others, ALL))}. Frames that a model was trained on tell little of it."
         )
     return Partition(source, name, parts)
 

@@ -33,10 +33,11 @@ def hardening_command(data: Any, folder: Path) -> str:
 def next_commands(data: Any, folder: Path) -> list[str]:
     """Commands for the model in the folder of a run."""
     reference = "" if _names_reference(data) else f" --reference {_REFERENCE}"
+    split = "" if len(getattr(data, "test_idx", "?")) else " --split val"
     return [
         f"spkdt plot {folder}",
-        f"spkdt evaluate {_source(data)} {folder} --steps 300 --out evaluation",
-        f"spkdt certify {folder} {_source(data)} --time 10 --number 10 --out certificate{reference}",
+        f"spkdt evaluate {_source(data)} {folder} --steps 300 --out evaluation{split}",
+        f"spkdt certify {folder} {_source(data)} --time 10 --number 10 --out certificate{reference}{split}",
     ]
 
 
