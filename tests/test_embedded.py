@@ -25,12 +25,6 @@ def h2_data(tmp_path_factory):
     return data
 
 
-def test_other_data_are_refused(database):
-    """They have splits of their own, and a reference method."""
-    with pytest.raises(ValueError, match=r"is not the embedded data set .* set data=trajectory beside data\.datapath="):
-        H2Pd6Graphene(str(database), 4, num_workers=0).prepare_data()
-
-
 def test_it_is_small_enough_for_a_wheel():
     assert (files("spk_dt.data") / "h2_pd6_graphene.npz").stat().st_size <= 15e6
 

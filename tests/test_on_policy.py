@@ -12,7 +12,7 @@ import torch
 from ase.calculators.emt import EMT
 from ase.db import connect
 from helpers.models import CUTOFF, potential
-from helpers.programs import GROWS, SHORT_TRAINING, spktrain
+from helpers.programs import SHORT_TRAINING, spktrain
 from helpers.training import Batches, data_module, paper_outputs, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack import properties as p
@@ -308,7 +308,7 @@ def test_the_experiment(database, tmp_path, monkeypatch):
         f"callbacks.on_policy.labels.reference={EMT_NAME}",
         "callbacks.on_policy.schedule.n_rounds=1", "callbacks.on_policy.simulations.steps=5",
         "callbacks.on_policy.labels.n_labels=6", "data=trajectory",
-        f"data.datapath={database}", *SHORT_TRAINING, *GROWS, "data.max_train_windows=24",
+        f"data.datapath={database}", *SHORT_TRAINING, "data.max_train_windows=24",
     )  # fmt: skip
     assert len(ASEAtomsData(str(run / "on_policy" / "round_000.db"))) == 6
     assert torch.load(run / "best_model", weights_only=False).do_postprocessing

@@ -91,10 +91,10 @@ def test_the_old_experiment_is_the_new_one(caplog):
         one = instantiate(visits)
     assert "use callbacks.on_policy, experiment=dt_on_policy" in caplog.text
     assert "callbacks.visits.kinetic_energy -> callbacks.on_policy.simulations.kinetic_energy" in caplog.text
-    assert "callbacks.visits.n_rounds" not in caplog.text  # as ever
+    assert "callbacks.visits.n_systems" not in caplog.text  # as ever
     assert settings(one) == settings(instantiate(on_policy))
-    assert one.simulations.kinetic_energy == 1.5
-    assert one.schedule.extra_rounds == 6
+    assert one.simulations.kinetic_energy == 2
+    assert one.schedule.extra_rounds == 5
 
 
 @pytest.mark.parametrize("cls", [OnPolicyLabels, Labelling, ModelSimulations, RoundSchedule])

@@ -17,7 +17,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.folders.hold import hold
-from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.database import TrajectoryWriter
 
 __all__ = ["SPLITS", "H2Pd6Graphene", "pack", "unpack"]
@@ -39,9 +38,6 @@ class H2Pd6Graphene(TrajectoryDataModule):
     """The embedded data set, written as a database to `datapath` on first use.
 
     Takes the arguments of `TrajectoryDataModule`.
-
-    Raises:
-        ValueError: by `prepare_data`, if there are other data.
     """
 
     def prepare_data(self) -> None:
@@ -52,12 +48,6 @@ class H2Pd6Graphene(TrajectoryDataModule):
             if not path.exists():
                 log.info("the embedded data set is written to '%s'", path)
                 unpack(path)
-        names = {one.get("name") for one in read_metadata(path).get("trajectories", ())}
-        if names != {name for split in SPLITS.values() for name in split}:
-            raise ValueError(
-                f"'{path}' is not the embedded data set (H2 on Pd6/graphene); for other data set data=trajectory beside "
-                f"data.datapath={path}."
-            )
 
 
 def unpack(path: str | Path) -> None:

@@ -42,9 +42,12 @@ def next_commands(data: Any, folder: Path) -> list[str]:
 
 
 def _is_embedded(data: Any) -> bool:
-    from spk_dt.data.embedded import H2Pd6Graphene
+    from spk_dt.data.embedded import SPLITS, H2Pd6Graphene
 
-    return isinstance(data, H2Pd6Graphene)
+    if not isinstance(data, H2Pd6Graphene):
+        return False
+    names = {one.name for one in data.frames.trajectories}  # the database may be another
+    return names == {name for split in SPLITS.values() for name in split}
 
 
 def _source(data: Any) -> str:
