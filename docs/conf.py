@@ -20,6 +20,8 @@ exclude_patterns = ["from_code"]
 html_theme = "furo"
 html_title = f"spk_dt {release}"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 smartquotes = False  # two hyphens begin an option
 

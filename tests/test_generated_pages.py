@@ -12,7 +12,7 @@ from typer.main import get_command
 from spk_dt.cli import app
 
 sys.path.insert(0, str(ROOT / "docs"))
-from from_code import commands, explosion, mathml, messages, settings
+from from_code import commands, mathml, messages, settings
 
 
 def keys(node, prefix=""):
@@ -114,12 +114,3 @@ def test_formulas_are_shown_without_a_network():
     assert "<msub>" in mathml.mathml("x_k", False)
     with pytest.raises(MathError):
         mathml.mathml(r"\nosuchcommand", False)
-
-
-def test_numbers_of_the_page_on_explosions_are_those_of_the_rows():
-    lines = explosion.errors().splitlines()
-    assert lines[2] == "| conventional training (3 seeds) | 0.15 | 1.13 | 19 of 30 |"
-    assert lines[3] == "| with labels of its own simulations (3 seeds) | 0.16 | 0.34 | 1 of 30 |"
-    statements = explosion.statements()
-    assert "conventional training, seed 0: not safe to 10 ps" in statements
-    assert "hardened, seed 0: not safe to 10 ps at constant energy from 315 K: 7 of 12 simulations fail" in statements

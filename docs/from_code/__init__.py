@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import api, commands, explosion, keys, messages, settings, tutorials
+from . import api, commands, keys, messages, settings, tutorials
 
 FOLDER = Path(__file__).parents[1] / "generated"
 
@@ -13,7 +13,6 @@ def pages() -> dict[str, str]:
         **api.pages(),
         **settings.pages(),
         **commands.pages(),
-        **explosion.pages(),
         **keys.pages(),
         **messages.pages(),
         **tutorials.pages(),
