@@ -20,6 +20,7 @@ from helpers.damaged_files import FORMATS, Format, damaged, outcome
 
 from spk_dt.data.download import unpack
 from spk_dt.data.split_file import read_split
+from spk_dt.folders.hdf5_probe import refuse_endless
 from spk_dt.trajectories.checked_database import check_database
 from spk_dt.trajectories.readers import schnetpack_hdf5
 
@@ -164,6 +165,20 @@ def test_hdf5_whose_data_are_elsewhere_or_nowhere(tmp_path):
             with h5py.File(file) as opened:
                 entries = opened["molecules"].shape[0]
                 assert message in schnetpack_hdf5._not_within(opened, "molecules", entries)
+
+
+def test_hdf5_that_would_be_read_for_ever(tmp_path):
+    """HDF5 takes an object of size zero in a heap for text of variable length as the next one, again and again."""
+    file = damaged_files.write_hdf5(tmp_path)
+    refuse_endless(file)
+    data = bytearray(file.read_bytes())
+    first = data.index(b"GCOL") + 16  # after the header of the heap
+    second = first + 16 + -(-int.from_bytes(data[first + 8 : first + 16], "little") // 8) * 8
+    assert data[second] == 2  # its number
+    data[second : second + 16] = bytes(16)
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"'{file}' is damaged: the HDF5 library neither reads it"):
+        schnetpack_hdf5.read(file)
 
 
 def test_archives_with_links_or_far_too_much(tmp_path):

@@ -24,6 +24,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_masses
 
+from spk_dt.folders.hdf5_probe import refuse_endless
 from spk_dt.trajectories.moves import moves
 from spk_dt.trajectories.readers.base import RawTrajectory
 from spk_dt.units import conversion, time_unit_in_fs
@@ -101,6 +102,7 @@ def read(path: Path) -> list[RawTrajectory]:
     Raises:
         ValueError: if forces or energies were not stored, or the file is not finished or damaged.
     """
+    refuse_endless(path)
     with _open(path) as file:
         molecules = _molecules(path, file)
     several = len(molecules) > 1
