@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from helpers import damaged_files
 from helpers.damaged_files import FORMATS, Format, damaged, outcome
+from typer.testing import CliRunner
 
+from spk_dt.cli import app
 from spk_dt.data.download import unpack
 from spk_dt.data.split_file import read_split
 from spk_dt.folders.hdf5_probe import refuse_endless
@@ -106,6 +108,19 @@ def test_a_database_with_more_than_tables_of_ase(statement, tmp_path):
     ):
         check_database(file)
     assert outcome(damaged_files.read_database, file)[0] == "refused"
+
+
+@pytest.mark.parametrize("value", ['{"trajectories" []}', b'{"a": "\xff"}'], ids=["no JSON", "no text"])
+def test_metadata_that_make_no_sense(value, tmp_path):
+    """Wherever they are read first."""
+    file = damaged_files.write_database(tmp_path)
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE information SET value = CAST(? AS TEXT) WHERE name = 'metadata'", (value,))
+    with pytest.raises(ValueError, match=f"'{file}' is damaged"):
+        damaged_files.read_database(file)
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 2
+    assert f"'{file}' is damaged" in done.output.replace("\n", "")
 
 
 def test_a_table_that_is_computed(tmp_path):

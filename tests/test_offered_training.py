@@ -132,7 +132,7 @@ def test_molecules(molecule, tmp_path):
 
 DOCUMENTS = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL).replace("\n", " ")
 #: arguments of Python, and of the inputs of other programs
-NO_OVERRIDES = {"kinetic_energy=1.5", 'energy_unit="eV"', "nbeads='1'", "weights_only=True"}
+NO_OVERRIDES = {'energy_unit="eV"', "nbeads='1'", "weights_only=True"}
 #: overrides in backticks, alone or several; names with capitals stand for the user's
 INLINE = sorted(
     {

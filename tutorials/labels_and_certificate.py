@@ -27,8 +27,8 @@ from spk_dt.certificate.verdict import closest_pair
 from spk_dt.evaluation.certificates import read_certificate, survival_of
 
 SHORT = os.environ.get("SPK_DT_TUTORIAL") == "short"
-TIME, STATES, NUMBER, CHECKS = (0.02, 4, 2, 0) if SHORT else (1.0, 20, 8, 1)  # ps; of each simulation; simulations
-SECONDS = 60 if SHORT else 100  # of the processor, for hardening and for its control
+TIME, STATES, NUMBER, CHECKS = (0.02, 4, 2, 0) if SHORT else (1.0, 20, 10, 1)  # ps; of each simulation; simulations
+SECONDS = 60 if SHORT else 150  # of the processor, for hardening and for its control
 
 
 def run(*command, may_fail=False):

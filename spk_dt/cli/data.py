@@ -85,14 +85,14 @@ def check(
     from schnetpack.data.atoms import AtomsDataError
 
     from spk_dt.data.load import load_frames
-    from spk_dt.trajectories.checked_database import check_database
+    from spk_dt.trajectories.checked_database import read_metadata
     from spk_dt.trajectories.diagnosis import diagnose
     from spk_dt.trajectories.diagnosis.printing import as_dict, overall, print_report
 
     try:
         if not data.is_file():
             raise FileNotFoundError(f"there is no trajectory database '{data}'.")
-        check_database(data)
+        read_metadata(data)  # refuses what is none
         dataset = ASEAtomsData(str(data))
         with progress_bar("reading", len(dataset)) as progress:
             loaded = load_frames(dataset, progress=progress)

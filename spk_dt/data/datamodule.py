@@ -22,7 +22,7 @@ from spk_dt.data.splitting import TrajectorySplit
 from spk_dt.data.windows import TrajectoryWindows, Windows, refuse_fewer_than_processes
 from spk_dt.folders.hold import hold
 from spk_dt.folders.whole_file import whole_file
-from spk_dt.trajectories.checked_database import check_database
+from spk_dt.trajectories.checked_database import read_metadata
 from spk_dt.trajectories.frames import Frames
 
 __all__ = ["TrajectoryDataModule"]
@@ -212,7 +212,7 @@ class TrajectoryDataModule(AtomsDataModule):
 
     def _open(self, datapath: str) -> ASEAtomsData:
         """A trajectory database, in the units of the data."""
-        check_database(datapath)
+        read_metadata(datapath)  # refuses what is none
         return load_dataset(
             datapath,
             self.format,
