@@ -141,7 +141,8 @@ def test_the_last_model_is_stored(database, tmp_path):
     def best(*callbacks):
         folder = tmp_path / str(len(callbacks))
         checkpoint = ModelCheckpoint(folder, monitor="grows", save_last=True)
-        fit(database, tmp_path, *callbacks, FirstIsBest(), checkpoint, max_epochs=3, enable_checkpointing=True)
+        run, _ = fit(database, tmp_path, *callbacks, FirstIsBest(), checkpoint, max_epochs=3, enable_checkpointing=True)
+        run.test(datamodule=run.datamodule, ckpt_path="best")  # as `spktrain` does before it stores the model
         return torch.load(checkpoint.best_model_path, weights_only=False)["epoch"]
 
     assert best() == 0
@@ -309,7 +310,13 @@ def test_the_experiment(database, tmp_path, monkeypatch):
         "callbacks.on_policy.schedule.n_rounds=1", "callbacks.on_policy.simulations.steps=5",
         "callbacks.on_policy.labels.n_labels=6", "data=trajectory",
         f"data.datapath={database}", *SHORT_TRAINING, "data.max_train_windows=24",
+        "callbacks.model_checkpoint.mode=max", "globals.lr=1e-5",
     )  # fmt: skip
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    stored = torch.load(run / "best_model", weights_only=False).state_dict()
+    assert all(torch.equal(last[f"model.{key}"], value) for key, value in stored.items() if f"model.{key}" in last)
+    [other] = (run / "checkpoints").glob("epoch*.ckpt")
+    assert torch.load(other, weights_only=False)["epoch"] == 0  # as what `mode` says is best
     assert len(ASEAtomsData(str(run / "on_policy" / "round_000.db"))) == 6
     assert torch.load(run / "best_model", weights_only=False).do_postprocessing
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from ase import Atoms
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from spk_dt import processes, properties
 from spk_dt.certificate.criteria import Criteria, Scales, scales_of
@@ -135,8 +134,7 @@ class Hardening(JoiningLabels):
             failure = self._by_first(lambda: self._last_check(trainer, pl_module))
             stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
             if failure:
-                if isinstance(trainer.checkpoint_callback, ModelCheckpoint):
-                    trainer.checkpoint_callback.best_model_path = str(self._passed)
+                self._store(trainer, str(self._passed))
                 stored = f"that of round {goal.reached}, since the last one was tried in simulations {failure}"
         elif not goal.open:
             ended = f"the {goal.max_labels} labels are used up"

@@ -119,6 +119,7 @@ class JoiningLabels(Callback):
         self.labels, self.schedule, self.share, self.folder = labels, schedule, share, Path(folder)
         self.with_stress = False  # whether the labels have it
         self._ranges = EnergyRanges()  # those of the data, if energies are in the loss
+        self._stored = ""  # checkpoint of the model that is stored
 
     @property
     def possible(self) -> bool:
@@ -157,9 +158,17 @@ class JoiningLabels(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Store the last model."""
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.last_model_path:
-            checkpoint.best_model_path = checkpoint.last_model_path
+        self._store(trainer, getattr(trainer.checkpoint_callback, "last_model_path", ""))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Store it all the same: the test has taken up the state of its checkpoint, which names another one as the best."""
+        self._store(trainer, self._stored)
+
+    def _store(self, trainer: pl.Trainer, checkpoint: str) -> None:
+        """Let the model of a checkpoint be stored, if there is one."""
+        self._stored = checkpoint
+        if isinstance(trainer.checkpoint_callback, ModelCheckpoint) and checkpoint:
+            trainer.checkpoint_callback.best_model_path = checkpoint
 
     def _add_round(self, trainer: pl.Trainer, number: int) -> None:
         """Add the labels of a round to the training, if it has any that are kept."""
