@@ -13,8 +13,8 @@ LOWEST := .venv-lowest
 CONSTRAINTS := constraints.txt
 DEMO := demo
 # a short demo, to see that all of it works: make demo TRAIN=trainer.max_epochs=3 SECONDS=30 LAST='--time 0.2 --number 2 --states 4'
-TRAIN :=
-SECONDS := 540
+TRAIN := trainer.max_epochs=36
+SECONDS := 480
 LAST := --time 5 --number 12 --states 20 --time-step 1
 REFERENCE_METHOD := tblite:GFN1-xTB
 

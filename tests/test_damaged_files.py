@@ -123,6 +123,28 @@ def test_metadata_that_make_no_sense(value, tmp_path):
     assert f"'{file}' is damaged" in done.output.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("- _target_: schnetpack.task.ModelOutput", "- x"), ("property_units:", "property_units: [e]\n  other:")],
+)
+def test_a_config_of_a_run_with_other_kinds_of_values(right, wrong, tmp_path):
+    """Words where there should be mappings."""
+    file = damaged_files.write_config(tmp_path)
+    text = file.read_text()
+    assert right in text
+    file.write_text(text.replace(right, wrong).replace("\n    name: energy\n    loss_weight: 0.01", ""))
+    with pytest.raises(ValueError, match=f"'{file}' is damaged"):
+        damaged_files.read_config(file)
+
+
+def test_a_checkpoint_of_a_package_that_is_not_here(tmp_path):
+    """Which package, and which file."""
+    file = damaged_files.write_checkpoint(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b"collections", b"colleCtions"))
+    with pytest.raises(ImportError, match=rf"'{file}' .*'colleCtions'.*run\.ckpt_path"):
+        damaged_files.read_checkpoint(file)
+
+
 def test_a_table_that_is_computed(tmp_path):
     """The rows of a view would never end."""
     file = damaged_files.write_database(tmp_path)

@@ -31,11 +31,15 @@ TIME, STATES, NUMBER, CHECKS = (0.02, 4, 2, 0) if SHORT else (1.0, 20, 10, 1)  #
 SECONDS = 60 if SHORT else 150  # of the processor, for hardening and for its control
 
 
-def run(*command, may_fail=False):
-    """A program of this environment, as in a shell. The code 3 of `spkdt certify` says that simulations have failed."""
+def start(*command, **environment):
+    """Starts a program of this environment, as in a shell."""
     print("\n$", *command, flush=True)
-    done = subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]])
-    assert done.returncode in ((0, 3) if may_fail else (0,)), done.returncode
+    return subprocess.Popen([Path(sys.executable).with_name(command[0]), *command[1:]], env=os.environ | environment)
+
+
+def end(process, codes=(0,)):
+    """Waits for it."""
+    assert process.wait() in codes, process.returncode
 
 
 # %% [markdown]
@@ -51,7 +55,7 @@ FEW = (
     else []
 )
 SMALL = ["model.representation.n_atom_basis=4"] if SHORT else ["trainer.max_epochs=12"]
-run("spktrain", "experiment=static_egnn", "run.id=static", *QUIET, *FEW, *SMALL)
+end(start("spktrain", "experiment=static_egnn", "run.id=static", *QUIET, *FEW, *SMALL))
 
 # %% [markdown]
 # ## For how long is it right?
@@ -64,11 +68,11 @@ run("spktrain", "experiment=static_egnn", "run.id=static", *QUIET, *FEW, *SMALL)
 # short enough for this molecule to keep its energy, which the certificate looks at as well.
 
 # %%
-run(
+certificate = start(
     "spkdt", "certify", "static=runs/static", "embedded", "--time", f"{TIME}", "--number", f"{NUMBER}",
     "--states", f"{STATES}", "--checks", f"{CHECKS}", "--time-step", "1", "--no-compile", "--out", "before",
-    may_fail=True,
 )  # fmt: skip
+end(certificate, codes=(0, 3))  # 3: simulations have failed
 
 # %% [markdown]
 # `before/certificate.json` has all of it, `before/static/first_wrong.traj` the first wrong state of each simulation that
@@ -90,16 +94,19 @@ for wrong in read_certificate("before").wrong_states:
 # Hardening does such a trial before every second epoch, from frames of the training trajectories: short simulations, the
 # reference method as the judge, and all states that were computed for the verdict join the training. `callbacks.budget`
 # ends it after so many seconds of the processor, simulations and labels included. The control is the same command without
-# the labels (`'~callbacks.on_policy'`): the same model, the same seconds, all of them for the data.
+# the labels (`'~callbacks.on_policy'`): the same model, the same seconds, all of them for the data. Both run side by side,
+# with a thread each.
 
 # %%
 common = ["experiment=dt_last", "model_file=runs/static", f"callbacks.budget.seconds={SECONDS}", *QUIET, *FEW]
-run("spktrain", *common, "run.id=control", "~callbacks.on_policy")
-run(
+control = start("spktrain", *common, "run.id=control", "~callbacks.on_policy", OMP_NUM_THREADS="1")
+hardened = start(
     "spktrain", *common, "run.id=hardened", f"callbacks.on_policy.goal.until_ps={TIME}",
     f"callbacks.on_policy.goal.begin_ps={TIME / 4}", f"callbacks.on_policy.simulations.interval_ps={TIME / 20}",
-    "callbacks.on_policy.simulations.compile=false",
+    "callbacks.on_policy.simulations.compile=false", OMP_NUM_THREADS="1",
 )  # fmt: skip
+end(control)
+end(hardened)
 
 # %% [markdown]
 # `compile=false`, since compiling would take a good part of so short a training. The labels of a round are an ordinary

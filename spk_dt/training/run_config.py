@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from schnetpack import properties
 
+from spk_dt.folders.damage import reading
 from spk_dt.folders.plain_yaml import refuse_what_is_not_plain
 from spk_dt.labels.unit_check import Unit
 from spk_dt.models import is_plain, read_facts
@@ -66,17 +67,18 @@ def read_run_config(model_file: Path, energy_key: str, cutoff: float | None) -> 
         config = OmegaConf.load(file)
     except Exception as error:
         raise ValueError(f"'{file}' beside the model cannot be read ({error}). Repair or remove it.") from error
-    if not isinstance(config, DictConfig) or "data" not in config or "task" not in config:
-        return None
-    _refuse_contradictions(config, file, model_file, cutoff)
-    target = _target_of(config, energy_key)
-    units = dict(_value(config, "data.property_units") or {})
-    energy, distance = units.get(target), _value(config, "data.distance_unit")
-    if energy is None or distance is None:
-        native = _native_units(config)
-        energy = native.get("_property_unit_dict", {}).get(target) if energy is None else energy
-        distance = native.get("_distance_unit") if distance is None else distance
-    return RunConfig(file, energy, distance)
+    with reading(file, "config of the training of the model beside it", "Repair or remove it."):
+        if not isinstance(config, DictConfig) or "data" not in config or "task" not in config:
+            return None
+        _refuse_contradictions(config, file, model_file, cutoff)
+        target = _target_of(config, energy_key)
+        units = dict(_value(config, "data.property_units") or {})
+        energy, distance = units.get(target), _value(config, "data.distance_unit")
+        if energy is None or distance is None:
+            native = _native_units(config)
+            energy = native.get("_property_unit_dict", {}).get(target) if energy is None else energy
+            distance = native.get("_distance_unit") if distance is None else distance
+        return RunConfig(file, energy, distance)
 
 
 def _refuse_contradictions(config: DictConfig, file: Path, model_file: Path, cutoff: float | None) -> None:

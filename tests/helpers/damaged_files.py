@@ -390,7 +390,7 @@ def outcome(read: Callable[[Path], Any], file: Path) -> tuple[str, str]:
         read(file)
     except TooLongError:
         return "hang", "".join(traceback.format_exc()[-1500:])
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         named = file.name in str(error)
         return "refused" if named else "not named", str(error) if named else traceback.format_exc()[-2500:]
     except BaseException:
