@@ -137,6 +137,14 @@ def test_a_config_of_a_run_with_other_kinds_of_values(right, wrong, tmp_path):
         damaged_files.read_config(file)
 
 
+@pytest.mark.parametrize("name", [b"force_key", b"_parameters", b"output_modules", b"input_modules"])
+def test_a_model_that_lacks_an_attribute(name, tmp_path):
+    """Whichever it is."""
+    file = damaged_files.write_model(tmp_path)
+    file.write_bytes(file.read_bytes().replace(name, name[:-1] + b"q"))
+    assert outcome(damaged_files.read_pickle, file)[0] == "refused"
+
+
 def test_a_checkpoint_of_a_package_that_is_not_here(tmp_path):
     """Which package, and which file."""
     file = damaged_files.write_checkpoint(tmp_path)

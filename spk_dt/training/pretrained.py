@@ -18,6 +18,7 @@ from schnetpack.atomistic import Forces, Response
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import ScaleProperty
 
+from spk_dt.folders.damage import reading
 from spk_dt.labels.unit_check import Unit
 from spk_dt.models import is_plain, load_model
 from spk_dt.representation.cutoff import cutoff_of
@@ -94,7 +95,14 @@ def read_model(path: str | Path) -> AtomisticModel:
     try:
         model = load_model(file)
         cutoff_of(model)
-        model.output_modules  # noqa: B018 - a model of SchNetPack has them
+        model.input_modules, model.output_modules  # noqa: B018 - a model of SchNetPack has them
+        for name, value in (("do_postprocessing", True), ("input_dtype_str", "float32"), ("postprocessors", None)):
+            if not hasattr(model, name):  # of older versions
+                setattr(model, name, torch.nn.ModuleList() if value is None else value)
+        if getattr(model, "required_derivatives", None) is None:
+            model.collect_derivatives()
+        if getattr(model, "model_outputs", None) is None:
+            model.collect_outputs()
     except Exception as error:
         if is_plain(file):
             raise  # it says what is wrong
@@ -104,13 +112,6 @@ def read_model(path: str | Path) -> AtomisticModel:
             "'best_model' of a run folder, or a '.safetensors' of spkdt export, not a checkpoint or a '.task' file; if the "
             "model has classes of your own, their module must be importable."
         ) from error
-    for name, value in (("do_postprocessing", True), ("input_dtype_str", "float32"), ("postprocessors", None)):
-        if not hasattr(model, name):  # of older versions
-            setattr(model, name, torch.nn.ModuleList() if value is None else value)
-    if getattr(model, "required_derivatives", None) is None:
-        model.collect_derivatives()
-    if getattr(model, "model_outputs", None) is None:
-        model.collect_outputs()
     return model
 
 
@@ -170,15 +171,17 @@ def _written(file: Path) -> tuple[int | None, ...]:
 def _describe(file: Path, *written: int | None) -> Pretrained:
     """What a loaded model tells, for one state of the files."""
     model = read_model(file)
-    cutoff = _cutoff(model)
-    energy_key, forces_key = _checked_keys(model, file)
+    with reading(file, "SchNetPack model", "Give the file 'best_model' of another run."):
+        cutoff = _cutoff(model)
+        energy_key, forces_key = _checked_keys(model, file)
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return Pretrained(
         file=file,
         cutoff=cutoff,
         energy_key=energy_key,
         forces_key=forces_key,
         run=read_run_config(file, energy_key, cutoff),
-        dtype=next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32),
+        dtype=dtype,
     )
 
 
