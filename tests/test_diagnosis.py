@@ -182,7 +182,11 @@ FAULTS = {
         lambda p: changed(p, 50, f=lambda f: 3.0 * f),
     ],
     "jump": [lambda p: jump(p, 50, 3, [0.0, 0.8, 0.0])],
-    "not_finite": [lambda p: changed(p, 50, x=lambda x: np.nan * x), lambda p: changed(p, 50, e=lambda e: np.inf)],
+    "not_finite": [
+        lambda p: changed(p, 50, x=lambda x: np.nan * x),
+        lambda p: changed(p, 50, e=lambda e: np.inf),
+        lambda p: changed(p, 50, v=lambda v: 1e200 * v),
+    ],
     "wrapped": [wrapped],
 }
 

@@ -25,6 +25,9 @@ __all__ = ["SINGLE_FRAMES", "diagnose"]
 #: how to train on frames that are no reference of a rollout
 SINGLE_FRAMES = "Train on single frames: globals.max_rollout_length=1 data.val_window=1 (experiment=dt_on_policy too)."
 
+#: of a number in any unit; single precision, in which models compute, ends not much above
+_LARGEST = 1e30
+
 #: findings of what moves atoms beside the forces, which rollouts would miss
 _OF_ROLLOUTS = ("thermostat", "other_forces", "single_kicks", "constraints", "noise")
 
@@ -125,17 +128,17 @@ def _findings(reader: PieceReader, replay_kicks: bool, numbers: dict[str, float 
 
 
 def _not_finite(reader: PieceReader) -> list[Finding]:
-    """Numbers that are NaN or infinite."""
+    """Numbers that are NaN or infinite, or so large that they become so when computed with."""
     found = []
     for key in reader.frames.values:
         bad = []
         for first, last in reader.ranges(0, len(reader)):
-            finite = np.isfinite(reader.raw(key, first, last)).reshape(last - first, -1).all(axis=1)
+            finite = (np.abs(reader.raw(key, first, last)) < _LARGEST).reshape(last - first, -1).all(axis=1)
             bad += (first + np.flatnonzero(~finite)).tolist()
         if bad:
             text = (
-                f"{key.strip('_')} are not finite (NaN or infinite) in {len(bad)} of {len(reader)} frames, first in frame "
-                f"{bad[0]}."
+                f"{key.strip('_')} are not finite (NaN, infinite or beyond {_LARGEST:g}) in {len(bad)} of {len(reader)} "
+                f"frames, first in frame {bad[0]}."
             )
             remedy = "Remove these frames, and write what is before and after them as two trajectories."
             found.append(
