@@ -13,6 +13,7 @@ from schnetpack.data.loader import _atoms_collate_fn
 
 from spk_dt import properties
 from spk_dt.data import Trajectory, TrajectoryWindows, TrajectoryWriter, load_frames, window_starts
+from spk_dt.data import load as load_module
 
 UNITS = [
     ("eV", "Ang", None),
@@ -84,6 +85,30 @@ def test_a_database_whose_rows_do_not_fit_its_trajectories_is_refused(tmp_path, 
         rows.delete([125])
     with pytest.raises(ValueError, match="have 125 frames in all, but it has 124 rows"):
         load_frames(open_database(copy))
+    with connect(copy) as rows:
+        rows.delete([60])
+        for row in (rows.get(1), rows.get(2)):
+            rows.write(row.toatoms(), data=row.data)
+    with pytest.raises(ValueError, match="has 24 of the 25 rows from 50 on"):
+        load_frames(open_database(copy))
+
+
+def test_rows_are_fetched_some_at_a_time(mixed_database, monkeypatch):
+    """ASE fetches all that it selects before it gives the first one: of a million frames gigabytes."""
+    dataset, fetched = open_database(mixed_database), []
+
+    def select(*args, select=dataset.conn.select, **options):
+        rows = list(select(*args, **options))
+        fetched.append(sum(row.natoms for row in rows))
+        return rows
+
+    whole = load_frames(open_database(mixed_database))
+    monkeypatch.setattr(load_module, "_PIECE", 24)
+    monkeypatch.setattr(dataset.conn, "select", select)
+    found = load_frames(dataset)
+    assert max(fetched) == 24
+    for key, values in whole.values.items():
+        np.testing.assert_array_equal(found.values[key], values)
 
 
 def test_a_database_without_velocities_is_refused(tmp_path, database):

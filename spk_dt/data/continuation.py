@@ -12,6 +12,7 @@ from schnetpack import properties as spk_properties
 from schnetpack.data import ASEAtomsData
 
 from spk_dt.data.embedded import unpack
+from spk_dt.data.load import rows_of
 from spk_dt.data.partition import Partition
 from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.trajectories.checked_database import read_metadata
@@ -144,7 +145,7 @@ def _follow(dataset: ASEAtomsData, trajectory: Trajectory, frame: int, steps: in
     inner_steps = trajectory.inner_steps
     end = trajectory.length - 1
     last = end if steps is None else min(frame + steps // inner_steps, end)
-    rows = dataset.conn.select(f"id>={trajectory.start + frame + 1},id<={trajectory.start + last + 1}", sort="id")
+    rows = rows_of(dataset, trajectory.start + frame, trajectory.start + last + 1)
     start = read_frame(dataset, trajectory, frame)
     positions: list[np.ndarray] = []
     energies, forces = [], []

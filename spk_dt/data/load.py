@@ -4,10 +4,11 @@ Above a size the arrays are files beside the database, mapped into memory.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.db.row import AtomsRow
@@ -21,7 +22,10 @@ from spk_dt.trajectories.database import Trajectory, read_trajectories
 from spk_dt.trajectories.fixed_atoms import mobile_of
 from spk_dt.trajectories.frames import Frames
 
-__all__ = ["load_frames"]
+__all__ = ["load_frames", "rows_of"]
+
+#: atoms whose rows are fetched at once
+_PIECE = 40_000
 
 _REQUIRED = (spk_properties.energy, spk_properties.forces, properties.velocities)
 
@@ -45,6 +49,28 @@ def load_frames(
     """
     with reading(dataset.datapath, "trajectory database", "Get it again, or convert the files of the simulation anew."):
         return _load(dataset, max_memory_gb, progress)
+
+
+def rows_of(dataset: ASEAtomsData, first: int, last: int) -> Iterator[Any]:
+    """Rows of a database in order, some at a time: ASE fetches all that it selects before it gives the first one.
+
+    Args:
+        dataset: the database.
+        first: index of the first row, counted from 0.
+        last: index behind the last one.
+
+    Raises:
+        ValueError: if a row is missing.
+    """
+    size = max(1, _PIECE // dataset.conn.get(first + 1).natoms)
+    for start in range(first, last, size):
+        stop = min(start + size, last)
+        rows = list(dataset.conn.select(f"id>={start + 1},id<={stop}", sort="id"))
+        if len(rows) < stop - start:
+            raise ValueError(
+                f"'{dataset.datapath}' has {len(rows)} of the {stop - start} rows from {start} on; write it anew."
+            )
+        yield from rows
 
 
 def _load(dataset: ASEAtomsData, max_memory_gb: float, progress: Callable[[int], None] | None) -> Frames:
@@ -151,12 +177,11 @@ def _fill(
     arrays: Mapping[str, np.ndarray],
 ) -> None:
     """Read all rows of the database into the arrays."""
-    rows = dataset.conn.select(sort="id")
-    frame, first_atom = 0, 0
+    first_atom = 0
     for trajectory, expected in zip(trajectories, numbers, strict=True):
         n_atoms = len(expected)
-        for _ in trajectory.frames:
-            row = next(rows)
+        rows = rows_of(dataset, trajectory.start, trajectory.start + trajectory.length)
+        for frame, row in zip(trajectory.frames, rows, strict=True):
             if not np.array_equal(row.numbers, expected):
                 raise ValueError(
                     f"frame {frame} of '{dataset.datapath}' has other atoms than the first of its trajectory "
@@ -167,9 +192,9 @@ def _fill(
             arrays[spk_properties.R][atoms] = row.positions * dataset.distance_conversion
             for key in keys:
                 arrays[key][atoms if key in atomwise else slice(frame, frame + 1)] = row.data[key] * factors[key]
-            frame, first_atom = frame + 1, first_atom + n_atoms
+            first_atom += n_atoms
             if progress is not None:
-                progress(frame)
+                progress(frame + 1)
 
 
 def _mapped(
