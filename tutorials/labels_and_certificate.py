@@ -3,8 +3,8 @@
 #
 # A small EGNN that is wrong somewhere is certified, hardened with labels of the reference method, and certified again.
 # Beside it the same model is trained on for the same time without labels: what that gains needs no labels. Data are the
-# embedded ones (H2 on Pd6/graphene), whose reference method, GFN1-xTB, computes a label in half a second. Ten minutes of an
-# idle core, with settings that are smaller than one would take: few simulations, of 1 ps.
+# embedded ones (H2 on Pd6/graphene), whose reference method, GFN1-xTB, computes a label in half a second. Ten minutes of two
+# idle cores, with settings that are smaller than one would take: few simulations, of 1 ps.
 #
 #     pip install 'spk_dt[reference]'
 #     python labels_and_certificate.py     # SPK_DT_TUTORIAL=short: some seconds of each step, as in the tests
