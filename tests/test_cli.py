@@ -59,6 +59,14 @@ def test_commands_are_in_the_order_of_the_work():
     assert [out.index(line) for line in lines] == sorted(out.index(line) for line in lines)
 
 
+def test_help_has_nothing_that_rich_takes_for_markup():
+    """It leaves out what is in square brackets."""
+    commands = get_command(app).commands.values()
+    texts = [one.help for one in commands] + [p.help for one in commands for p in one.params]
+    assert len(texts) > 100
+    assert not [text for text in texts if text and "[" in text]
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"), [("c", {"convert", "check", "certify"}), ("evaluate --spl", {"--split"})]
 )

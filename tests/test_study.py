@@ -40,7 +40,7 @@ def study(tmp_path):
     return Study(tmp_path, seconds=60.0)
 
 
-@pytest.mark.parametrize("arm", ["start", *ARMS])
+@pytest.mark.parametrize("arm", ["start", *(name for name, one in ARMS.items() if not one.whole)])
 def test_arms_compose(study, arm):
     config = composed(*overrides(study, "painn", arm, 0))
     assert config.callbacks.budget.seconds == (120.0 if arm != "start" and ARMS[arm].scratch else 60.0)
@@ -73,6 +73,15 @@ def test_arms_compose(study, arm):
     if labels is not None:
         instantiate(config.callbacks.on_policy)
         assert config.callbacks.on_policy.simulations._target_.endswith("DisplacedFrames") == (labels == "displaced")
+
+
+def test_the_default_is_the_experiment_as_it_is(study):
+    config, plain = composed(*overrides(study, "painn", "default", 1)), composed("experiment=dt_painn")
+    for part in ("model", "task", "callbacks", "globals"):
+        assert config[part] == plain[part]
+    assert config.seed == 1
+    assert config.data.datapath == str(study.database)
+    assert not study.takes(ARMS["default"])
 
 
 @pytest.mark.slow
@@ -263,7 +272,8 @@ def test_report(tmp_path):
         certified | {"arm": arm, "failures": failures, "training_labels": 0}
         for arm, failures in (("control", [0.5, 1.0, 2.0, 2.0]), ("drawn", [6.0]), ("paper", [1.0]))
     ]
-    (tmp_path / "lasting.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lasting))
+    as_it_is = certified | {"arm": "default", "budget": None, "failures": [], "training_labels": 9, "picoseconds": 20.0}
+    (tmp_path / "lasting.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*lasting, as_it_is]))
     write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith(f"| {ARMS['visits'].title}") and "%" in line)
@@ -290,6 +300,8 @@ def test_report(tmp_path):
     assert (
         f"| egnn | {ARMS['control'].title} | 2 | 4 | 0 | 0.050 (0.050 to 0.050) | 100 (100 to 100) | {ends} |" in text
     )
+    assert "last --picoseconds 20 --number 4 --model egnn --seed 0 --arm default\n" in text
+    assert f"| egnn | {ARMS['default'].title} | 1 | 9 | 0 of 4 | 0 | 53 % | - |" in text
     assert "beside longer.db --model egnn --arm control --seed 0 --seed 1\n" in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png", "lasting_60s.png", "survival.png"):
         assert (tmp_path / name).stat().st_size > 10_000

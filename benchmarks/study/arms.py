@@ -1,5 +1,5 @@
 """What is compared. An arm is a way to spend the second half of the training compute, from one and the same model (but for
-those that begin from scratch and spend both halves).
+those that begin from scratch and spend both halves, and the experiments as they are).
 
 All arms share data, model, loss at S = 1, optimiser, learning rate as a function of the compute used, validation, and the
 number of seconds. So a step that costs more leaves fewer updates.
@@ -46,6 +46,7 @@ class Arm:
         converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
             up to `length` if there is time.
         scratch: begins with a new model, for the seconds of both halves, with one learning rate that falls all the time.
+        whole: an experiment of the package as it is, from scratch, for as long as it takes.
         frames: where there are few windows, train on all frames of the windows instead of the first ones.
     """
 
@@ -57,6 +58,7 @@ class Arm:
     constant: bool = False
     converged: bool = False
     scratch: bool = False
+    whole: bool = False
     frames: bool = False
 
     @property
@@ -70,8 +72,9 @@ class Arm:
 #: frames of a window where there are few; no arm of such a study may roll out further
 FEW_LENGTH = 16
 
-#: by name; ``control`` is conventional training
+#: by name; ``default`` is not for equal seconds, ``control`` is conventional training
 ARMS: dict[str, Arm] = {
+    "default": Arm("dt_egnn, dt_painn, dt_schnet as they are", whole=True, scratch=True),
     "control": Arm("S = 1 continued (control)"),
     "frames": Arm("S = 1 on all frames of the windows", frames=True),
     "paper": Arm(

@@ -39,7 +39,7 @@ def run(
     out: Folder = Path("study"),
     model: Models = ["egnn"],  # noqa: B006
     arm: Annotated[
-        list[str] | None, typer.Option(help=f"Of {', '.join(ARMS)}; repeatable; default all that fit.")
+        list[str] | None, typer.Option(help=f"Of {', '.join(ARMS)}; repeatable; without it all that fit.")
     ] = None,
     seed: Seeds = [0, 1, 2],  # noqa: B006
     seconds: Annotated[float, typer.Option(help="Compute of the first model, and again of each arm.")] = 300.0,
@@ -98,13 +98,17 @@ def last(
 ) -> None:
     """Train, and let the reference method certify; results are appended to OUT/lasting.jsonl as they come."""
     study = Study(out.resolve(), seconds)
-    _check(study, model, arm)
+    _check(study, model, [a for a in arm if a not in ARMS or not ARMS[a].whole])
     study.prepare()
     setting = {"budget": seconds, "picoseconds": picoseconds, "number": number, "temperature": temperature}
     with _pool(processes) as pool:
-        for begun in [pool.submit(train, study, m, "start", s) for s in seed for m in model]:  # the arms begin with it
-            begun.result()
-        rows = [{"model": m, **setting, "arm": a, "seed": s} for s, m, a in product(seed, model, arm)]
+        if not all(ARMS[a].scratch for a in arm):
+            for begun in [pool.submit(train, study, m, "start", s) for s in seed for m in model]:  # arms begin with it
+                begun.result()
+        rows = [
+            {"model": m, **setting, "arm": a, "seed": s} | ({"budget": None} if ARMS[a].whole else {})
+            for s, m, a in product(seed, model, arm)
+        ]
         _append(pool, partial(lasting, study), rows, out / "lasting.jsonl")
 
 
@@ -170,7 +174,7 @@ def _check(study: Study, models: list[str], arms: list[str]) -> None:
         if name not in known:
             raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}")
         if known is ARMS and not study.takes(ARMS[name]):
-            raise typer.BadParameter(f"'{name}' does not fit --windows {study.windows}")
+            raise typer.BadParameter(f"'{name}' does not fit --windows {study.windows} and equal seconds")
 
 
 def _check_times(picoseconds: float, every_ps: float) -> None:

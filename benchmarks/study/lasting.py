@@ -84,7 +84,7 @@ def lasting_table(rows: list[Row]) -> str:
 def lasting_command(rows: list[Row]) -> str:
     """What makes these rows."""
     first = rows[0]
-    words = ["python -m benchmarks.study last", f"--seconds {first['budget']:g}"]
+    words = ["python -m benchmarks.study last", *([f"--seconds {first['budget']:g}"] if first["budget"] else [])]
     words += [f"--temperature {first['temperature']:g}"] if first["temperature"] is not None else []
     words += [f"--picoseconds {first['picoseconds']:g} --number {first['number']}"]
     words += [

@@ -81,7 +81,9 @@ class Study:
             _write_split(self)
 
     def takes(self, arm: Arm) -> bool:
-        """Whether an arm makes sense here."""
+        """Whether an arm makes sense among those of equal seconds here."""
+        if arm.whole:
+            return False
         return not arm.frames if self.windows is None else arm.length <= FEW_LENGTH
 
     def run(self, model: str, arm: str, seed: int) -> Path:
@@ -122,6 +124,17 @@ def train(study: Study, model: str, arm: str, seed: int) -> Path:
 def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
     """The arguments of `spktrain` of a run; see `train`."""
     folder = study.run(model, arm, seed)
+    where = [
+        f"run.path={folder.parent.resolve()}",
+        f"run.id={folder.name}",
+        f"+seed={seed}",
+        f"data.datapath={study.database.resolve()}",
+        f"trainer.accelerator={'gpu' if study.device == 'cuda' else 'cpu'}",
+        "print_config=false",
+        "+trainer.enable_progress_bar=false",
+    ]
+    if arm != "start" and ARMS[arm].whole:
+        return [f"experiment=dt_{model}", *where]
     if arm == "start":
         chosen, own = Arm("start"), [f"experiment={MODELS[model]}", "callbacks.budget.final_lr=5e-4"]
     elif ARMS[arm].scratch:
@@ -133,19 +146,13 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         *chosen.overrides,
         f"callbacks=[{','.join([*_CALLBACKS, *chosen.callbacks])}]",
         f"globals.max_rollout_length={chosen.length}",
-        f"run.path={folder.parent.resolve()}",
-        f"run.id={folder.name}",
-        f"+seed={seed}",
-        f"data.datapath={study.database.resolve()}",
+        *where,
         "data.test_window=300",
         "data.max_test_windows=40",
         *_windows(study, arm),
         *(_growth(chosen) if "curriculum" in chosen.callbacks else []),
         f"callbacks.budget.seconds={(2.0 if chosen.scratch else 1.0) * study.seconds}",
-        f"trainer.accelerator={'gpu' if study.device == 'cuda' else 'cpu'}",
         "trainer.max_epochs=-1",
-        "print_config=false",
-        "+trainer.enable_progress_bar=false",
     ]
 
 

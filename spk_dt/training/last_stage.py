@@ -44,7 +44,7 @@ class LastStage(Hardening):
     """
 
     def __init__(
-        self, labels: Labelling, epochs: int = 40, lr: float = 1e-3, final_lr: float = 5e-5, **hardening: Any
+        self, labels: Labelling, epochs: int = 160, lr: float = 1e-3, final_lr: float = 5e-5, **hardening: Any
     ) -> None:
         super().__init__(labels, **hardening)
         for name, value in {"epochs": epochs, "lr": lr, "final_lr": final_lr}.items():
