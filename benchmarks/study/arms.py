@@ -15,18 +15,6 @@ MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schn
 _SIMULATIONS = "callbacks.on_policy.simulations"
 _HOT = (f"{_SIMULATIONS}.kinetic_energy=1.5", f"{_SIMULATIONS}.time_step=2")
 _UNTIL_THEY_LAST = "callbacks.on_policy.schedule.extra_rounds=12"
-#: the settings of a pilot whose models lasted for 100 ps, with fewer labels in a round
-_DRAWN = (
-    f"{_SIMULATIONS}.kinetic_energy=2",
-    f"{_SIMULATIONS}.time_step=2",
-    f"{_SIMULATIONS}.steps=2000",
-    f"{_SIMULATIONS}.max_steps=60000",
-    "callbacks.on_policy.labels.n_labels=12",
-    "callbacks.on_policy.schedule.n_rounds=16",
-    "callbacks.on_policy.schedule.extra_rounds=5",
-    "callbacks.on_policy.schedule.every_n_epochs=1",
-    "callbacks.on_policy.share=0.35",
-)
 _FULL = ("task/gradient=full", "task.first_step_weight=1")
 
 
@@ -40,8 +28,8 @@ class Arm:
         begin: share of the compute at which the growth begins; S is 1 until then, or 2 if it begins at once.
         overrides: of the training config.
         labels: which further states are labelled by the reference method, at the cost of training: ``visited`` ones
-            (`spk_dt.training.OnPolicyLabels`), or as many ``displaced`` training frames (`benchmarks.study.displaced`), or
-            those where simulations go wrong, by ``hardening`` (`spk_dt.training.Hardening`).
+            (`spk_dt.training.OnPolicyLabels`), as many ``displaced`` training frames (`benchmarks.study.displaced`), or as
+            in the experiments ``dt_on_policy`` (states drawn at random) and ``dt_last`` (where simulations go wrong).
         constant: S is `length` from the beginning.
         converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
             up to `length` if there is time.
@@ -62,10 +50,15 @@ class Arm:
     frames: bool = False
 
     @property
+    def experiment(self) -> str:
+        """That an arm without ``scratch`` is made of."""
+        return self.labels if self.labels in ("dt_on_policy", "dt_last") else "dt_finetune"
+
+    @property
     def callbacks(self) -> tuple[str, ...]:
         """Callbacks of the training that not all arms have."""
-        if self.labels == "hardening":
-            return ("hardening",)
+        if self.experiment != "dt_finetune":
+            return ("hardening",) if self.labels == "dt_last" else ("on_policy",)
         return ("curriculum", "on_policy") if self.labels else ("curriculum",)
 
 
@@ -132,8 +125,8 @@ ARMS: dict[str, Arm] = {
         (f"{_SIMULATIONS}.kinetic_energy=4", f"{_SIMULATIONS}.time_step=2", _UNTIL_THEY_LAST),
         labels="visited",
     ),
-    "drawn": Arm("S = 1 and on-policy labels, states drawn at random", 1, _DRAWN, labels="visited"),
-    "hardened": Arm("S = 1 and hardening (dt_last)", labels="hardening"),
+    "drawn": Arm("S = 1 and on-policy labels, states drawn at random", labels="dt_on_policy"),
+    "hardened": Arm("S = 1 and hardening (dt_last)", labels="dt_last"),
     "full8_visits": Arm("full, S to 8, and on-policy labels, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
 }

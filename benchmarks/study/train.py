@@ -194,7 +194,7 @@ def _write_split(study: Study) -> None:
 def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
     """What an arm has of its own."""
     own = [
-        f"experiment={'dt_last' if arm.labels == 'hardening' else 'dt_finetune'}",
+        f"experiment={arm.experiment}",
         f"model_file={start.resolve()}",
         "globals.lr=1e-3",
         "callbacks.budget.final_lr=5e-5",
@@ -203,9 +203,9 @@ def _branch(study: Study, arm: Arm, start: Path) -> list[str]:
     on_policy = "callbacks.on_policy"
     if arm.labels:
         own.append(f"{on_policy}.labels.reference={study.reference}")
-    if arm.labels == "hardening":
+    if arm.labels == "dt_last":
         own.append(f"{on_policy}.goal.until_ps=10")
-    elif arm.labels:
+    elif arm.labels and arm.experiment == "dt_finetune":
         own += [
             f"{on_policy}.labels.n_labels=20",
             f"{on_policy}.schedule.n_rounds=6",
