@@ -196,7 +196,12 @@ def test_simulations_take_it(exported):
 
 def test_the_first_pickle_is_said_to_run_code(exported, monkeypatch, caplog):
     monkeypatch.setattr(load._Said, "told", False)
+    monkeypatch.setattr(load._Said, "own", set())
     load_model(exported[1])
+    own = exported[0].with_name("own")
+    own.write_bytes(exported[0].read_bytes())
+    load.own_file(own)
+    load_model(own)
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         load_model(exported[0])

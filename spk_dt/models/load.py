@@ -11,15 +11,21 @@ from schnetpack.utils import load_model as load_pickled
 
 from spk_dt.models.file import is_plain, read_model_file
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "own_file"]
 
 log = logging.getLogger(__name__)
 
 
 class _Said:
-    """Whether users were told in this process."""
+    """Whether users were told in this process, and files of which they need not be."""
 
     told: ClassVar[bool] = False
+    own: ClassVar[set[Path]] = set()
+
+
+def own_file(file: str | Path) -> None:
+    """Note that a pickled model is written by the program itself, so that nothing is said when it is loaded."""
+    _Said.own.add(Path(file).absolute())
 
 
 def load_model(file: str | Path) -> AtomisticModel:
@@ -34,7 +40,7 @@ def load_model(file: str | Path) -> AtomisticModel:
     """
     if is_plain(file):
         return read_model_file(file)[0]
-    if not _Said.told:
+    if not _Said.told and Path(file).absolute() not in _Said.own:
         _Said.told = True
         log.warning(
             "'%s' is a pickle: loading it runs whatever code it holds. Load none that you do not trust; a file that runs no "

@@ -26,6 +26,7 @@ from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess
+from spk_dt.models import own_file
 from spk_dt.training.average import averaged_weights
 from spk_dt.training.budget import SecondsUsedUpError, budgets_of, in_time
 from spk_dt.training.hardening_goal import GOAL, HardeningGoal
@@ -226,6 +227,7 @@ class Hardening(JoiningLabels):
         if not file.exists():
             with averaged_weights(trainer, task.model), whole_file(file, make_folder=True) as part:
                 task.save_model(part, do_postprocessing=True)
+        own_file(file)
         if self._engine is None:
             frames, runs = data_of(trainer).frames, self.simulations
             energy, length = frames.units[properties.energy], frames.distance_unit
