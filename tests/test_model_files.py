@@ -194,6 +194,11 @@ def test_simulations_take_it(exported):
         InputsCalculator(str(exported[1]), energy_unit="eV", **settings)
 
 
+def test_others_may_read_what_is_exported(exported):
+    """As every other file that the user writes."""
+    assert exported[1].stat().st_mode == exported[0].stat().st_mode
+
+
 def test_the_first_pickle_is_said_to_run_code(exported, monkeypatch, caplog):
     monkeypatch.setattr(load._Said, "told", False)
     monkeypatch.setattr(load._Said, "own", set())

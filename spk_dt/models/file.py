@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from spk_dt.folders.damage import reading
@@ -62,7 +62,7 @@ def save_model(model: nn.Module, facts: Facts, out: Path) -> None:
         {"version": VERSION} | facts.plain() | {"model": description}, sort_keys=False, allow_unicode=True, width=120
     )
     with whole_file(out, make_folder=True) as part:
-        save_file(tensors, str(part), {"format": "pt", KEY: text})
+        part.write_bytes(save(tensors, {"format": "pt", KEY: text}))  # save_file lets nobody else read it
         if lost := list(differences(model.cpu(), _read(part)[0])):
             raise ValueError(
                 f"the model would not be the same when it is read: {'; '.join(lost[:3])}. It is not written; keep it as "
