@@ -34,7 +34,7 @@ class Arm:
         converged: S grows when the learning rate has come down to its floor (`spk_dt.training.Converged`), as in the paper,
             up to `length` if there is time.
         scratch: begins with a new model, for the seconds of both halves, with one learning rate that falls all the time.
-        whole: an experiment of the package as it is, from scratch, for as long as it takes.
+        whole: an experiment of the package as it is, but for `overrides`, from scratch, for as long as it takes.
         frames: where there are few windows, train on all frames of the windows instead of the first ones.
     """
 
@@ -65,9 +65,15 @@ class Arm:
 #: frames of a window where there are few; no arm of such a study may roll out further
 FEW_LENGTH = 16
 
-#: by name; ``default`` is not for equal seconds, ``control`` is conventional training
+#: by name; ``default`` and ``early`` are not for equal seconds, ``control`` is conventional training
 ARMS: dict[str, Arm] = {
     "default": Arm("dt_egnn, dt_painn, dt_schnet as they are", whole=True, scratch=True),
+    "early": Arm(
+        "the same with a round every second epoch, until the labels are used up",
+        overrides=("callbacks.on_policy.schedule.every_n_epochs=2",),
+        whole=True,
+        scratch=True,
+    ),
     "control": Arm("S = 1 continued (control)"),
     "frames": Arm("S = 1 on all frames of the windows", frames=True),
     "paper": Arm(

@@ -134,7 +134,7 @@ def overrides(study: Study, model: str, arm: str, seed: int) -> list[str]:
         "+trainer.enable_progress_bar=false",
     ]
     if arm != "start" and ARMS[arm].whole:
-        return [f"experiment=dt_{model}", *where]
+        return [f"experiment=dt_{model}", *ARMS[arm].overrides, *where]
     if arm == "start":
         chosen, own = Arm("start"), [f"experiment={MODELS[model]}", "callbacks.budget.final_lr=5e-4"]
     elif ARMS[arm].scratch:

@@ -105,17 +105,17 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     parts += [_LASTING] if lasting else []
     for (budget, temperature, ps), same in grouped(lasting, "budget", "temperature", "picoseconds").items():
         how = "at constant energy" if temperature is None else f"at {temperature:g} K"
-        parts.append(f"### {f'{budget:g} s and {budget:g} s' if budget else 'Defaults'}, {ps:g} ps {how}\n")
+        parts.append(f"### {f'{budget:g} s and {budget:g} s' if budget else 'One command'}, {ps:g} ps {how}\n")
         parts += [f"```bash\n{lasting_command(same)}\n```\n", lasting_table(same)]
         if budget and temperature is None and any(len(by_arm(some)) > 1 for some in grouped(same, "model").values()):
             name = f"lasting_{budget:g}s"
             save_figure(plot_lasting(same), out.with_name(name))
             parts.append(f"![share of the simulations that have not failed]({name}.png)\n")
-    if free := [row for row in lasting if row["temperature"] is None]:
-        most = max(row["budget"] or 0.0 for row in free)
+    if free := [row for row in lasting if row["temperature"] is None and row["budget"]]:
+        most = max(row["budget"] for row in free)
         # those that soon fail are not simulated for so long
-        shown = longest_of_each([row for row in free if row["budget"] in (most, None)], "model", "arm")
-        save_figure(plot_lasting(shown, ("default", "control", "drawn", "hardened")), out.with_name("survival"))
+        shown = longest_of_each([row for row in free if row["budget"] == most], "model", "arm")
+        save_figure(plot_lasting(shown, ("control", "drawn", "hardened")), out.with_name("survival"))
     for setting, same in grouped(found, "model", "budget", "windows", "picoseconds", "starts").items():
         parts += [_heading(*setting), _command(same), training_table(same), error_table(same), element_table(same)]
         parts.append(beside_table(same))
