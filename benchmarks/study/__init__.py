@@ -9,8 +9,10 @@
     commands.py the command line; rows.py what it appends to files
     write.py    RESULTS.md, with tables.py and figures.py
     *.jsonl, RESULTS.md, findings.md  what was found, and what is concluded from it
+    models/     some of the models, with their certificates: `spkdt about FILE`
 
-`python -m benchmarks.study run` makes the runs, `ensembles` longer simulations of their models, `fractions`
-simulations with a part of their error, `beside` simulations beside new reference trajectories, `write` the report. To
-measure trained models anew, remove results.jsonl and run the same command: what is trained and simulated is not made again.
+`python -m benchmarks.study run` makes the runs, `last` certificates, `ensembles` longer simulations of their models,
+`fractions` simulations with a part of their error, `beside` simulations beside new reference trajectories, `write` the
+report. To measure trained models anew, remove results.jsonl and run the same command: what is trained and simulated is not
+made again.
 """
