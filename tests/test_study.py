@@ -45,8 +45,7 @@ def test_arms_compose(study, arm):
     config = composed(*overrides(study, "painn", arm, 0))
     assert config.callbacks.budget.seconds == (120.0 if arm != "start" and ARMS[arm].scratch else 60.0)
     length = 1 if arm == "start" else ARMS[arm].length
-    if arm in ("hardened", "drawn"):
-        kind = {"hardened": "Hardening", "drawn": "OnPolicyLabels"}[arm]
+    if kind := {"hardened": "Hardening", "drawn": "OnPolicyLabels"}.get(arm.split("_")[0]):
         assert config.callbacks.on_policy._target_ == f"spk_dt.training.{kind}"
         assert config.callbacks.on_policy.share == 0.35
         assert "_target_" not in config.callbacks.curriculum  # what is left of dt_finetune

@@ -14,7 +14,8 @@ MODELS = {"egnn": "static_egnn", "painn": "static_painn", "schnet": "static_schn
 
 _SIMULATIONS = "callbacks.on_policy.simulations"
 _HOT = (f"{_SIMULATIONS}.kinetic_energy=1.5", f"{_SIMULATIONS}.time_step=2")
-_UNTIL_THEY_LAST = "callbacks.on_policy.schedule.extra_rounds=12"
+_LABELS, _SCHEDULE, _GOAL = (f"callbacks.on_policy.{group}" for group in ("labels", "schedule", "goal"))
+_UNTIL_THEY_LAST = f"{_SCHEDULE}.extra_rounds=12"
 _FULL = ("task/gradient=full", "task.first_step_weight=1")
 
 
@@ -65,12 +66,15 @@ class Arm:
 #: frames of a window where there are few; no arm of such a study may roll out further
 FEW_LENGTH = 16
 
+#: reference calculations of arms that tell few labels from many, and chosen ones from those drawn at random
+FEW_LABELS = (30, 60, 120)
+
 #: by name; ``default`` and ``early`` are not for equal seconds, ``control`` is conventional training
 ARMS: dict[str, Arm] = {
     "default": Arm("dt_egnn, dt_painn, dt_schnet as they are", whole=True, scratch=True),
     "early": Arm(
         "the same with a round every second epoch, until the labels are used up",
-        overrides=("callbacks.on_policy.schedule.every_n_epochs=2",),
+        overrides=(f"{_SCHEDULE}.every_n_epochs=2",),
         whole=True,
         scratch=True,
     ),
@@ -133,6 +137,20 @@ ARMS: dict[str, Arm] = {
     ),
     "drawn": Arm("S = 1 and on-policy labels, states drawn at random", labels="dt_on_policy"),
     "hardened": Arm("S = 1 and hardening (dt_last)", labels="dt_last"),
+    **{
+        f"drawn_{n}": Arm(
+            f"S = 1 and on-policy labels, {n} states drawn at random in 10 rounds",
+            overrides=(f"{_LABELS}.n_labels={n // 10}", f"{_SCHEDULE}.n_rounds=10", f"{_SCHEDULE}.extra_rounds=0"),
+            labels="dt_on_policy",
+        )
+        for n in FEW_LABELS
+    },
+    **{
+        f"hardened_{n}": Arm(
+            f"S = 1 and hardening, at most {n} labels", overrides=(f"{_GOAL}.max_labels={n}",), labels="dt_last"
+        )
+        for n in FEW_LABELS
+    },
     "full8_visits": Arm("full, S to 8, and on-policy labels, hotter and further", 8, (*_FULL, *_HOT), labels="visited"),
     "displaced": Arm("S = 1 and displaced training frames", labels="displaced"),
 }
