@@ -64,8 +64,13 @@ def reasons(found):
 
 def test_the_reference_itself_and_an_exact_model_pass(clusters, tmp_path):
     models = {"reference": f"ase:{REFERENCE}", "exact": pair_model(tmp_path / "exact")}
-    found = certify(models, clusters, tmp_path / "out", REFERENCE, 6, SHORT, computing=PLAIN)
-    for one in found.values():
+    told = []
+    found = certify(
+        models, clusters, tmp_path / "out", REFERENCE, 6, SHORT, computing=PLAIN, progress=lambda *one: told.append(one)
+    )
+    for name, one in found.items():
+        assert [(done, all_) for what, done, all_ in told if what == f"simulating {name}"][-1] == (48, 48)
+        assert sum(done == all_ for what, done, all_ in told if what == f"judging {name}") == 1  # in one round
         assert one["failures"] == 0
         assert one["statement"].startswith("safe to 0.4 ps at constant energy from ")
         assert one["statement"].endswith("with 95 % confidence: at most 39.3 % of simulations fail (none of 6 did)")

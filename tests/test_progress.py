@@ -12,6 +12,7 @@ from helpers.short_training import short_data, short_task, short_trainer
 from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from spk_dt.cli.progress import progress_bar
 from spk_dt.duration import duration
 from spk_dt.training import ComputeBudget, Converged, Curriculum, Elapsed, TrainingProgress
 from spk_dt.training import progress as module
@@ -27,6 +28,25 @@ from spk_dt.training.time_left import Pace, time_left
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_task_in_a_log_is_a_line_from_time_to_time(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with progress_bar() as progress:
+        for done in (40, 50, 60, 100):  # 40 are from an earlier run; 10 in 45 s
+            progress("simulating m", done, 100)
+            now += 45.0
+        progress("judging m", 1, 20)  # a round
+        for done in (1, 2):  # and another one, of 60 s for each
+            now += 60.0
+            progress("judging m", done, 7)
+    assert capsys.readouterr().err.splitlines() == [
+        "simulating m: 60 of 100, about 3 min left",
+        "judging m: 1 of 20",
+        "judging m: 1 of 7",
+        "judging m: 2 of 7, about 5 min left",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------- the time that is left

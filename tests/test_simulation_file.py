@@ -33,7 +33,10 @@ def made(tmp_path_factory):
     starts = spread_continuations(read_partition(folder / "data.db", ALL))
     (group,) = group_starts(starts)
     file = SimulationFile.of(folder, 0, *UNITS)
-    exploded, speed = simulate(ModelCalculator(model, *UNITS), starts, group, file.path, Protocol(STEPS, EVERY))
+    done = []
+    protocol = Protocol(STEPS, EVERY)
+    exploded, speed = simulate(ModelCalculator(model, *UNITS), starts, group, file.path, protocol, done.append)
+    assert done == [*range(1, STEPS + 1)]
     assert speed.as_dict()["ns_per_day"] > 0.0
     assert exploded.tolist() == [
         -1,

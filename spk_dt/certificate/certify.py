@@ -112,7 +112,7 @@ def certify(
         energy_unit: unit of the energies of the models.
         position_unit: unit of length of the models.
         another_reference: whether the reference method may be another one than that of the data.
-        progress: called with what is done, how much of it, and how much there is.
+        progress: called with what is done, how much of it, and how much there is; labels are asked for in several rounds.
         committee: certify the mean of all models as one, called ``committee`` (`spk_dt.certificate.committee`).
 
     Returns:
@@ -188,7 +188,9 @@ def certify(
                 partial(progress, f"simulating {name}"),
             )
             states = dict(read_states(all_batches))
-            outcomes, n_labels, wrong = _judge(out / name, states, conditions, criteria, scales, reference, computing)
+            judging = partial(progress, f"judging {name}")
+            how = (conditions, criteria, scales, reference, computing, judging)
+            outcomes, n_labels, wrong = _judge(out / name, states, *how)
             (out / name / "first_wrong.traj").unlink(missing_ok=True)  # of other limits
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
@@ -262,6 +264,7 @@ def _judge(
     scales: Scales,
     reference: str,
     computing: Computing,
+    progress: Callable[[int, int], None],
 ) -> tuple[dict[int, Outcome], int, list[Atoms]]:
     """Outcome of each simulation, number of labels, and the first wrong states."""
     temperatures = [conditions.thermostat(max(0, k - 1)) for k in range(conditions.n_states + 1)]
@@ -275,6 +278,7 @@ def _judge(
             ids=[f"{i}:{k}" for i, k in pairs],
             sound={f"{i}:0" for i in states},
             processes=processes,
+            progress=lambda done: progress(done, len(pairs)),
         )
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
 

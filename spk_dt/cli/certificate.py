@@ -106,12 +106,12 @@ def certify(
     from spk_dt.certificate.certify import certify as run
     from spk_dt.certificate.conditions import Conditions
     from spk_dt.certificate.criteria import Criteria
-    from spk_dt.cli.progress import task_bars
+    from spk_dt.cli.progress import progress_bar
     from spk_dt.evaluation.certificate_figure import draw_certificate
 
     if len(models) < 2:
         raise ValueError("name at least one model, and then the data: spkdt certify MODEL DATA.db, or MODEL embedded.")
-    with task_bars() as progress:
+    with progress_bar() as progress:
         found = run(
             models=_named(models[:-1]),
             data=models[-1],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spk_dt.cli.app import USER_ERRORS, app
-from spk_dt.cli.progress import frame_bars, progress_bar
+from spk_dt.cli.progress import progress_bar
 from spk_dt.cli.reading import OfFilesAndDatabases, stating
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def convert(
     from spk_dt.trajectories.convert import convert as run
 
     try:
-        with frame_bars() as progress:
+        with progress_bar() as progress:
             found = run(inputs, out, reading, progress)
     except KeyboardInterrupt:
         typer.echo(f"spkdt: interrupted; '{out}' is not there yet. The same command continues.", err=True)
@@ -94,18 +94,18 @@ def check(
             raise FileNotFoundError(f"there is no trajectory database '{data}'.")
         read_metadata(data)  # refuses what is none
         dataset = ASEAtomsData(str(data))
-        with progress_bar("reading", len(dataset)) as progress:
-            loaded = load_frames(dataset, progress=progress)
+        with progress_bar() as progress:
+            loaded = load_frames(dataset, progress=lambda done: progress("reading", done, len(dataset)))
     except (*USER_ERRORS, AtomsDataError, sqlite3.Error) as error:
         where = "" if str(data) in str(error) else f"'{data}' is no trajectory database: "
         typer.echo(f"spkdt: {where}{error}", err=True)
         raise typer.Exit(2) from None
     number = len(loaded.trajectories)
     found = []
-    with progress_bar("checking", number) as progress:
+    with progress_bar() as progress:
         for trajectory in range(number):
             found.append(diagnose(loaded, trajectory, replay_kicks))
-            progress(trajectory + 1)
+            progress("checking", trajectory + 1, number)
     made = dataset.metadata.get("simulation")
     if as_json:
         report = as_dict(found, str(data)) | ({} if made is None else {"simulation": made})

@@ -10,6 +10,7 @@ import typer
 from spk_dt.cli.app import Pool, Scratch, TimeLimit, app
 from spk_dt.cli.browser import open_in_browser
 from spk_dt.cli.made_elsewhere import refuse_without_effect, tell
+from spk_dt.cli.progress import progress_bar
 from spk_dt.cli.reading import OfFiles, stating
 
 if TYPE_CHECKING:
@@ -134,22 +135,22 @@ def evaluate(
         judged = (data, trajectories, out, reading, split, number, temperature, tolerance, sys.argv)
         tell(evaluate_trajectories(*judged, **by), out)
     else:
-        metrics = run(
-            data=data,
-            models=named,
-            out=out,
-            protocol=Protocol(
-                steps, every, temperature, friction, seed, device, precision, compile, progress=sys.stderr.isatty()
-            ),
-            split=split,
-            number=number,
-            starts_per_trajectory=starts_per_trajectory,
-            energy_unit=energy_unit,
-            position_unit=position_unit,
-            tolerance=tolerance,
-            command=sys.argv,
-            **by,
-        )
+        with progress_bar() as progress:
+            metrics = run(
+                data=data,
+                models=named,
+                out=out,
+                protocol=Protocol(steps, every, temperature, friction, seed, device, precision, compile),
+                split=split,
+                number=number,
+                starts_per_trajectory=starts_per_trajectory,
+                energy_unit=energy_unit,
+                position_unit=position_unit,
+                tolerance=tolerance,
+                command=sys.argv,
+                progress=progress,
+                **by,
+            )
         _tell_of_models(metrics, "along the reference" if temperature is None else "at the start frames")
     if reference is not None:
         relabel(out, reference, relabel_every, processes, another_reference, scratch, time_limit, pool)
@@ -191,22 +192,12 @@ def relabel(
 
     If it is interrupted, the same command continues. `spkdt evaluate --reference` does this at its end.
     """
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
     from spk_dt.evaluation.tables import format_number
     from spk_dt.evaluation.true_error import true_errors
     from spk_dt.folders.hold import LOCK, hold
 
     busy = f"is at work in '{directory}'; wait for it."
-    with hold(directory / LOCK, busy), Bars(console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(model: str, done: int, total: int) -> None:
-            if model not in tasks:
-                tasks[model] = bars.add_task(f"relabelling {model}", total=total)
-            bars.update(tasks[model], completed=done)
-
+    with hold(directory / LOCK, busy), progress_bar() as show:
         found = true_errors(directory, reference, every, processes, show, another_reference, scratch, time_limit, pool)
     for name, one in found.items():
         if "reason" in one:

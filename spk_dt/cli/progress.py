@@ -13,45 +13,50 @@ if TYPE_CHECKING:
 
     from spk_dt.labels.plan import Progress
 
-__all__ = ["Pace", "frame_bars", "progress_bar", "task_bars", "trajectory_bars"]
+__all__ = ["Pace", "progress_bar", "trajectory_bars"]
+
+
+#: s between two changes of a bar
+_REFRESH = 0.1
 
 
 @contextmanager
-def progress_bar(name: str, total: int) -> "Iterator[Callable[[int], None]]":
-    """A progress bar, gone when it is full; only on a terminal."""
+def progress_bar(every_s: float = 60.0) -> "Iterator[Callable[[str, int, int | None], None]]":
+    """Progress of one thing after the other, and the time that is left; called with its name, what is done, and of how much.
+
+    On a terminal as a bar; elsewhere, as in the log of a batch job, a line from time to time.
+
+    Args:
+        every_s: time between two lines, s.
+    """
     from rich.console import Console
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Bars(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bars:
-        bar = bars.add_task(name, total=total)
-
-        def show(done: int) -> None:
-            if total < 100 or done % (total // 100) == 0:
-                bars.update(bar, completed=done)
-
-        yield show
-
-
-@contextmanager
-def frame_bars() -> "Iterator[Callable[[str, int, int | None], None]]":
-    """A progress bar over the frames of one trajectory after the other."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bars = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar = bars.add_task("", total=None)
-    shown = ""
+    bar: TaskID | None = None
+    shown, begun, before, said = "", 0.0, 0, time.monotonic()
 
     def show(name: str, done: int, total: int | None) -> None:
-        nonlocal shown
-        if name != shown:
-            if bars.console.is_terminal:
+        nonlocal bar, shown, begun, before, said
+        now = time.monotonic()
+        if new := name != shown or done <= before:  # another thing, or another round of it
+            shown, begun, before = name, now, done  # what an earlier run has left says nothing about the pace
+        if bars.console.is_terminal:
+            if bar is None or new:
+                if bar is not None:
+                    bars.remove_task(bar)
+                bar = bars.add_task(name, total=total, completed=done)
                 bars.start()  # once; not before there is something to show, so that an error stands alone
-            bars.reset(bar, description=name, total=total)
-            shown = name
-        if done % 20 == 0 or done == total:
-            bars.update(bar, completed=done, total=total)
+            elif done == total or now - said >= _REFRESH:
+                said = now
+                bars.update(bar, completed=done)
+        elif now - said >= every_s:
+            said = now
+            left = "" if total is None else f" of {total}"
+            if total is not None and done > before:
+                left += f", about {duration((now - begun) * (total - done) / (done - before))} left"
+            print(f"{name}: {done}{left}", file=sys.stderr, flush=True)
 
     try:
         yield show
@@ -146,20 +151,3 @@ def trajectory_bars(total: int, every_s: float = 60.0) -> "Iterator[Progress]":
     finally:
         if bars.live.is_started:
             bars.stop()
-
-
-@contextmanager
-def task_bars() -> "Iterator[Callable[[str, int, int], None]]":
-    """A progress bar with the remaining time for each thing that is done, by name; called with what is done of how much."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    with Bars(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
-        yield show

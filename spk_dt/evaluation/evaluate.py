@@ -16,7 +16,7 @@ The folder that is written::
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from math import gcd
@@ -127,6 +127,7 @@ def evaluate(
     position_unit: str = "Angstrom",
     tolerance: float = TOLERANCE_ANG,
     command: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
     **by: Unpack[ByReference],
 ) -> dict[str, dict[str, Any]]:
     """Simulate from frames of the data with each model, compare with the reference, and write everything to a folder.
@@ -147,6 +148,7 @@ def evaluate(
         position_unit: unit of length of all models, a name of ase.units or a number in Å.
         tolerance: deviation from its usual length beyond which a bond is broken, Å.
         command: the command line, for the record.
+        progress: called with what is done, steps done, and steps in all.
         by: the reference method with which visited geometries will be relabelled
             (`spk_dt.evaluation.reference.ByReference`).
 
@@ -183,7 +185,7 @@ def evaluate(
 
         done = settings(data, models, starts, groups) | {
             "split": partition.name,
-            **{key: value for key, value in asdict(protocol).items() if key != "progress"},
+            **asdict(protocol),
             "energy_unit": energy_unit,
             "distance_unit": "Ang" if position_unit == "Angstrom" else position_unit,
             "max_displacement_Ang": MAX_DISPLACEMENT,
@@ -196,7 +198,7 @@ def evaluate(
         ase.io.write(out / "start.traj", [one.start for one in starts])
         found = [
             replace(
-                _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance),
+                _evaluate_model(name, file, out, starts, groups, units, protocol, tolerance, progress),
                 stress=stress_error(file, units, stressed, protocol.device),
             )
             for name, file in models.items()
@@ -252,6 +254,7 @@ def _evaluate_model(
     units: tuple[Unit, Unit],
     protocol: Protocol,
     tolerance: float,
+    progress: Callable[[str, int, int], None],
 ) -> Evaluation:
     """Simulations of one model, and their force errors."""
     folder = out / name
@@ -261,9 +264,13 @@ def _evaluate_model(
     curves: dict[int, ErrorCurve] = {}
     exploded_step = np.full(len(starts), -1)
     speeds: list[dict[str, Any]] = []
+
+    def report(done: int) -> None:
+        progress(f"simulating {name}", done, protocol.steps)
+
     for g, group in enumerate(groups):
         calculator = ModelCalculator(file, *units, protocol.compile)
-        exploded_step[list(group.members)], speed = simulate(calculator, starts, group, files[g].path, protocol)
+        exploded_step[list(group.members)], speed = simulate(calculator, starts, group, files[g].path, protocol, report)
         speeds.append(speed.as_dict())
         curves.update({index: _curve(trajectory, starts[index]) for index, trajectory in simulations.of_group(g)})
     ordered = [curves[index] for index in range(len(starts))]

@@ -4,7 +4,7 @@ Start frames with the same time step, and a cell or none, are one group, and one
 of its own in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -39,7 +39,6 @@ class Protocol:
         device: where to compute.
         precision: bits of the floating-point numbers, 32 or 64; half as many take half the time.
         compile: compile the models, which takes a minute or so each and makes long simulations about twice as fast.
-        progress: show bars.
 
     Raises:
         ValueError: if a value makes no sense, or the device is not there.
@@ -53,7 +52,6 @@ class Protocol:
     device: str = "cpu"
     precision: int = 64
     compile: bool = False
-    progress: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -85,10 +83,15 @@ class Group:
 
 
 class Clock(SimulationHook):
-    """Measures the time of steps, without the first one, which may compile."""
+    """Measures the time of steps, without the first one, which may compile, and tells how many are done.
 
-    def __init__(self) -> None:
+    Args:
+        progress: called after each step with the number of those that are done.
+    """
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
         super().__init__()
+        self._progress = progress
         self._first = self._last = 0.0
         self._steps = 0
 
@@ -102,6 +105,7 @@ class Clock(SimulationHook):
         self._steps += 1
         if self._steps == 1:
             self._first = self._now()
+        self._progress(self._steps)
 
     def on_simulation_end(self, simulator: Simulator) -> None:
         """After the last step."""
@@ -156,7 +160,12 @@ def group_starts(starts: Sequence[Continuation]) -> list[Group]:
 
 
 def simulate(
-    calculator: ModelCalculator, starts: Sequence[Continuation], group: Group, file: Path, protocol: Protocol
+    calculator: ModelCalculator,
+    starts: Sequence[Continuation],
+    group: Group,
+    file: Path,
+    protocol: Protocol,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, Speed]:
     """Simulate a group of start frames.
 
@@ -166,19 +175,20 @@ def simulate(
         group: those of this simulation.
         file: HDF5 file to write, see `spk_dt.evaluation.simulation_file`.
         protocol: how.
+        progress: called after each step with the number of those that are done.
 
     Returns:
         [n_molecules] first step that a molecule could not make since it has exploded, -1 for those that have not; and how
         fast it was.
     """
     system = _system(starts, group)
-    clock = Clock()
+    clock = Clock(progress)
     hooks: list[SimulationHook] = [clock, SimulationLogger(file, system, protocol.steps, protocol.every)]
     if protocol.temperature is not None:
         torch.manual_seed(protocol.seed)
         hooks.insert(0, LangevinThermostat(protocol.temperature, 1.0 / protocol.friction))
     integrator = FreezingVerlet(group.timestep_fs)
-    simulator = Simulator(system, integrator, calculator, hooks, progress=protocol.progress)
+    simulator = Simulator(system, integrator, calculator, hooks, progress=False)
     simulator.to(protocol.device).to(getattr(torch, f"float{protocol.precision}")).simulate(protocol.steps)
     speed = Speed(protocol, group, clock.seconds_per_step)
     return integrator.exploded_step.cpu().numpy(), speed

@@ -62,7 +62,7 @@ class _Visited(NamedTuple):
 
 _NO_LABELS = "its files have neither forces nor energies to compare with those of the reference method"
 
-#: reports progress: model, geometries done, geometries in all
+#: reports progress: what is done, geometries done, geometries in all
 Progress = Callable[[str, int, int], None]
 
 
@@ -196,7 +196,7 @@ def true_force_error(
 
 
 def _report(progress: Progress, model: str, total: int, done: int) -> None:
-    progress(model, done, total)
+    progress(f"relabelling {model}", done, total)
 
 
 def _visited(results: Results, model: str, every: int) -> list[_Visited]:
