@@ -14,7 +14,16 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from spk_dt.cli.progress import progress_bar
 from spk_dt.duration import duration
-from spk_dt.training import ComputeBudget, Converged, Curriculum, Elapsed, TrainingProgress
+from spk_dt.training import (
+    ComputeBudget,
+    Converged,
+    Curriculum,
+    Elapsed,
+    Labelling,
+    LastStage,
+    RoundSchedule,
+    TrainingProgress,
+)
 from spk_dt.training import progress as module
 from spk_dt.training.next_commands import next_commands
 from spk_dt.training.progress_bar import TrainingBar
@@ -88,6 +97,17 @@ def test_of_stages_of_so_many_epochs():
     """S = 1 has 2 of 3 epochs to go, of 10 s; S = 2 and 3 have three of 16 and of 22 s."""
     curriculum = Curriculum(3, Elapsed(3))
     assert left(trainer(curriculum, epoch=1)) == (20.0 + 3 * 16.0 + 3 * 22.0, "about")
+
+
+def test_of_a_last_stage_with_rounds():
+    """8 of 10 epochs of 10 s to go, and a round of 30 s before every fourth of them until the goal is reached."""
+    last = LastStage(Labelling("helpers.pair_reference:Reference"), 10, schedule=RoundSchedule(9, every_n_epochs=4))
+    last.began = 5
+    pace = Pace(1, 6.0, 4.0, labels=30.0)
+    assert left(trainer(last, epoch=7), pace=pace) == (80.0 + 2 * 30.0, "about")
+    assert left(trainer(last, epoch=7)) == (80.0, "about")
+    last.goal.reached = 3
+    assert left(trainer(last, epoch=7), pace=pace) == (80.0, "about")
 
 
 def test_of_convergence():

@@ -94,6 +94,11 @@ class Hardening(JoiningLabels):
         self._scales: Scales | None = None
         self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
 
+    @property
+    def more_rounds(self) -> bool:
+        """Whether there may be another round."""
+        return self.goal.open and super().more_rounds
+
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work."""
         if stage != "fit":

@@ -126,6 +126,11 @@ class JoiningLabels(Callback):
         """Whether there may be labels, known after `setup`."""
         return True
 
+    @property
+    def more_rounds(self) -> bool:
+        """Whether there may be another round."""
+        return self.schedule.counted < self.schedule.n_rounds
+
     # pl_module is a DynamicTrainingTask; the signature of a hook is Lightning's
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse what could not work, and prepare the training data for more frames."""
@@ -265,7 +270,7 @@ class OnPolicyLabels(JoiningLabels):
         """Store the last model, and say so if rounds are missing."""
         super().on_train_end(trainer, pl_module)
         schedule = self.schedule
-        if schedule.counted < schedule.n_rounds:
+        if self.more_rounds:
             log.warning(
                 "on-policy labels: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
                 "longer, or set callbacks.on_policy.schedule.every_n_epochs below %d.",

@@ -39,6 +39,7 @@ class TrainingProgress(Callback):
         self._pace: Pace | None = None
         self._begun = self._first_batch = self._trained = self._shown = 0.0
         self._used = 0.0  # of the budget, when the epoch began
+        self._rounds, self._round = 0, 0.0  # number of rounds of labels, and what the last one has taken
         self._fitted = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -90,9 +91,9 @@ class TrainingProgress(Callback):
             self.stages.append(StageSummary(length, labelled))
         self.stages[-1].add(metrics.get("val_loss"), errors)
         took = time.monotonic() - self._begun
-        training = self._trained or took  # without validation
-        used = _used(trainer) - self._used
-        self._pace = Pace(length, training, took - training, took / used if used > 0.0 else 1.0)
+        training = self._trained or self._begun + took - self._first_batch  # without validation
+        used, labels = _used(trainer) - self._used, self._labelling(trainer)
+        self._pace = Pace(length, training, took - training - labels, took / used if used > 0.0 else 1.0, self._round)
         self._begin(trainer)
         if self._bar is not None:
             self._bar.errors(errors)
@@ -138,6 +139,14 @@ class TrainingProgress(Callback):
 
     def _begin(self, trainer: pl.Trainer) -> None:
         self._begun, self._used = time.monotonic(), _used(trainer)
+
+    def _labelling(self, trainer: pl.Trainer) -> float:
+        """What a round of labels before the epoch has taken, s; 0 if there was none."""
+        done = max((one.schedule.done for one in _callbacks(trainer) if isinstance(one, JoiningLabels)), default=0)
+        if done == self._rounds:
+            return 0.0
+        self._rounds, self._round = done, self._first_batch - self._begun
+        return self._round
 
     def _left(self, trainer: pl.Trainer, task: Any, done: float) -> Left | None:
         return None if self._pace is None else time_left(trainer, task, self._pace, done)

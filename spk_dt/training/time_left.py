@@ -10,6 +10,7 @@ from spk_dt.duration import duration
 from spk_dt.training.budget import ComputeBudget
 from spk_dt.training.curriculum import Converged, Curriculum, Elapsed, Rule
 from spk_dt.training.last_stage import last_stage_of
+from spk_dt.training.on_policy import JoiningLabels
 
 __all__ = ["Left", "Pace", "time_left"]
 
@@ -39,17 +40,19 @@ class Pace(NamedTuple):
     Args:
         steps: S of that epoch.
         training: its training part, which goes with S.
-        rest: validation, simulations and labels.
+        rest: validation, and simulations that go with it.
         per_second: seconds of the clock for each second of a budget.
+        labels: the last round of labels, before this epoch or an earlier one.
     """
 
     steps: int
     training: float
     rest: float
     per_second: float = 1.0
+    labels: float = 0.0
 
     def epoch(self, steps: int) -> float:
-        """What an epoch with rollouts of so many steps costs, s."""
+        """What an epoch with rollouts of so many steps costs without labels, s."""
         return self.training * steps / self.steps + self.rest
 
 
@@ -65,13 +68,15 @@ def time_left(trainer: pl.Trainer, task: Any, pace: Pace, done: float) -> Left |
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it, but does not declare it
     budget = next((one for one in callbacks if isinstance(one, ComputeBudget)), None)
     curriculum = next((one for one in callbacks if isinstance(one, Curriculum)), None)
+    labels = next((one for one in callbacks if isinstance(one, JoiningLabels)), None)
+    labelling = pace.labels / labels.schedule.every_n_epochs if labels is not None and labels.more_rounds else 0.0
     last = last_stage_of(trainer)
     steps, epoch = getattr(task, "rollout_length", 1), trainer.current_epoch
     found = []
     if budget is not None:
         found.append(Left((budget.seconds - budget.used) * pace.per_second, "about"))
     if last is not None and last.began >= 0:
-        found.append(Left((last.epochs - (epoch - last.began) - done) * pace.epoch(steps), "about"))
+        found.append(Left((last.epochs - (epoch - last.began) - done) * (pace.epoch(steps) + labelling), "about"))
     elif (
         curriculum is not None and (of_stage := _epochs(curriculum.rule, trainer, epoch - curriculum.began)) is not None
     ):
@@ -84,7 +89,7 @@ def time_left(trainer: pl.Trainer, task: Any, pace: Pace, done: float) -> Left |
             seconds += sum(later.epochs * pace.epoch(length) for length in range(steps + 1, curriculum.max_length + 1))
         found.append(Left(seconds, of_stage.bound))
     if trainer.max_epochs not in (None, -1, _UNLIMITED):
-        found.append(Left(((trainer.max_epochs or 0) - epoch - done) * pace.epoch(steps), "at most"))
+        found.append(Left(((trainer.max_epochs or 0) - epoch - done) * (pace.epoch(steps) + labelling), "at most"))
     if not found:
         return None
     first = min(found, key=lambda one: one.seconds)
