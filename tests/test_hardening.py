@@ -143,7 +143,7 @@ def test_labels_are_used_up(clusters, tmp_path, caplog):
     assert InThisProcess.computed - N_CHECKED == callback.goal.labels == 3
     assert callback.schedule.done == 1
     assert (
-        "hardening: the 3 labels are used up after 1 rounds and 3 labels of helpers.pair_reference:Reference; last"
+        "hardening: the 3 labels are used up after 1 round and 3 labels of helpers.pair_reference:Reference; last"
         in caplog.text
     )
     assert callback.goal.reached == -1

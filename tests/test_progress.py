@@ -101,7 +101,8 @@ def test_of_stages_of_so_many_epochs():
 
 def test_of_a_last_stage_with_rounds():
     """8 of 10 epochs of 10 s to go, and a round of 30 s before every fourth of them until the goal is reached."""
-    last = LastStage(Labelling("helpers.pair_reference:Reference"), 10, schedule=RoundSchedule(9, every_n_epochs=4))
+    labels, schedule = Labelling("helpers.pair_reference:Reference"), RoundSchedule(9, every_n_epochs=4)
+    last = LastStage(labels, 10, 1e-3, 5e-5, schedule=schedule)
     last.began = 5
     pace = Pace(1, 6.0, 4.0, labels=30.0)
     assert left(trainer(last, epoch=7), pace=pace) == (80.0 + 2 * 30.0, "about")

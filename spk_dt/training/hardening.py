@@ -152,8 +152,16 @@ class Hardening(JoiningLabels):
             ended = "the training has ended"
         log.log(
             logging.INFO if goal.reached >= 0 else logging.WARNING,
-            "hardening: %s after %d rounds and %d labels of %s; last round: %s; stored is %s",
-            *(ended, self.schedule.done, goal.labels, self.labels.reference, goal.told, stored),
+            "hardening: %s after %d round%s and %d labels of %s; last round: %s; stored is %s",
+            *(
+                ended,
+                self.schedule.done,
+                "" if self.schedule.done == 1 else "s",
+                goal.labels,
+                self.labels.reference,
+                goal.told,
+                stored,
+            ),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class LastStage(Hardening):
     installed, or hardening is not possible for another reason, the curriculum goes on with longer rollouts, and the reason
     is told at the end of the training. A reference that is named must work, see `spk_dt.training.Hardening`.
 
-    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`.
+    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. What the experiments use
+    is in ``configs/callbacks/last_stage.yaml``.
 
     Args:
         labels: reference method.
@@ -43,9 +44,7 @@ class LastStage(Hardening):
             impossible.
     """
 
-    def __init__(
-        self, labels: Labelling, epochs: int = 160, lr: float = 1e-3, final_lr: float = 5e-5, **hardening: Any
-    ) -> None:
+    def __init__(self, labels: Labelling, epochs: int, lr: float, final_lr: float, **hardening: Any) -> None:
         super().__init__(labels, **hardening)
         for name, value in {"epochs": epochs, "lr": lr, "final_lr": final_lr}.items():
             if not value > 0:
