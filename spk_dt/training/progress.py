@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -40,6 +41,7 @@ class TrainingProgress(Callback):
         self._begun = self._first_batch = self._trained = self._shown = 0.0
         self._used = 0.0  # of the budget, when the epoch began
         self._rounds, self._round = 0, 0.0  # number of rounds of labels, and what the last one has taken
+        self._rests: list[float] = []  # what validation has taken in each epoch of the stage; free simulations are rare
         self._fitted = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -89,11 +91,13 @@ class TrainingProgress(Callback):
         length, labelled = getattr(pl_module, "rollout_length", 1), _with_labels(trainer)
         if not self.stages or (self.stages[-1].length, self.stages[-1].labelled) != (length, labelled):
             self.stages.append(StageSummary(length, labelled))
+            self._rests.clear()
         self.stages[-1].add(metrics.get("val_loss"), errors)
         took = time.monotonic() - self._begun
         training = self._trained or self._begun + took - self._first_batch  # without validation
         used, labels = _used(trainer) - self._used, self._labelling(trainer)
-        self._pace = Pace(length, training, took - training - labels, took / used if used > 0.0 else 1.0, self._round)
+        self._rests.append(took - training - labels)
+        self._pace = Pace(length, training, fmean(self._rests), took / used if used > 0.0 else 1.0, self._round)
         self._begin(trainer)
         if self._bar is not None:
             self._bar.errors(errors)

@@ -40,7 +40,7 @@ class Pace(NamedTuple):
     Args:
         steps: S of that epoch.
         training: its training part, which goes with S.
-        rest: validation, and simulations that go with it.
+        rest: validation, and simulations that go with it, mean of the stage.
         per_second: seconds of the clock for each second of a budget.
         labels: the last round of labels, before this epoch or an earlier one.
     """
