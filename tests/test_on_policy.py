@@ -197,7 +197,11 @@ def test_another_method_is_refused_before_the_training(database, tmp_path, caplo
         callback = OnPolicyLabels(labels, schedule=late, folder=str(tmp_path / "c"))
         fit(database, tmp_path, callback, units=units, max_epochs=1, limit_train_batches=1)
     assert "its energies have another zero" in caplog.text
-    assert "has ended after 0 rounds, 0 of which count, of 6" in caplog.text
+    assert "has ended after 0 rounds, 0 of which count, of 6. For more of them train longer, or set " in caplog.text
+    assert "callbacks.on_policy.schedule.every_n_epochs below 2." in caplog.text
+    each = OnPolicyLabels(labels, schedule=RoundSchedule(first_epoch=9, every_n_epochs=1), folder=str(tmp_path / "d"))
+    fit(database, tmp_path, each, units=units, max_epochs=1, limit_train_batches=1)
+    assert "callbacks.on_policy.simulations.steps below 800." in caplog.text  # no setting that is refused
 
 
 @pytest.mark.slow

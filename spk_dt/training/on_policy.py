@@ -273,9 +273,15 @@ class OnPolicyLabels(JoiningLabels):
         if self.more_rounds:
             log.warning(
                 "on-policy labels: the training has ended after %d rounds, %d of which count, of %d. For more of them train "
-                "longer, or set callbacks.on_policy.schedule.every_n_epochs below %d.",
-                *(schedule.done, schedule.counted, schedule.n_rounds, schedule.every_n_epochs),
+                "longer, or set callbacks.on_policy.%s below %d.",
+                *(schedule.done, schedule.counted, schedule.n_rounds, *self._sooner()),
             )
+
+    def _sooner(self) -> tuple[str, int]:
+        """A setting, and its value, that with a smaller one leaves room for more rounds."""
+        if self.schedule.every_n_epochs > 1:
+            return "schedule.every_n_epochs", self.schedule.every_n_epochs
+        return "simulations.steps", self.simulations.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Rounds that are done, and where the simulations are."""
