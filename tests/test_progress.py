@@ -111,6 +111,18 @@ def test_of_a_last_stage_with_rounds():
     assert left(trainer(last, epoch=7), pace=pace) == (80.0, "about")
 
 
+def test_a_resumed_run_has_not_made_the_rounds_before():
+    """Else the moment before its first batch would be what a round takes."""
+    labels = LastStage(Labelling("helpers.pair_reference:Reference"), 10, 1e-3, 5e-5)
+    labels.schedule.done = 3
+    progress, run = TrainingProgress(), trainer(labels)
+    progress.on_train_start(run, None)
+    progress._begun, progress._first_batch = 1.0, 1.5
+    assert progress._labelling(run) == 0.0
+    labels.schedule.done, progress._first_batch = 4, 61.0
+    assert progress._labelling(run) == 60.0
+
+
 def test_of_convergence():
     """From 1e-3 to 1e-5 in two reductions, of four epochs each at least; then S = 2 from 1e-4 in one."""
     curriculum = Curriculum(2, Converged(), reset_lr=1e-4)

@@ -67,7 +67,7 @@ class Arm:
 FEW_LENGTH = 16
 
 #: reference calculations of arms that tell few labels from many, and chosen ones from those drawn at random
-FEW_LABELS = (30, 60, 120)
+FEW_LABELS = (30, 60)
 
 #: by name; ``default`` and ``early`` are not for equal seconds, ``control`` is conventional training
 ARMS: dict[str, Arm] = {

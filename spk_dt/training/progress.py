@@ -54,6 +54,10 @@ class TrainingProgress(Callback):
             bar = TrainingBar()
             self._bar = bar if bar.on_terminal else None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Rounds of labels before a run was interrupted say nothing about the time."""
+        self._rounds = _rounds(trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """An epoch begins; rounds of labels, which come before it, belong to it."""
         self._first_batch = self._trained = 0.0
@@ -146,7 +150,7 @@ class TrainingProgress(Callback):
 
     def _labelling(self, trainer: pl.Trainer) -> float:
         """What a round of labels before the epoch has taken, s; 0 if there was none."""
-        done = max((one.schedule.done for one in _callbacks(trainer) if isinstance(one, JoiningLabels)), default=0)
+        done = _rounds(trainer)
         if done == self._rounds:
             return 0.0
         self._rounds, self._round = done, self._first_batch - self._begun
@@ -184,6 +188,11 @@ def _with_labels(trainer: pl.Trainer) -> bool:
     if last is not None:
         return last.began >= 0
     return any(isinstance(one, JoiningLabels) for one in _callbacks(trainer))
+
+
+def _rounds(trainer: pl.Trainer) -> int:
+    """Rounds of labels that have been made."""
+    return max((one.schedule.done for one in _callbacks(trainer) if isinstance(one, JoiningLabels)), default=0)
 
 
 def _used(trainer: pl.Trainer) -> float:
