@@ -28,13 +28,15 @@ from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
 from spk_dt.certificate.model_check import check_model
+from spk_dt.certificate.novelty import NOVELTY
 from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import batches, read_states, run_simulations
 from spk_dt.certificate.statement import statement
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
-from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged
+from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged, sign_record
 from spk_dt.data.continuation import spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
+from spk_dt.data.start_frames import spread_frames
 from spk_dt.folders.file_hash import file_hash
 from spk_dt.folders.hold import LOCK, hold
 from spk_dt.labels.reference_check import check_reference
@@ -50,6 +52,9 @@ ASE_PREFIX = "ase:"
 
 #: name of the certificate of several models as one
 COMMITTEE = "committee"
+
+#: frames of the data beside which states of simulations are more or less new to a model
+_N_KNOWN = 200
 
 #: verdicts are repeated with limits multiplied by these
 _FACTORS = (0.5, 1.0, 2.0)
@@ -137,6 +142,7 @@ def certify(
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
         scales = scales_of_data(partition, -(-number // n_parts))
         starts = [spread[i * len(spread) // number] for i in range(number)]
+        known = spread_frames(database, _N_KNOWN)
     frames = [one.start for one in starts]
     timesteps = [conditions.time_step or one.timestep_fs for one in starts]
     settings = {
@@ -177,7 +183,7 @@ def certify(
         if committee:
             certified = {COMMITTEE: tuple(models.values())}
         for name, what in certified.items():
-            make_engine = _engine(what, *units, computing)
+            make_engine = _engine(what, *units, computing, known)
             all_batches = batches(out / name, timesteps, computing.batch_size)
             run_simulations(
                 all_batches,
@@ -195,6 +201,8 @@ def certify(
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
             found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
+            if all(NOVELTY in atoms.info for one in states.values() for atoms in one):
+                found[name][NOVELTY] = sign_record(NOVELTY, states, outcomes)
             if committee:
                 found[name]["committee"] = {"members": list(models), **uncertainty_record(states, outcomes)}
         packages = ("spk_dt", "schnetpack", "torch", "ase")
@@ -220,7 +228,11 @@ def _check_committee(models: Mapping[str, str | Path], committee: bool, criteria
 
 
 def _engine(
-    file: str | Path | tuple[str | Path, ...], energy_unit: Unit, position_unit: Unit, computing: Computing
+    file: str | Path | tuple[str | Path, ...],
+    energy_unit: Unit,
+    position_unit: Unit,
+    computing: Computing,
+    known: Sequence[Atoms] = (),
 ) -> Callable[[], Engine]:
     """What makes the potential, in any process."""
     if str(file).startswith(ASE_PREFIX):
@@ -232,7 +244,9 @@ def _engine(
         compile=computing.compile,
         device=computing.device,
     )
-    return partial(CommitteeEngine, file, **how) if isinstance(file, tuple) else partial(ModelEngine, file, **how)
+    if isinstance(file, tuple):
+        return partial(CommitteeEngine, file, **how)
+    return partial(ModelEngine, file, known=known, **how)
 
 
 def _same_settings(file: Path, settings: Mapping[str, Any]) -> None:

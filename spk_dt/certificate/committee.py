@@ -29,7 +29,7 @@ from schnetpack import properties
 from schnetpack.md import System
 
 from spk_dt.certificate.engines import ModelEngine, ModelOptions
-from spk_dt.certificate.verdict import UNCERTAINTY, Outcome
+from spk_dt.certificate.verdict import UNCERTAINTY, Outcome, sign_record
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import ModelCalculator
 from spk_dt.md.neighborlist import model_cutoff
@@ -102,7 +102,7 @@ class CommitteeEngine(ModelEngine):
             energy = np.mean([one.get_potential_energy() for one in states])
             forces = np.mean([one.get_forces(apply_constraint=False) for one in states], axis=0)
             state.calc = SinglePointCalculator(state, energy=float(energy), forces=forces)
-            state.info["uncertainty"] = _uncertainty(states)
+            state.info[UNCERTAINTY] = _uncertainty(states)
             found.append(state)
         return found
 
@@ -125,7 +125,7 @@ class WatchedEngine(ModelEngine):
         found = super().evaluated(frames)
         of_others = [other.evaluated(frames) for other in self._others]
         for state, *others in zip(found, *of_others, strict=True):
-            state.info["uncertainty"] = _uncertainty([state, *others])
+            state.info[UNCERTAINTY] = _uncertainty([state, *others])
         return found
 
 
@@ -136,7 +136,7 @@ def too_uncertain(starts: Sequence[Atoms], limit: float | None) -> str:
         starts: evaluated by a committee.
         limit: eV/Å, if there is one.
     """
-    largest = max(float(atoms.info["uncertainty"]) for atoms in starts) if limit is not None else 0.0
+    largest = max(float(atoms.info[UNCERTAINTY]) for atoms in starts) if limit is not None else 0.0
     if limit is None or largest <= limit:
         return ""
     return (
@@ -154,17 +154,10 @@ def uncertainty_record(states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[
         outcomes: of each simulation.
 
     Returns:
-        ``largest``, of all states, eV/Å; ``largest_of_right_states`` and ``smallest_of_wrong_states``, None without such
-        states: a limit between the two tells them apart; ``failures_by_uncertainty``.
+        of `spk_dt.certificate.verdict.sign_record`, eV/Å, and ``failures_by_uncertainty``.
     """
-    of = {(i, k): float(atoms.info["uncertainty"]) for i, own in states.items() for k, atoms in enumerate(own)}
-    judged = [(of[i, k], one.wrong) for i, outcome in outcomes.items() for k, one in outcome.deviations.items()]
-    return {
-        "largest": max(of.values(), default=None),
-        "largest_of_right_states": max((value for value, wrong in judged if not wrong), default=None),
-        "smallest_of_wrong_states": min((value for value, wrong in judged if wrong), default=None),
-        "failures_by_uncertainty": sum(outcome.reason == UNCERTAINTY for outcome in outcomes.values()),
-    }
+    failures = sum(outcome.reason == UNCERTAINTY for outcome in outcomes.values())
+    return {**sign_record(UNCERTAINTY, states, outcomes), "failures_by_uncertainty": failures}
 
 
 def _members(files: Sequence[str | Path], how: ModelOptions) -> list[ModelEngine]:

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import ase.units
 import numpy as np
@@ -19,6 +20,7 @@ from schnetpack import units as spk_units
 from schnetpack.md import Simulator
 from schnetpack.md.simulation_hooks import LangevinThermostat, SimulationHook
 
+from spk_dt.certificate.novelty import NOVELTY, Environments
 from spk_dt.labels.calculator import reference_calculator
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import MAX_DISPLACEMENT, FreezingVerlet, ModelCalculator, system_of
@@ -26,6 +28,12 @@ from spk_dt.models import load_model
 from spk_dt.units import conversion
 
 __all__ = ["AseEngine", "Engine", "ModelEngine", "ModelOptions", "Motion"]
+
+#: frames that are made known at once
+_AT_ONCE = 20
+
+#: among so many times the states that are wanted, the newest ones, `ModelEngine.newest` chooses
+_CANDIDATES = 10
 
 
 class Motion(NamedTuple):
@@ -77,6 +85,9 @@ class ModelOptions(TypedDict, total=False):
 class ModelEngine(Engine):
     """A stored SchNetPack model, all systems side by side in SchNetPack's molecular dynamics.
 
+    Once it knows frames (`know`), states that are evaluated have their ``novelty`` beside these in `Atoms.info`, that of
+    the newest environment of an atom (`spk_dt.certificate.novelty`), if the representation of the model has scalar features.
+
     Args:
         file: the model.
         energy_unit: unit of its energies.
@@ -84,6 +95,7 @@ class ModelEngine(Engine):
         precision: bits of the floating-point numbers in simulations, 32 or 64.
         compile: compile energy and forces (`spk_dt.dynamics.CompiledPotential`).
         device: where to compute.
+        known: frames for `know`.
     """
 
     def __init__(
@@ -94,6 +106,7 @@ class ModelEngine(Engine):
         precision: int = 32,
         compile: bool = True,
         device: str = "cpu",
+        known: Sequence[Atoms] = (),
     ) -> None:
         self._exact = ModelCalculator(file, energy_unit, position_unit)
         self._fast = self._calculator(file, energy_unit, position_unit, compile)
@@ -101,6 +114,12 @@ class ModelEngine(Engine):
         self._device = device
         self._energy_unit = conversion(energy_unit, "eV", "energy")
         self._force_unit = self._energy_unit / conversion(position_unit, "Ang", "length")
+        self._known: Environments | None = None
+        self._features: np.ndarray | None = None  # [n_atoms, n_features] of the frames that were evaluated last
+        if isinstance(representation := getattr(self._exact.model, "representation", None), torch.nn.Module):
+            representation.register_forward_hook(self._keep_features)
+        if known:
+            self.know(known)
 
     def _calculator(self, file: str | Path, energy_unit: Unit, position_unit: Unit, compile: bool) -> ModelCalculator:
         """What simulates."""
@@ -112,6 +131,42 @@ class ModelEngine(Engine):
         for calculator in (self._exact, self._fast):
             calculator.model.load_state_dict(weights)
 
+    def know(self, frames: Sequence[Atoms]) -> None:
+        """Know the environments in these frames, and no others."""
+        self._known, known = None, Environments()
+        for first in range(0, len(frames), _AT_ONCE):
+            some = frames[first : first + _AT_ONCE]
+            self.evaluated(some)
+            if self._features is None:
+                return
+            known.add(self._features, np.concatenate([atoms.numbers for atoms in some]))
+        self._known = known
+
+    def newest(self, states: Sequence[Atoms], number: int) -> list[int]:
+        """Which states to make known, so that as little as possible remains new: one by one the newest beside those before.
+
+        Args:
+            states: that were evaluated by this engine, with what it knows.
+            number: how many.
+
+        Returns:
+            their numbers; those of states drawn at random if the model has no features.
+        """
+        if self._known is None:
+            drawn = np.random.default_rng(len(states)).permutation(len(states))
+            return [int(k) for k in drawn[:number]]
+        order = sorted(range(len(states)), key=lambda k: -states[k].info[NOVELTY])[: _CANDIDATES * number]
+        known, chosen, features = deepcopy(self._known), list[int](), dict[int, np.ndarray]()
+        for k in order:
+            self.evaluated([states[k]])
+            assert self._features is not None
+            features[k] = self._features
+        while features and len(chosen) < number:
+            k = max(features, key=lambda k: known.novelty(features[k], states[k].numbers).max())
+            known.add(features.pop(k), states[k].numbers)
+            chosen.append(k)
+        return chosen
+
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with energy and forces, see `Engine`."""
         system = system_of(frames).to(self._device).to(torch.float64)
@@ -119,10 +174,20 @@ class ModelEngine(Engine):
         energies = system.properties[properties.energy].detach().cpu().numpy().reshape(-1) * self._energy_unit
         forces = system.properties[properties.forces][0].detach().cpu().numpy() * self._force_unit
         ends = np.cumsum([len(atoms) for atoms in frames])[:-1]
-        return [
+        found = [
             _with_results(atoms, float(energy), force)
             for atoms, energy, force in zip(frames, energies, np.split(forces, ends), strict=True)
         ]
+        if self._known is not None and self._features is not None:
+            novelty = self._known.novelty(self._features, np.concatenate([atoms.numbers for atoms in frames]))
+            for state, own in zip(found, np.split(novelty, ends), strict=True):
+                state.info[NOVELTY] = float(own.max())
+        return found
+
+    def _keep_features(self, module: torch.nn.Module, arguments: Any, outputs: Any) -> None:
+        """Of the representation, as it computes them."""
+        features = outputs.get("scalar_representation") if isinstance(outputs, dict) else None
+        self._features = None if features is None else features.detach().cpu().numpy()
 
     def moved(self, frames: Sequence[Atoms], motion: Motion) -> tuple[list[Atoms], list[int]]:
         """The last states of simulations, see `Engine`."""

@@ -1,9 +1,9 @@
 """When simulations of a model go wrong, found with few calculations of the reference method.
 
 Of each simulation the end is computed first: as long as a model is right there, it is most likely right on the way. In
-addition two states are looked at in which something is most likely wrong, that with the closest contact and that with the
-largest force, with a committee also the most uncertain one, and some that are evenly spaced, since a model without a
-barrier may be right on both sides of it. From a
+addition states are looked at in which something is most likely wrong: that with the closest contact, that with the
+largest force, that which is newest to the model (`spk_dt.certificate.novelty`), with a committee also the most uncertain
+one; and some that are evenly spaced, since a model without a barrier may be right on both sides of it. From a
 wrong state the last right one is searched for by bisection, down to the distance of two states. Signs that need no
 reference count as well: an explosion, total energy that is not conserved at constant energy, and with a thermostat a
 temperature far from its own; and an uncertainty of a committee beyond a limit, if one is set.
@@ -20,6 +20,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
+from spk_dt.certificate.novelty import NOVELTY
 from spk_dt.trajectories.fixed_atoms import degrees_of_freedom
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "first_sign",
     "judge_all",
     "judged",
+    "sign_record",
 ]
 
 #: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
@@ -40,7 +42,7 @@ Label = tuple[float, np.ndarray]
 #: asks for labels of states by their numbers, and ends with the outcome of a simulation, see `judged`
 Judge = Generator[set[int], Mapping[int, Label], "Outcome"]
 
-#: why a state is wrong of which a committee does not know enough
+#: in `Atoms.info`, and why a state is wrong of which a committee does not know enough
 UNCERTAINTY = "uncertainty"
 
 #: standard deviations of the kinetic energy of a canonical ensemble beyond which a temperature is wrong
@@ -155,7 +157,7 @@ def first_sign(
             return k, "exploded"
         if not np.isfinite(atoms.get_total_energy()):
             return k, "exploded"
-        uncertain = criteria.uncertainty is not None and not atoms.info.get("uncertainty", 0.0) <= criteria.uncertainty
+        uncertain = criteria.uncertainty is not None and not atoms.info.get(UNCERTAINTY, 0.0) <= criteria.uncertainty
         if uncertain and k > 0:  # the start is a frame of the data
             return k, UNCERTAINTY
         if bath is None:
@@ -168,6 +170,29 @@ def first_sign(
         ):
             return k, "temperature"
     return None
+
+
+def sign_record(sign: str, states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
+    """What a sign in `Atoms.info` was, where the reference method has said what is right.
+
+    Args:
+        sign: ``uncertainty`` or ``novelty``.
+        states: of each simulation.
+        outcomes: of each simulation.
+
+    Returns:
+        ``largest``, of all states; ``largest_of_right_states`` and ``smallest_of_wrong_states``, None without such states: a
+        limit between the two tells them apart.
+    """
+    told = {(i, k): float(atoms.info[sign]) for i, own in states.items() for k, atoms in enumerate(own)}
+    of = {key: value for key, value in told.items() if np.isfinite(value)}
+    known = ((i, k, one) for i, outcome in outcomes.items() for k, one in outcome.deviations.items() if (i, k) in of)
+    judged = [(of[i, k], one.wrong) for i, k, one in known]
+    return {
+        "largest": max(of.values(), default=None),
+        "largest_of_right_states": max((value for value, wrong in judged if not wrong), default=None),
+        "smallest_of_wrong_states": min((value for value, wrong in judged if wrong), default=None),
+    }
 
 
 def closest_contact(atoms: Atoms) -> float:
@@ -194,13 +219,13 @@ def closest_pair(atoms: Atoms) -> tuple[int, int, np.ndarray, float]:
 
 
 def _suspicious(states: Sequence[Atoms]) -> list[int]:
-    """States in which an error is most likely: closest contact, largest force, and where a committee differs most."""
+    """States in which an error is most likely: closest contact, largest force, newest, most uncertain."""
     if not states:  # the start itself has no finite energy
         return []
     contact = int(np.argmin([closest_contact(atoms) for atoms in states]))
     force = int(np.argmax([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in states]))
-    uncertain = int(np.argmax([atoms.info.get("uncertainty", 0.0) for atoms in states]))
-    return sorted({contact, force, uncertain} - {0}, reverse=True)
+    told = [int(np.argmax([atoms.info.get(sign, 0.0) for atoms in states])) for sign in (NOVELTY, UNCERTAINTY)]
+    return sorted({contact, force, *told} - {0}, reverse=True)
 
 
 def _outcome(

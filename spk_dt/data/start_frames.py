@@ -14,11 +14,11 @@ from schnetpack.data import ASEAtomsData
 from spk_dt import properties
 from spk_dt.data.partition import read_partition
 from spk_dt.trajectories.checked_database import read_metadata
-from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory
+from spk_dt.trajectories.database import PROPERTY_UNITS, Trajectory, read_trajectories
 from spk_dt.trajectories.stored_properties import set_spin_multiplicity, set_total_charge
 from spk_dt.units import conversion
 
-__all__ = ["open_dataset", "read_frame", "start_frames"]
+__all__ = ["open_dataset", "read_frame", "spread_frames", "start_frames"]
 
 
 def start_frames(
@@ -54,6 +54,23 @@ def start_frames(
             f"{len(shortest.frames) - 1} in '{partition.name}'."
         )
     return [read_frame(dataset, part.trajectory, part.frames[frame]) for part in partition.parts]
+
+
+def spread_frames(datapath: str | Path, at_most: int | None = None) -> list[Atoms]:
+    """Frames at equal distances over all trajectories of a database, in the units of ASE.
+
+    Args:
+        datapath: trajectory database.
+        at_most: number of frames; None takes all.
+
+    Raises:
+        ValueError: see `open_dataset`.
+    """
+    dataset = open_dataset(datapath)
+    trajectories = read_trajectories(read_metadata(datapath), str(datapath))
+    frames = [(one, frame) for one in trajectories for frame in range(one.length)]
+    number = min(len(frames), at_most or len(frames))
+    return [read_frame(dataset, *frames[i * len(frames) // number]) for i in range(number)]
 
 
 def open_dataset(datapath: str | Path) -> ASEAtomsData:

@@ -5,7 +5,7 @@ training frames, up to a time that has been reached before. The reference method
 as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts and largest forces, and by bisection from
 a wrong state back to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all
 states that were labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some
-drawn at random.
+that are newest to the model (`spk_dt.certificate.novelty`), which knows the frames and labels that it is trained on.
 """
 
 import logging
@@ -20,10 +20,10 @@ import torch
 from ase import Atoms
 
 from spk_dt import processes, properties
-from spk_dt.certificate.criteria import Criteria, Scales, scales_of
+from spk_dt.certificate.criteria import Criteria, scales_of
 from spk_dt.certificate.engines import ModelEngine
 from spk_dt.data.datamodule import TrajectoryDataModule
-from spk_dt.data.start_frames import open_dataset, read_frame
+from spk_dt.data.start_frames import open_dataset, read_frame, spread_frames
 from spk_dt.folders.whole_file import whole_file
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.models import own_file
@@ -39,8 +39,8 @@ __all__ = ["Hardening"]
 
 log = logging.getLogger(__name__)
 
-#: training frames from which the scales of energies and forces are taken
-_SCALE_FRAMES = 200
+#: training frames from which the scales of energies and forces are taken, and that a model is said to know
+_N_FRAMES = 200
 
 
 class Hardening(JoiningLabels):
@@ -57,7 +57,8 @@ class Hardening(JoiningLabels):
     `spk_dt.training.ComputeBudget` ends the training in the middle of a round, that round does not count.
 
     Args:
-        labels: reference method; `n_labels` states before the first wrong ones of a round are drawn at random.
+        labels: reference method; `n_labels` states before the first wrong ones of a round, the newest ones to the model, are
+            labelled in addition.
         goal: what is to be reached.
         simulations: how the model simulates.
         criteria: when a state is wrong.
@@ -91,7 +92,7 @@ class Hardening(JoiningLabels):
             )
         self._engine: ModelEngine | None = None
         self._seed = int(torch.randint(2**31, ()))
-        self._scales: Scales | None = None
+        self._frames: list[Atoms] = []  # of the data
         self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
 
     @property
@@ -246,24 +247,34 @@ class Hardening(JoiningLabels):
             energy, length = frames.units[properties.energy], frames.distance_unit
             self._engine = runs.engine(file, energy, length, str(task.device))
         self._engine.load(file)
+        rounds = [self._file(number) for number in range(self.schedule.done)]
+        labelled = [atoms for file in rounds if file.exists() for atoms in spread_frames(file)]
+        self._engine.know(self._frames_of(data_of(trainer)) + labelled)
         how = (self.labels, self._processes, self.with_stress, self.criteria, self._ranges, self.goal.until_ps)
         return TrialJudge(self._engine, *how)
 
     def _trial(self, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]) -> Trial:
         """Simulations from training frames that are drawn at random, the same ones for the same key."""
-        frames, runs = datamodule.frames, self.simulations
-        dataset = open_dataset(frames.source)
-
-        def read(number: int) -> tuple[Atoms, float]:
-            trajectory = frames.trajectories[frames.trajectory_of(number)]
-            atoms = read_frame(dataset, trajectory, number - trajectory.start)
-            return atoms, trajectory.timestep_fs / trajectory.inner_steps
-
-        members = np.asarray(datamodule.train_idx)
-        if self._scales is None:
-            chosen = members[np.linspace(0, len(members) - 1, min(_SCALE_FRAMES, len(members))).astype(int)]
-            self._scales = scales_of([read(int(number))[0] for number in chosen])
-        drawn = np.random.default_rng(key).choice(members, runs.n_systems)
+        runs, scales = self.simulations, scales_of(self._frames_of(datamodule))
+        drawn = np.random.default_rng(key).choice(np.asarray(datamodule.train_idx), runs.n_systems)
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        starts = [read(int(number)) for number in drawn]
-        return runs.trial(folder, starts, self._scales, sum(key) * runs.n_systems, seed)
+        return runs.trial(folder, _read(datamodule, drawn), scales, sum(key) * runs.n_systems, seed)
+
+    def _frames_of(self, datamodule: TrajectoryDataModule) -> list[Atoms]:
+        """Training frames at equal distances, from which follows what errors are measured by, and what is new."""
+        if not self._frames:
+            members = np.asarray(datamodule.train_idx)
+            chosen = np.linspace(0, len(members) - 1, min(_N_FRAMES, len(members))).astype(int)
+            self._frames = [atoms for atoms, _ in _read(datamodule, members[chosen])]
+        return self._frames
+
+
+def _read(datamodule: TrajectoryDataModule, numbers: np.ndarray) -> list[tuple[Atoms, float]]:
+    """Frames of the data in the units of ASE, and the time steps of their simulations, fs."""
+    frames, found = datamodule.frames, []
+    dataset = open_dataset(frames.source)
+    for number in map(int, numbers):
+        trajectory = frames.trajectories[frames.trajectory_of(number)]
+        atoms = read_frame(dataset, trajectory, number - trajectory.start)
+        found.append((atoms, trajectory.timestep_fs / trajectory.inner_steps))
+    return found
