@@ -62,8 +62,9 @@ end(start("spktrain", "experiment=static_egnn", "run.id=static", *QUIET, *FEW, *
 #
 # The error of forces at frames of the data does not tell. The certificate simulates from frames of trajectories that were
 # not trained on, and the reference method judges some states of each simulation: its start and its end, those with the
-# closest contact and the largest force, and here one between. A state is wrong if the energy since the start is off by
-# more than three thermal fluctuations, or the force on an atom by more than twice the thermal force on its element.
+# closest contact, the largest force and what is newest to the model, and here one between. A state is wrong if the energy
+# since the start is off by more than three thermal fluctuations, or the force on an atom by more than twice the thermal
+# force on its element.
 # Compiling is worth its time for longer simulations only, so `--no-compile`; and 1 fs, twice the time step of the data, is
 # short enough for this molecule to keep its energy, which the certificate looks at as well.
 

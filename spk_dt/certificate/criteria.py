@@ -96,8 +96,8 @@ class Criteria:
     Args:
         energy: limit of the error of the energy, in thermal fluctuations of the potential energy.
         force: limit of the error of the force on an atom, in thermal forces on its element.
-        n_checks: states of each simulation, evenly spaced, that are judged beside its end, its closest contact and its
-            largest force.
+        n_checks: states of each simulation, evenly spaced, that are judged beside its end, its closest contact, its
+            largest force and what is newest to the model.
         uncertainty: limit of the uncertainty of a committee (`spk_dt.certificate.committee`), eV/Å; None sets none.
     """
 

@@ -73,7 +73,8 @@ def certify(
     checks: Annotated[
         int,
         typer.Option(
-            min=0, help="States of each simulation that are judged beside end, closest contact, largest force."
+            min=0,
+            help="States of each simulation that are judged beside end, closest contact, largest force, newest environment.",
         ),
     ] = 4,
     split: Annotated[
@@ -92,10 +93,10 @@ def certify(
 ) -> None:
     """Simulate with each model from frames it has not seen, and let the reference method judge where simulations go wrong.
 
-    The reference method computes the end of each simulation, its closest contact, its largest force, and some states
-    between; from a wrong state the first wrong one is found by bisection. Writes certificate.json, a figure of the
-    survival, the first wrong state of each failure, and the simulations to DIR. An interrupted command is continued by the
-    same one.
+    The reference method computes the end of each simulation, its closest contact, its largest force, the state that is
+    newest to the model, and some states between; from a wrong state the first wrong one is found by bisection. Writes
+    certificate.json, a figure of the survival, the first wrong state of each failure, and the simulations to DIR. An
+    interrupted command is continued by the same one.
 
     With --committee, several models simulate as one, by their mean. How far their forces on an atom differ is the
     uncertainty of a state; the most uncertain state is judged, too, and what it was in right and wrong states is told.

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from spk_dt.certificate.conditions import Conditions
+from spk_dt.certificate.novelty import NOVELTY
 from spk_dt.certificate.statement import statement
 from spk_dt.certificate.survival import Survival, survival
 from spk_dt.evaluation.tables import Table, format_number, ranked
@@ -92,13 +93,14 @@ class Certificate:
             f" The friction of the thermostat is {conditions.friction:g} per fs." if conditions.temperature else ""
         )
         at = " at the start" if conditions.end_temperature else ""
+        newest = ", the state that is newest to the model" if NOVELTY in record else ""
         forces = ", ".join(f"{chemical_symbols[int(z)]} {x:.3g}" for z, x in limits["force_ev_per_ang"].items())
         return (
             f"Each model was simulated {record['simulations']} times for {conditions.time_ps:g} ps from frames of "
             f"{settings['data']}{split}.{friction} Judge is the reference method, {settings['reference']}, at the end of "
-            f"each simulation, its closest contact, its largest force and {limits['n_checks']} states between; the first "
-            f"wrong state is found by bisection, to {conditions.time_ps / conditions.n_states:.3g} ps. A state is wrong if "
-            f"the energy since the start is off by more than {limits['energy']:g} thermal fluctuations of the potential "
+            f"each simulation, its closest contact, its largest force{newest} and {limits['n_checks']} states between; the "
+            f"first wrong state is found by bisection, to {conditions.time_ps / conditions.n_states:.3g} ps. A state is "
+            f"wrong if the energy since the start is off by more than {limits['energy']:g} thermal fluctuations of the potential "
             f"energy ({1000.0 * limits['energy_ev']:.0f} meV times the square root of the number of atoms that move{at}), "
             f"or the force on an atom by more than {limits['force']:g} times the thermal force on its element "
             f"({forces} eV/Å{at}). "

@@ -2,10 +2,11 @@
 
 A round is a trial (`spk_dt.training.trials`) of the averaged model, which is the one that is stored: simulations from
 training frames, up to a time that has been reached before. The reference method judges them (`spk_dt.training.trial_judge`)
-as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts and largest forces, and by bisection from
-a wrong state back to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all
-states that were labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some
-that are newest to the model (`spk_dt.certificate.novelty`), which knows the frames and labels that it is trained on.
+as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts, largest forces and newest states, and
+by bisection from a wrong state back to the first wrong one. If all pass, they go on to twice the time, with the same
+model; if one fails, all states that were labelled for the verdict, the first wrong and the last right ones among them, join
+the training, beside some more that are newest to the model (`spk_dt.certificate.novelty`), which knows the frames and labels
+that it is trained on.
 """
 
 import logging

@@ -16,7 +16,7 @@ from helpers.simulated import recorded, warm
 
 
 class PairEnergies(torch.nn.Module):
-    """Energy of each atom, and how many neighbours it has in some shells. Beyond `breaks_beyond` (Å) a pair is torn apart."""
+    """Energy of each atom, and its neighbours in some shells. Beyond `breaks_beyond` (Å) a pair is torn apart."""
 
     def __init__(self, depth=1.0, energy_unit=1.0, length_unit=1.0, breaks_beyond=None, kick=1e4):
         super().__init__()
