@@ -29,8 +29,8 @@ from spk_dt.units import conversion
 
 __all__ = ["AseEngine", "Engine", "ModelEngine", "ModelOptions", "Motion"]
 
-#: frames that are made known at once
-_AT_ONCE = 20
+#: atoms of frames that are made known at once
+_AT_ONCE = 1000
 
 #: among so many times the states that are wanted, the newest ones, `ModelEngine.newest` chooses
 _CANDIDATES = 10
@@ -134,8 +134,9 @@ class ModelEngine(Engine):
     def know(self, frames: Sequence[Atoms]) -> None:
         """Know the environments in these frames, and no others."""
         self._known, known = None, Environments()
-        for first in range(0, len(frames), _AT_ONCE):
-            some = frames[first : first + _AT_ONCE]
+        size = max(1, _AT_ONCE // max(map(len, frames), default=1))
+        for first in range(0, len(frames), size):
+            some = frames[first : first + size]
             self.evaluated(some)
             if self._features is None:
                 return
