@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.study.arms import MODELS
+from benchmarks.study.arms import ARMS, FEW_LABELS, MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting, plot_true_error
 from benchmarks.study.lasting import lasting_command, lasting_table
 from benchmarks.study.measure import ASTRAY, LOST
@@ -87,8 +87,8 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
         folder: with ``results.jsonl`` of a study, and ``lasting.jsonl``, ``ensembles.jsonl``, ``fractions.jsonl`` and
             ``beside.jsonl`` if there are any.
         out: Markdown file; the figures ``true_error``, ``along_reference``, ``ensembles`` and, of certificates at
-            constant energy, ``lasting_<seconds>s`` and, of the most seconds, ``survival`` (control and on-policy labels
-            alone) go beside it (PDF, SVG, PNG).
+            constant energy, ``lasting_<seconds>s``, ``few_labels_<seconds>s`` and, of the most seconds, ``survival``
+            (control and on-policy labels alone) go beside it (PDF, SVG, PNG).
         findings: put ``findings.md`` before the tables, what was concluded from the rows in this repository.
 
     Raises:
@@ -103,14 +103,19 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
     parts = [_HEAD, main_table(found), *((_FINDINGS.read_text(),) if findings else ())]
     out.parent.mkdir(parents=True, exist_ok=True)
     parts += [_LASTING] if lasting else []
+    few = {f"{way}_{n}" for way in ("drawn", "hardened") for n in FEW_LABELS}
     for (budget, temperature, ps), same in grouped(lasting, "budget", "temperature", "picoseconds").items():
         how = "at constant energy" if temperature is None else f"at {temperature:g} K"
         parts.append(f"### {f'{budget:g} s and {budget:g} s' if budget else 'One command'}, {ps:g} ps {how}\n")
         parts += [f"```bash\n{lasting_command(same)}\n```\n", lasting_table(same)]
-        if budget and temperature is None and any(len(by_arm(some)) > 1 for some in grouped(same, "model").values()):
-            name = f"lasting_{budget:g}s"
-            save_figure(plot_lasting(same), out.with_name(name))
-            parts.append(f"![share of the simulations that have not failed]({name}.png)\n")
+        figures = (
+            {"lasting": set(ARMS) - few, "few_labels": {"control", *few}} if budget and temperature is None else {}
+        )
+        for name, arms in figures.items():
+            shown = [row for row in same if row["arm"] in arms]
+            if any(len(by_arm(some)) > 1 for some in grouped(shown, "model").values()):
+                save_figure(plot_lasting(shown), out.with_name(f"{name}_{budget:g}s"))
+                parts.append(f"![share of the simulations that have not failed]({name}_{budget:g}s.png)\n")
     if free := [row for row in lasting if row["temperature"] is None and row["budget"]]:
         most = max(row["budget"] for row in free)
         # those that soon fail are not simulated for so long
