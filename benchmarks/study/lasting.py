@@ -58,19 +58,23 @@ def lasting(study: Study, row: Row) -> Row:
 
 
 def lasting_table(rows: list[Row]) -> str:
-    """How many simulations fail, by model and arm, of all seeds together."""
+    """How many simulations fail, by model, arm and version, of all seeds together."""
     lines = [
         "| model | arm | seeds | labels in training | simulations that fail | by seed | with 95 % confidence at most "
         "| half of them have failed by, ps |",
         "|---" * 8 + "|",
     ]
-    for model, of_model in grouped(rows, "model").items():
-        for arm, same in by_arm(of_model).items():
+    of_versions = [{"commit": "", **row} for row in rows]  # without one it is of the present version
+    for model, of_model in grouped(of_versions, "model").items():
+        versions = [
+            (arm, *one) for arm, of_arm in by_arm(of_model).items() for one in grouped(of_arm, "commit").items()
+        ]
+        for arm, commit, same in versions:
             number = sum(row["number"] for row in same)
             failures = sorted(time for row in same for time in row["failures"])
             half = f"{failures[(number - 1) // 2]:.3g}" if 2 * len(failures) >= number else "-"
             cells = [
-                *(model, ARMS[arm].title, str(len(same))),
+                *(model, ARMS[arm].title + (f" (commit {commit})" if commit else ""), str(len(same))),
                 ", ".join(str(row["training_labels"]) for row in same),
                 f"{len(failures)} of {number}",
                 ", ".join(str(len(row["failures"])) for row in same),
