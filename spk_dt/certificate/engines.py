@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -31,9 +30,6 @@ __all__ = ["AseEngine", "Engine", "ModelEngine", "ModelOptions", "Motion"]
 
 #: atoms of frames that are made known at once
 _AT_ONCE = 1000
-
-#: among so many times the states that are wanted, the newest ones, `ModelEngine.newest` chooses
-_CANDIDATES = 10
 
 
 class Motion(NamedTuple):
@@ -142,31 +138,6 @@ class ModelEngine(Engine):
                 return
             known.add(self._features, np.concatenate([atoms.numbers for atoms in some]))
         self._known = known
-
-    def newest(self, states: Sequence[Atoms], number: int) -> list[int]:
-        """Which states to make known, so that as little as possible remains new: one by one the newest beside those before.
-
-        Args:
-            states: that were evaluated by this engine, with what it knows.
-            number: how many.
-
-        Returns:
-            their numbers; those of states drawn at random if the model has no features.
-        """
-        if self._known is None:
-            drawn = np.random.default_rng(len(states)).permutation(len(states))
-            return [int(k) for k in drawn[:number]]
-        order = sorted(range(len(states)), key=lambda k: -states[k].info[NOVELTY])[: _CANDIDATES * number]
-        known, chosen, features = deepcopy(self._known), list[int](), dict[int, np.ndarray]()
-        for k in order:
-            self.evaluated([states[k]])
-            assert self._features is not None
-            features[k] = self._features
-        while features and len(chosen) < number:
-            k = max(features, key=lambda k: known.novelty(features[k], states[k].numbers).max())
-            known.add(features.pop(k), states[k].numbers)
-            chosen.append(k)
-        return chosen
 
     def evaluated(self, frames: Sequence[Atoms]) -> list[Atoms]:
         """The frames with energy and forces, see `Engine`."""

@@ -2,11 +2,10 @@
 
 A round is a trial (`spk_dt.training.trials`) of the averaged model, which is the one that is stored: simulations from
 training frames, up to a time that has been reached before. The reference method judges them (`spk_dt.training.trial_judge`)
-as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts, largest forces and newest states, and
-by bisection from a wrong state back to the first wrong one. If all pass, they go on to twice the time, with the same
-model; if one fails, all states that were labelled for the verdict, the first wrong and the last right ones among them, join
-the training, beside some more that are newest to the model (`spk_dt.certificate.novelty`), which knows the frames and labels
-that it is trained on.
+as in a certificate (`spk_dt.certificate.verdict`): by their ends, closest contacts, largest forces and newest states
+(`spk_dt.certificate.novelty`; known are frames and labels that it is trained on), and by bisection from a wrong state back
+to the first wrong one. If all pass, they go on to twice the time, with the same model; if one fails, all states that were
+labelled for the verdict, the first wrong and the last right ones among them, join the training, beside some drawn at random.
 """
 
 import logging
@@ -58,8 +57,7 @@ class Hardening(JoiningLabels):
     `spk_dt.training.ComputeBudget` ends the training in the middle of a round, that round does not count.
 
     Args:
-        labels: reference method; `n_labels` states before the first wrong ones of a round, the newest ones to the model, are
-            labelled in addition.
+        labels: reference method; `n_labels` states before the first wrong ones of a round are drawn at random.
         goal: what is to be reached.
         simulations: how the model simulates.
         criteria: when a state is wrong.

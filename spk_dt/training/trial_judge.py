@@ -1,7 +1,7 @@
 """How a trial in training is judged with labels of the reference method, as a certificate judges its simulations."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from ase import Atoms
 
 from spk_dt.certificate.committee import too_uncertain
 from spk_dt.certificate.criteria import Criteria
-from spk_dt.certificate.engines import ModelEngine
+from spk_dt.certificate.engines import Engine
 from spk_dt.certificate.verdict import Label, Outcome, judge_all
 from spk_dt.labels.reference_process import ReferenceProcess
 from spk_dt.labels.relabel import relabel
@@ -60,8 +60,7 @@ class TrialJudge:
 
     Args:
         engine: runs the simulations.
-        labels: reference method; `n_labels` states before the first wrong ones, the newest to the model, are labelled
-            beside those of the verdict.
+        labels: reference method; `n_labels` states before the first wrong ones are labelled beside those of the verdict.
         processes: of the reference method.
         stress: whether labels have it.
         criteria: when a state is wrong.
@@ -70,7 +69,7 @@ class TrialJudge:
         made_by: the reference method with its versions and settings, once there are labels.
     """
 
-    engine: ModelEngine
+    engine: Engine
     labels: Labelling
     processes: Sequence[ReferenceProcess]
     stress: bool
@@ -110,8 +109,7 @@ class TrialJudge:
         if useless := too_uncertain([states[0] for states in trial.states.values()], self.criteria.uncertainty):
             log.warning("callbacks.on_policy.criteria.uncertainty: %s", useless)
         if failed:  # an explosion is known without a label of its state
-            label([(i, one.state) for i, one in failed.items() if one.state is not None])
-            label(self._newest(trial, outcomes, known.keys() | new.keys()))
+            label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
         first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)
         reason = "not judged, for want of labels" if first is None else f"{first.reason}"
         finite = {(i, k): found for (i, k), found in new.items() if np.isfinite(found[1]).all()}
@@ -141,11 +139,9 @@ class TrialJudge:
             trial.stress.update(zip(pairs, found.stress, strict=True))
         return dict(zip(pairs, zip(map(float, found.energy), found.forces, strict=True), strict=True))
 
-    def _newest(
-        self, trial: Trial, outcomes: Mapping[int, Outcome], known: Set[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
-        """States that are newest to the model, of those before the first wrong ones that have no label."""
+    def _drawn(self, trial: Trial, outcomes: Mapping[int, Outcome]) -> list[tuple[int, int]]:
+        """States drawn at random from those before the first wrong ones."""
         ends = {i: one.state if one.state is not None else len(trial.states[i]) for i, one in outcomes.items()}
-        pairs = [(i, k) for i, end in ends.items() for k in range(1, end) if (i, k) not in known]
-        chosen = self.engine.newest([trial.states[i][k] for i, k in pairs], self.labels.n_labels)
-        return [pairs[n] for n in chosen]
+        pairs = [(i, k) for i, end in ends.items() for k in range(1, end)]
+        rng = np.random.default_rng(len(pairs))
+        return [pairs[int(n)] for n in rng.permutation(len(pairs))[: self.labels.n_labels]]
