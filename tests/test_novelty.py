@@ -1,4 +1,4 @@
-"""What is new to a model is told by its own features, and is judged and labelled."""
+"""What is new to a model is told by its own features, and is judged."""
 
 import numpy as np
 import pytest
@@ -104,22 +104,6 @@ def test_a_wrong_state_on_the_way_is_found_because_it_is_new(known, failed_ps, t
     assert len(asked) < 10
 
 
-def test_of_new_states_those_are_chosen_that_differ(tmp_path):
-    """Three states in which an atom is pulled out and two in which it is pressed in: one of each, not the newest two."""
-    one = engine(pair_model(tmp_path / "model"))
-    kinds = [stretched(0.5), stretched(0.51), stretched(0.52), stretched(-0.25), stretched(-0.251)]
-    states = one.evaluated([*KNOWN[:10], *kinds])
-    first, second = one.newest(states, 2)
-    assert min(states[k].info["novelty"] for k in (first, second)) > max(atoms.info["novelty"] for atoms in states[:10])
-    pulled, pressed = {10, 11, 12}, {13, 14}
-    assert {first, second} & pulled
-    assert {first, second} & pressed
-    by_novelty = sorted(range(len(states)), key=lambda k: -states[k].info["novelty"])[:2]
-    assert set(by_novelty) <= pulled or set(by_novelty) <= pressed  # which would say the same thing twice
-    assert len(one.newest(states, 12)) == len(set(one.newest(states, 12))) == 12
-    assert one.newest([], 3) == []
-
-
 class Closed(PairEnergies):
     """A representation that does not show its features."""
 
@@ -127,16 +111,13 @@ class Closed(PairEnergies):
         return {key: value for key, value in super().forward(inputs).items() if key != "scalar_representation"}
 
 
-def test_a_model_without_features_draws_states(tmp_path):
+def test_a_model_without_features_tells_no_novelty(tmp_path):
     model = torch.load(pair_model(tmp_path / "model"), weights_only=False)
     model.representation = Closed()
     torch.save(model, tmp_path / "model")
-    one = engine(tmp_path / "model")
-    states = one.evaluated(KNOWN[:8])
-    assert "novelty" not in states[0].info
-    chosen = one.newest(states, 5)
-    assert len(chosen) == len(set(chosen)) == 5
-    assert set(chosen) <= set(range(8))
+    states = states_with_a_stretched_one_between(engine(tmp_path / "model"))
+    assert not any("novelty" in atoms.info for atoms in states)
+    assert outcome_of(states, {8, 9})[0].failed_ps is None  # and is judged by the other signs
 
 
 def test_a_sign_is_compared_with_what_the_reference_says():
