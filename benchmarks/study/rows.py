@@ -54,6 +54,12 @@ def longest_of_each(rows: Iterable[Row], *keys: str) -> list[Row]:
     return [row for key, same in groups.items() for row in same if row["picoseconds"] == most[key]]
 
 
+def present(rows: Iterable[Row]) -> list[Row]:
+    """Of each model and arm the rows of the present version, or all if there are only some of earlier commits."""
+    groups = grouped(rows, "model", "arm").values()
+    return [row for same in groups for row in [one for one in same if "commit" not in one] or same]
+
+
 def most_starts(rows: Iterable[Row]) -> list[Row]:
     """Of ensembles of the same model, run, thermostat and length that with the most starts, which has the others' too."""
     groups = grouped(rows, "model", "budget", "windows", "temperature", "picoseconds", "arm", "seed")

@@ -6,7 +6,7 @@ from benchmarks.study.arms import ARMS, FEW_LABELS, MODELS
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting, plot_true_error
 from benchmarks.study.lasting import lasting_command, lasting_table
 from benchmarks.study.measure import ASTRAY, LOST
-from benchmarks.study.rows import Row, by_arm, grouped, longest_of_each, most_starts, read_rows
+from benchmarks.study.rows import Row, by_arm, grouped, longest_of_each, most_starts, present, read_rows
 from benchmarks.study.tables import (
     beside_table,
     element_table,
@@ -62,7 +62,7 @@ _LASTING = """## How long simulations last
 Certificates (`spkdt certify`) of the experiments as they are, and of runs of a study of its own: from starts that nobody
 trained on, with the limits of the command (three thermal fluctuations of the energy, two thermal forces), stricter than
 *lost* and *failed by energy*. All seeds together; the bound is the exact one. Equal seconds include simulations and
-reference calculations.
+reference calculations. Where a commit is named, the rows are of that earlier version, and the command makes them there.
 """
 
 _FRACTIONS = """## What better forces would gain along the reference
@@ -112,7 +112,7 @@ def write_results(folder: Path, out: Path, findings: bool = False) -> None:
             {"lasting": set(ARMS) - few, "few_labels": {"control", *few}} if budget and temperature is None else {}
         )
         for name, arms in figures.items():
-            shown = [row for row in same if row["arm"] in arms]
+            shown = present(row for row in same if row["arm"] in arms)
             if any(len(by_arm(some)) > 1 for some in grouped(shown, "model").values()):
                 save_figure(plot_lasting(shown), out.with_name(f"{name}_{budget:g}s"))
                 parts.append(f"![share of the simulations that have not failed]({name}_{budget:g}s.png)\n")
