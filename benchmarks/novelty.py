@@ -18,14 +18,11 @@ import typer
 from scipy.stats import spearmanr
 
 from spk_dt.certificate.engines import ModelEngine
-from spk_dt.certificate.novelty import NOVELTY
+from spk_dt.certificate.novelty import N_KNOWN, NOVELTY
 from spk_dt.certificate.verdict import closest_contact
 from spk_dt.data.start_frames import spread_frames
 from spk_dt.evaluation.certificates import FILE
 from spk_dt.training.pretrained import model_path
-
-#: frames of the data that are known, as for a certificate
-N_KNOWN = 200
 
 
 def main(

@@ -10,7 +10,8 @@ from helpers.pair_potential import PairEnergies, pair_model, pair_trajectory, te
 from spk_dt.certificate.criteria import Criteria, Deviation, Scales
 from spk_dt.certificate.engines import ModelEngine
 from spk_dt.certificate.novelty import Environments
-from spk_dt.certificate.verdict import Outcome, judged, sign_record
+from spk_dt.certificate.record import sign_record
+from spk_dt.certificate.verdict import Outcome, judged
 
 KNOWN = pair_trajectory(tetrahedron(), 40, 1.0, seed=0, kelvin=300.0)
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 from ase import Atoms
 
 from spk_dt.certificate.committee import CommitteeEngine, too_uncertain, uncertainty_record
@@ -28,12 +27,11 @@ from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
 from spk_dt.certificate.model_check import check_model
-from spk_dt.certificate.novelty import NOVELTY
+from spk_dt.certificate.novelty import N_KNOWN, NOVELTY
+from spk_dt.certificate.record import model_record, sign_record
 from spk_dt.certificate.scales_of_data import scales_of_data
 from spk_dt.certificate.simulations import batches, read_states, run_simulations
-from spk_dt.certificate.statement import statement
-from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
-from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged, sign_record
+from spk_dt.certificate.verdict import Label, Outcome, judge_all, judged
 from spk_dt.data.continuation import spread_continuations, trajectory_database
 from spk_dt.data.partition import SPLIT_FILE, read_partition
 from spk_dt.data.start_frames import spread_frames
@@ -52,12 +50,6 @@ ASE_PREFIX = "ase:"
 
 #: name of the certificate of several models as one
 COMMITTEE = "committee"
-
-#: frames of the data beside which states of simulations are more or less new to a model
-_N_KNOWN = 200
-
-#: verdicts are repeated with limits multiplied by these
-_FACTORS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,7 @@ def certify(
         spread = spread_continuations(partition, None, -(-number // n_parts), steps=0)
         scales = scales_of_data(partition, -(-number // n_parts))
         starts = [spread[i * len(spread) // number] for i in range(number)]
-        known = spread_frames(database, _N_KNOWN)
+        known = spread_frames(database, N_KNOWN)
     frames = [one.start for one in starts]
     timesteps = [conditions.time_step or one.timestep_fs for one in starts]
     settings = {
@@ -200,7 +192,7 @@ def certify(
             (out / name / "first_wrong.traj").unlink(missing_ok=True)  # of other limits
             if wrong:
                 ase.io.write(out / name / "first_wrong.traj", wrong)
-            found[name] = _certificate(conditions, criteria, scales, outcomes, n_labels)
+            found[name] = model_record(conditions, criteria, scales, outcomes, n_labels)
             if all(NOVELTY in atoms.info for one in states.values() for atoms in one):
                 found[name][NOVELTY] = sign_record(NOVELTY, states, outcomes)
             if committee:
@@ -310,45 +302,3 @@ def _judge(
                 atoms.info |= {"reference_energy": energy, "reference_forces": forces}  # .traj keeps no other arrays
             wrong.append(atoms)
     return outcomes, sum(map(len, labels.values())), wrong
-
-
-def _certificate(
-    conditions: Conditions, criteria: Criteria, scales: Scales, outcomes: Mapping[int, Outcome], n_labels: int
-) -> dict[str, Any]:
-    """All that is said of a model."""
-    ordered = [outcomes[i] for i in sorted(outcomes)]
-    failed_ps, simulated_ps = [one.failed_ps for one in ordered], [one.simulated_ps for one in ordered]
-    failures = [time for time in failed_ps if time is not None]
-    total = sum(length if time is None else time for time, length in zip(failed_ps, simulated_ps, strict=True))
-    share = failure_share_bound(len(failures), len(ordered))
-    forces = scales.forces(np.array(list(scales.force)), conditions.temperature)
-    record = {
-        "simulations": len(ordered),
-        "failures": len(failures),
-        "first_failure_ps": min(failures, default=None),
-        "share_failing_at_most": share,
-        "failures_per_ns_at_most": failure_rate_bound(len(failures), total) if total > 0.0 else None,
-        "confidence": 0.95,
-        "limits": {
-            "energy_ev": scales.energy(1, conditions.temperature) * criteria.energy,
-            "energy": "times the square root of the number of atoms",
-            "force_ev_per_ang": {
-                z: criteria.force * float(value) for z, value in zip(scales.force, forces, strict=True)
-            },
-            "temperature_of_data_k": scales.temperature,
-            **asdict(criteria),
-        },
-        "failures_with_other_limits": {
-            f"{factor:g}": sum(_fails(one, factor) for one in ordered) for factor in _FACTORS
-        },
-        "labels": n_labels,
-        "survival": survival(failed_ps, simulated_ps).as_dict(),
-        "outcomes": [one.as_dict() for one in ordered],
-    }
-    return {"statement": statement(conditions, record), **record}
-
-
-def _fails(outcome: Outcome, factor: float) -> bool:
-    """Whether a simulation fails with limits that are multiplied, of the states that the reference method has computed."""
-    by_sign = outcome.state is not None and outcome.state not in outcome.deviations
-    return by_sign or any(not max(one) <= factor for one in outcome.deviations.values())

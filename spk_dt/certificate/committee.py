@@ -29,7 +29,8 @@ from schnetpack import properties
 from schnetpack.md import System
 
 from spk_dt.certificate.engines import ModelEngine, ModelOptions
-from spk_dt.certificate.verdict import UNCERTAINTY, Outcome, sign_record
+from spk_dt.certificate.record import sign_record
+from spk_dt.certificate.verdict import UNCERTAINTY, Outcome
 from spk_dt.labels.unit_check import Unit
 from spk_dt.md import ModelCalculator
 from spk_dt.md.neighborlist import model_cutoff
@@ -154,7 +155,7 @@ def uncertainty_record(states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[
         outcomes: of each simulation.
 
     Returns:
-        of `spk_dt.certificate.verdict.sign_record`, eV/Å, and ``failures_by_uncertainty``.
+        of `spk_dt.certificate.record.sign_record`, eV/Å, and ``failures_by_uncertainty``.
     """
     failures = sum(outcome.reason == UNCERTAINTY for outcome in outcomes.values())
     return {**sign_record(UNCERTAINTY, states, outcomes), "failures_by_uncertainty": failures}

@@ -133,7 +133,7 @@ class ModelEngine(Engine):
         size = max(1, _AT_ONCE // max(map(len, frames), default=1))
         for first in range(0, len(frames), size):
             some = frames[first : first + size]
-            self.evaluated(some)
+            ModelEngine.evaluated(self, some)  # not the committee of a subclass
             if self._features is None:
                 return
             known.add(self._features, np.concatenate([atoms.numbers for atoms in some]))

@@ -21,10 +21,13 @@ covariance of the features, as of the last layer of a neural network: F. Bigi et
 
 import numpy as np
 
-__all__ = ["NOVELTY", "Environments"]
+__all__ = ["NOVELTY", "N_KNOWN", "Environments"]
 
 #: in `Atoms.info`: the largest novelty of an atom of a state
 NOVELTY = "novelty"
+
+#: frames of the data that a model is said to know
+N_KNOWN = 200
 
 _SMALLEST_EIGENVALUE = 1e-8
 

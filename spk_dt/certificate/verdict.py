@@ -33,7 +33,6 @@ __all__ = [
     "first_sign",
     "judge_all",
     "judged",
-    "sign_record",
 ]
 
 #: energy (eV) and forces [n_atoms, 3] (eV/Å) of the reference method at a state; NaN where it failed
@@ -170,29 +169,6 @@ def first_sign(
         ):
             return k, "temperature"
     return None
-
-
-def sign_record(sign: str, states: Mapping[int, Sequence[Atoms]], outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
-    """What a sign in `Atoms.info` was, where the reference method has said what is right.
-
-    Args:
-        sign: ``uncertainty`` or ``novelty``.
-        states: of each simulation.
-        outcomes: of each simulation.
-
-    Returns:
-        ``largest``, of all states; ``largest_of_right_states`` and ``smallest_of_wrong_states``, None without such states: a
-        limit between the two tells them apart.
-    """
-    told = {(i, k): float(atoms.info[sign]) for i, own in states.items() for k, atoms in enumerate(own)}
-    of = {key: value for key, value in told.items() if np.isfinite(value)}
-    known = ((i, k, one) for i, outcome in outcomes.items() for k, one in outcome.deviations.items() if (i, k) in of)
-    judged = [(of[i, k], one.wrong) for i, k, one in known]
-    return {
-        "largest": max(of.values(), default=None),
-        "largest_of_right_states": max((value for value, wrong in judged if not wrong), default=None),
-        "smallest_of_wrong_states": min((value for value, wrong in judged if wrong), default=None),
-    }
 
 
 def closest_contact(atoms: Atoms) -> float:

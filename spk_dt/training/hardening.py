@@ -22,6 +22,7 @@ from ase import Atoms
 from spk_dt import processes, properties
 from spk_dt.certificate.criteria import Criteria, scales_of
 from spk_dt.certificate.engines import ModelEngine
+from spk_dt.certificate.novelty import N_KNOWN
 from spk_dt.data.datamodule import TrajectoryDataModule
 from spk_dt.data.start_frames import open_dataset, read_frame, spread_frames
 from spk_dt.folders.whole_file import whole_file
@@ -38,9 +39,6 @@ from spk_dt.training.trials import Trial, TrialSimulations
 __all__ = ["Hardening"]
 
 log = logging.getLogger(__name__)
-
-#: training frames from which the scales of energies and forces are taken, and that a model is said to know
-_N_FRAMES = 200
 
 
 class Hardening(JoiningLabels):
@@ -263,7 +261,7 @@ class Hardening(JoiningLabels):
         """Training frames at equal distances, from which follows what errors are measured by, and what is new."""
         if not self._frames:
             members = np.asarray(datamodule.train_idx)
-            chosen = np.linspace(0, len(members) - 1, min(_N_FRAMES, len(members))).astype(int)
+            chosen = np.linspace(0, len(members) - 1, min(N_KNOWN, len(members))).astype(int)
             self._frames = [atoms for atoms, _ in _read(datamodule, members[chosen])]
         return self._frames
 
