@@ -1,6 +1,7 @@
 """Certificates: right potentials pass, broken ones are found, and an interrupted one goes on as if it had not been."""
 
 import json
+from itertools import product
 
 import ase.io
 import numpy as np
@@ -16,7 +17,7 @@ from spk_dt.certificate.certify import Computing, certify
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.survival import failure_rate_bound, failure_share_bound, survival
-from spk_dt.certificate.verdict import closest_contact, judged
+from spk_dt.certificate.verdict import closest_contact, first_sign, judged
 from spk_dt.data import TrajectoryWriter
 
 REFERENCE = "helpers.pair_reference:Reference"
@@ -109,6 +110,37 @@ def test_broken_potentials_are_found(model, data, reference, why, tmp_path, requ
     right = {"right": f"ase:{reference}"}
     control = certify(right, request.getfixturevalue(data), tmp_path / "c", reference, 6, conditions, computing=PLAIN)
     assert verdict(control)["failures"] == 0
+
+
+def test_the_heat_of_the_start_is_no_failure_but_heat_that_a_model_makes_is(clusters, tmp_path):
+    """From frames at 300 K a weak thermostat at 50 K takes longer than the first states."""
+    cold = Conditions(time_ps=1.0, n_states=10, temperature=50.0, friction=1e-3)
+    models = {"right": f"ase:{REFERENCE}", "driving": "ase:helpers.broken_potentials:Driving"}
+    found = certify(models, clusters, tmp_path / "out", REFERENCE, 6, cold, Criteria(force=20.0), computing=PLAIN)
+    assert found["right"]["failures"] == 0
+    assert "temperature" in {one["reason"] for one in found["driving"]["outcomes"]}
+
+
+@pytest.mark.parametrize(
+    ("kelvin", "friction", "sign"),
+    [
+        ([900.0, 630.0, 460.0, 362.0], 0.005, None),  # as the thermostat takes it away
+        ([900.0, 890.0, 880.0, 870.0], 0.005, 2),
+        ([900.0, 890.0, 880.0, 870.0], 0.0, None),  # a thermostat of which nothing is known
+        ([300.0, 300.0, 900.0, 300.0], 0.0, 2),
+    ],
+)
+def test_how_hot_a_simulation_may_be(kelvin, friction, sign):
+    scales, states = Scales(300.0, {10: 1.0}), []
+    for k, one in enumerate(kelvin):
+        at = Atoms("Ne100", positions=np.random.default_rng(0).random((100, 3)))
+        at.calc = SinglePointCalculator(at, energy=0.0, forces=np.zeros((100, 3)))
+        at.set_momenta(np.random.default_rng(k).normal(size=(100, 3)))
+        at.set_momenta(at.get_momenta() * np.sqrt(one / at.get_temperature()))
+        at.info["time_ps"] = 0.1 * k
+        states.append(at)
+    found = first_sign(states, [300.0] * len(states), Criteria(), scales, friction)
+    assert found == (None if sign is None else (sign, "temperature"))
 
 
 @pytest.mark.slow
@@ -270,7 +302,17 @@ def test_survival_and_bounds_are_those_of_the_textbook():
 def test_a_ramp_ends_at_its_temperature():
     ramp = Conditions(10.0, 5, temperature=300.0, end_temperature=1100.0)
     assert [ramp.thermostat(k) for k in range(5)] == [300.0, 500.0, 700.0, 900.0, 1100.0]
+    assert [ramp.thermostat_before(k) for k in (0, 1, 2, 5)] == [300.0, 300.0, 500.0, 1100.0]
     with pytest.raises(ValueError, match="needs the temperature"):
         Conditions(end_temperature=600.0)
     with pytest.raises(ValueError, match="closer than the time step"):
         Conditions(0.001, 100).steps(0.5)
+    assert "while heated from 300 to 1100 K" in ramp.described
+    assert "while cooled from 600 to 300 K" in Conditions(temperature=600.0, end_temperature=300.0).described
+
+
+def test_simulations_are_as_long_as_the_statement_says():
+    times, steps, numbers = (0.1, 0.25, 1.0, 12.34, 100.0), (0.25, 0.4838, 0.5, 1.0, 2.0), (1, 7, 40)
+    for time_ps, step, n_states in product(times, steps, numbers):
+        simulated = 1e-3 * step * n_states * Conditions(time_ps, n_states).steps(step)
+        assert time_ps - 1e-6 <= simulated < time_ps + 1e-3 * step * n_states

@@ -273,8 +273,8 @@ def _judge(
     progress: Callable[[int, int], None],
 ) -> tuple[dict[int, Outcome], int, list[Atoms]]:
     """Outcome of each simulation, number of labels, and the first wrong states."""
-    temperatures = [conditions.thermostat(max(0, k - 1)) for k in range(conditions.n_states + 1)]
-    judges = {i: judged(one, temperatures, criteria, scales) for i, one in states.items()}
+    temperatures = [conditions.thermostat_before(k) for k in range(conditions.n_states + 1)]
+    judges = {i: judged(one, temperatures, criteria, scales, conditions.friction) for i, one in states.items()}
 
     def label(pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Label]:
         found = relabel(

@@ -52,7 +52,7 @@ class Conditions:
         return self.temperature + (self.end_temperature - self.temperature) * interval / (self.n_states - 1)
 
     def steps(self, timestep_fs: float) -> int:
-        """Steps from one state to the next.
+        """Steps from one state to the next: as few as reach `time_ps`.
 
         Args:
             timestep_fs: time step of the data, fs, taken where `time_step` is None.
@@ -61,22 +61,21 @@ class Conditions:
             ValueError: if states would be closer than a time step.
         """
         step = timestep_fs if self.time_step is None else self.time_step
-        n_steps = round(1000.0 * self.time_ps / self.n_states / step)
-        if n_steps < 1:
+        n_steps = round(1000.0 * self.time_ps / self.n_states / step, 6)
+        if n_steps < 1.0:
             raise ValueError(
                 f"{self.n_states} states in {self.time_ps:g} ps are closer than the time step of {step:g} fs: ask for fewer "
                 "states, or for a longer time."
             )
-        return n_steps
+        return ceil(n_steps)
 
-    def thermostat_at(self, time_ps: float) -> float | None:
-        """Temperature of the thermostat on the way to the state at a time, K; None without one.
+    def thermostat_before(self, state: int) -> float | None:
+        """Temperature of the thermostat on the way to a state, K; None without one.
 
         Args:
-            time_ps: time, ps.
+            state: number of the state; 0 is the start.
         """
-        interval = ceil(round(time_ps / self.time_ps * self.n_states, 6)) - 1
-        return self.thermostat(min(max(interval, 0), self.n_states - 1))
+        return self.thermostat(max(0, state - 1))
 
     @property
     def described(self) -> str:
@@ -85,4 +84,5 @@ class Conditions:
             return "at constant energy"
         if self.end_temperature is None:
             return f"at {self.temperature:g} K (Langevin thermostat)"
-        return f"while heated from {self.temperature:g} to {self.end_temperature:g} K (Langevin thermostat)"
+        moved = "heated" if self.end_temperature > self.temperature else "cooled"
+        return f"while {moved} from {self.temperature:g} to {self.end_temperature:g} K (Langevin thermostat)"

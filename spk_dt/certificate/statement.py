@@ -26,7 +26,7 @@ def statement(conditions: Conditions, record: Mapping[str, Any]) -> str:
     failed = [one for one in record["outcomes"] if one["failed_ps"] is not None]
     if failed:
         first = min(failed, key=lambda one: one["failed_ps"])
-        heated = f" and {conditions.thermostat_at(first['failed_ps']):.0f} K" if conditions.end_temperature else ""
+        heated = f" and {conditions.thermostat_before(first['state']):.0f} K" if conditions.end_temperature else ""
         seen = f"{len(failed)} of {n} simulations fail, the first at {first['failed_ps']:.3g} ps{heated}"
         rest = f"; with 95 % confidence {bound} do" if share < 1.0 else ""
         return f"not safe {where}: {seen} ({first['reason']}){rest}"

@@ -6,12 +6,13 @@ largest force, that which is newest to the model (`spk_dt.certificate.novelty`),
 one; and some that are evenly spaced, since a model without a barrier may be right on both sides of it. From a
 wrong state the last right one is searched for by bisection, down to the distance of two states. Signs that need no
 reference count as well: an explosion, total energy that is not conserved at constant energy, and with a thermostat a
-temperature far from its own; and an uncertainty of a committee beyond a limit, if one is set.
+temperature far above its own, which the heat of the start does not explain; and an uncertainty of a committee beyond a
+limit, if one is set.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ def judged(
     temperatures: Sequence[float | None],
     criteria: Criteria,
     scales: Scales,
+    friction: float = 0.0,
 ) -> Judge:
     """Judge a simulation: yields the numbers of states that are to be computed, is sent their labels, returns the outcome.
 
@@ -91,8 +93,9 @@ def judged(
         temperatures: of the thermostat, K, at each state; None without one.
         criteria: what is wrong.
         scales: what errors are measured by.
+        friction: see `first_sign`.
     """
-    sign = first_sign(states, temperatures, criteria, scales)
+    sign = first_sign(states, temperatures, criteria, scales, friction)
     first_wrong = len(states) if sign is None else sign[0]
     spaced = [first_wrong * (n + 1) // (criteria.n_checks + 1) for n in range(criteria.n_checks)]
     wanted = {0, max(0, first_wrong - 1), *_suspicious(states[:first_wrong]), *spaced}
@@ -139,17 +142,25 @@ def judge_all(
 
 
 def first_sign(
-    states: Sequence[Atoms], temperatures: Sequence[float | None], criteria: Criteria, scales: Scales
+    states: Sequence[Atoms],
+    temperatures: Sequence[float | None],
+    criteria: Criteria,
+    scales: Scales,
+    friction: float = 0.0,
 ) -> tuple[int, str] | None:
     """First state that is wrong without asking the reference method, and why.
+
+    Heat above that of the thermostat, which a simulation begins with, leaves harmonic systems as exp(-friction * time).
 
     Args:
         states: see `judged`.
         temperatures: see `judged`.
         criteria: what is wrong.
         scales: what errors are measured by.
+        friction: of the thermostat, 1/fs; 0, if it is not known, lets this heat stay.
     """
     total = states[0].get_total_energy()
+    hottest, before_ps = max(states[0].get_temperature(), scales.temperature), 0.0
     for k, atoms in enumerate(states):
         bath = temperatures[k]
         if "exploded_ps" in atoms.info:
@@ -164,10 +175,14 @@ def first_sign(
                 degrees_of_freedom(atoms) / 3.0, None
             ):
                 return k, "energy not conserved"
-        elif k > 0 and atoms.get_temperature() > bath * (
-            1.0 + _TEMPERATURE_DEVIATIONS * sqrt(2.0 / degrees_of_freedom(atoms))
-        ):
-            return k, "temperature"
+        elif k > 0:
+            time_ps = atoms.info["time_ps"]
+            hottest = bath + max(0.0, hottest - bath) * exp(-1e3 * friction * (time_ps - before_ps))
+            before_ps = time_ps
+            if atoms.get_temperature() > hottest * (
+                1.0 + _TEMPERATURE_DEVIATIONS * sqrt(2.0 / degrees_of_freedom(atoms))
+            ):
+                return k, "temperature"
     return None
 
 

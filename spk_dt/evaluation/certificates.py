@@ -138,8 +138,11 @@ class Certificate:
 
     def _temperatures(self, records: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[bool]]:
         """Of a ramp: where it fails first."""
-        first = [one["first_failure_ps"] for one in records]
-        values = [None if time is None else self.conditions.thermostat_at(time) for time in first]
+        values = []
+        for record in records:
+            failed = [one for one in record["outcomes"] if one["failed_ps"] is not None]
+            first = min(failed, key=lambda one: one["failed_ps"], default=None)
+            values.append(None if first is None else self.conditions.thermostat_before(first["state"]))
         return "temperature at the first failure (K)", list(map(format_number, values)), [False] * len(values)
 
     @property

@@ -40,6 +40,7 @@ def failures(
     states: Mapping[int, Sequence[Atoms]],
     labels: Mapping[int, Sequence[Label]],
     temperature: float | None,
+    friction: float,
     scales: Scales,
     exploded_fs: Mapping[int, float],
     without_signs: Container[int] = (),
@@ -48,9 +49,10 @@ def failures(
 
     Args:
         states: those of each simulation that were relabelled, in order of time from its start on, with energy, forces and
-            momenta of the model, and ``time_fs`` in `Atoms.info`.
+            momenta of the model, and ``time_fs`` and ``time_ps`` in `Atoms.info`.
         labels: of these states.
         temperature: of the thermostat, K; None without one.
+        friction: of the thermostat, 1/fs; 0 if it is not known.
         scales: what errors are measured by.
         exploded_fs: time at which a simulation exploded, fs, of those that did.
         without_signs: simulations whose total energy and temperature say nothing, as those of a bead of a ring polymer.
@@ -72,7 +74,7 @@ def failures(
                 why = "no label" if np.isnan(label[0]) else str(deviation.reason)
                 found.append((atoms.info["time_fs"], why))
                 break
-        sign = None if start in without_signs else first_sign(own, baths, criteria, scales)
+        sign = None if start in without_signs else first_sign(own, baths, criteria, scales, friction)
         if sign is not None:
             found.append((own[sign[0]].info["time_fs"], sign[1]))
         if start in exploded_fs:

@@ -213,7 +213,8 @@ def _visited(results: Results, model: str, every: int) -> list[_Visited]:
             atoms.positions = trajectory.positions[frame]
             if trajectory.velocities is not None:
                 atoms.set_velocities(trajectory.velocities[frame] / ase.units.fs)
-            atoms.info["time_fs"] = float(trajectory.time_fs[frame])
+            time_fs = float(trajectory.time_fs[frame])
+            atoms.info |= {"time_fs": time_fs, "time_ps": 1e-3 * time_fs}
             known: dict[str, Any] = {}
             if trajectory.potential_energy is not None:
                 known["energy"] = float(trajectory.potential_energy[frame])
@@ -239,7 +240,8 @@ def _failures(results: Results, model: str, visited: list[_Visited], labels: Lab
             found[one.start].append((energy, forces))
     exploded = {one["start"]: one["time_fs"] for one in results.metrics.get(model, {}).get("exploded", [])}
     silent = results.settings.get("without_signs", ())
-    return failures(states, found, results.settings.get("temperature"), scales, exploded, silent)
+    bath, friction = results.settings.get("temperature"), results.settings.get("friction") or 0.0
+    return failures(states, found, bath, friction, scales, exploded, silent)
 
 
 def _errors(results: Results, rows: list[dict[str, Any]]) -> dict[float, _Curve]:

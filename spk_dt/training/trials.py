@@ -187,10 +187,12 @@ class Trial:
 
     def judges(self, criteria: Criteria) -> Mapping[int, Judge]:
         """What judges each simulation as far as it has come."""
-        return {
-            i: judged(states, [self.ensembles[i].temperature] * len(states), criteria, self.ensembles[i].scales)
-            for i, states in self.states.items()
-        }
+        friction = next(iter(self.batches.values())).friction  # the same in all of them
+        found = {}
+        for i, states in self.states.items():
+            one = self.ensembles[i]
+            found[i] = judged(states, [one.temperature] * len(states), criteria, one.scales, friction)
+        return found
 
     def labelled(self, i: int, k: int, label: Label) -> Atoms:
         """State k of simulation i with a label of the reference method, and the time step of its simulation."""
