@@ -211,6 +211,16 @@ def test_a_model_in_another_unit_is_refused_before_it_simulates(clusters, tmp_pa
     assert verdict(found)["failures"] == 0
 
 
+def test_a_time_step_that_conserves_no_energy_is_refused_before_it_simulates(clusters, tmp_path):
+    model = pair_model(tmp_path / "exact")
+    with pytest.raises(ValueError, match=r"--time-step 12 fs: .* 'm' .* period of \d+\.\d fs, .* Take [3-9](\.\d)? fs"):
+        certify({"m": model}, clusters, tmp_path / "a", REFERENCE, 3, Conditions(time_step=12.0), computing=PLAIN)
+    assert not (tmp_path / "a" / "m").exists()
+    short = Conditions(time_ps=0.12, n_states=4, time_step=3.0)
+    found = certify({"m": model}, clusters, tmp_path / "b", REFERENCE, 3, short, computing=PLAIN)
+    assert verdict(found)["failures"] == 0
+
+
 def test_data_that_name_no_reference_are_refused(clusters, tmp_path):
     model = pair_model(tmp_path / "exact")
     with pytest.raises(ValueError, match=r"does not say by which .* made; name it: --reference package\.module:Class"):

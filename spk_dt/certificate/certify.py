@@ -26,7 +26,7 @@ from spk_dt.certificate.committee import CommitteeEngine, too_uncertain, uncerta
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.criteria import Criteria, Scales
 from spk_dt.certificate.engines import AseEngine, Engine, ModelEngine, ModelOptions
-from spk_dt.certificate.model_check import check_model
+from spk_dt.certificate.model_check import check_model, check_time_step
 from spk_dt.certificate.novelty import N_KNOWN, NOVELTY
 from spk_dt.certificate.record import model_record, sign_record
 from spk_dt.certificate.scales_of_data import scales_of_data
@@ -117,8 +117,8 @@ def certify(
 
     Raises:
         ValueError: if the folder is of another certificate or another process is at work in it, there are fewer frames than
-            simulations, no reference method is named, it is not that of the data, or a model does not fit the data, most
-            likely because of its units.
+            simulations, no reference method is named, it is not that of the data, a model does not fit the data, most
+            likely because of its units, or a time step longer than that of the data conserves no energy with it.
         FileNotFoundError: if data or a model are not there.
     """
     conditions, criteria, computing = conditions or Conditions(), criteria or Criteria(), computing or Computing()
@@ -156,6 +156,8 @@ def certify(
     for name, file in models.items():
         if not str(file).startswith(ASE_PREFIX):
             check_model(name, file, starts, units)
+            if conditions.time_step and conditions.time_step > min(one.timestep_fs for one in starts):
+                check_time_step(name, file, frames, units, conditions.time_step)
     if criteria.uncertainty is not None:
         at_starts = _engine(tuple(models.values()), *units, computing)().evaluated(frames)
         if useless := too_uncertain(at_starts, criteria.uncertainty):

@@ -1,19 +1,30 @@
-"""Whether a model agrees with the data, before it simulates: not if its units are others, or it sees no neighbours."""
+"""Whether a model agrees with the data, before it simulates: not if its units are others, or it sees no neighbours.
+
+And whether it can be simulated with a time step.
+"""
 
 from collections.abc import Sequence
+from math import pi, sqrt
 from pathlib import Path
 
+import ase.units
 import numpy as np
+import torch
+from ase import Atoms
 
 from spk_dt.certificate.engines import ModelEngine
 from spk_dt.data.continuation import Continuation
 from spk_dt.data.isolated import refuse_isolated
+from spk_dt.dynamics.fastest_vibration import LONGEST_PHASE, fastest_vibrations
 from spk_dt.labels.unit_check import POSITION_UNITS, Unit, check_units
 from spk_dt.md.neighborlist import model_cutoff
 from spk_dt.trajectories.fixed_atoms import forces_held, mobile_of
 from spk_dt.units import conversion
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "check_time_step"]
+
+#: frames in which the fastest vibration is looked for
+_N_FRAMES = 8
 
 
 def check_model(
@@ -47,3 +58,46 @@ def check_model(
         return np.where(counted, forces * conversion(unit, "Ang", "length"), 0.0)
 
     check_units(name, reference, forces_for, *units)
+
+
+def check_time_step(
+    name: str, file: str | Path, frames: Sequence[Atoms], units: tuple[Unit, Unit], step: float
+) -> None:
+    """Refuse a time step with which no simulation of a model conserves energy.
+
+    Args:
+        name: of the model, for messages.
+        file: stored SchNetPack model.
+        frames: some of the data.
+        units: of its energies and positions.
+        step: time step, fs.
+
+    Raises:
+        ValueError: if it is in the resonance of the fastest vibration of the model (`spk_dt.dynamics.fastest_vibration`).
+    """
+    chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, min(_N_FRAMES, len(frames))).astype(int)]
+    ends = np.cumsum([len(atoms) for atoms in chosen])[:-1]
+    engine = ModelEngine(file, *units, compile=False)
+
+    def forces_at(positions: torch.Tensor) -> torch.Tensor:
+        moved = [atoms.copy() for atoms in chosen]
+        for atoms, own in zip(moved, np.split(positions.numpy(), ends), strict=True):
+            atoms.positions = own
+        found = [atoms.get_forces(apply_constraint=False) for atoms in engine.evaluated(moved)]
+        return torch.from_numpy(np.concatenate(found))
+
+    frequencies = fastest_vibrations(
+        forces_at,
+        torch.from_numpy(np.concatenate([atoms.positions for atoms in chosen])),
+        torch.from_numpy(np.concatenate([atoms.get_masses() for atoms in chosen])),
+        torch.arange(len(chosen)).repeat_interleave(torch.tensor([len(atoms) for atoms in chosen])),
+        displacement=0.01,
+        mobile=torch.from_numpy(np.concatenate([mobile_of(atoms) for atoms in chosen])),
+    )
+    fastest = float(frequencies.max()) * ase.units.fs  # rad/fs
+    if fastest * step > sqrt(2.0):
+        raise ValueError(
+            f"--time-step {step:g} fs: the fastest vibration of '{name}' in start frames has a period of "
+            f"{2.0 * pi / fastest:.1f} fs, and with so long steps no simulation of it conserves energy. Take "
+            f"{LONGEST_PHASE / fastest:.2g} fs or less, or leave the option out: then it is that of the data."
+        )

@@ -10,6 +10,7 @@ labelled for the verdict, the first wrong and the last right ones among them, jo
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from spk_dt.training.budget import SecondsUsedUpError, budgets_of, in_time
 from spk_dt.training.hardening_goal import GOAL, HardeningGoal
 from spk_dt.training.labelling import Labelling, write_labelled
 from spk_dt.training.on_policy import JoiningLabels, RoundSchedule, data_of
+from spk_dt.training.time_step import conserving_time_step
 from spk_dt.training.trial_judge import TrialJudge
 from spk_dt.training.trials import Trial, TrialSimulations
 
@@ -194,10 +196,10 @@ class Hardening(JoiningLabels):
         """
         goal, number = self.goal, self.schedule.done
         folder, database = self.folder / f"round_{number:03d}", self._file(number)
-        judge = self._judge(trainer, task, folder)
+        judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
         while True:
-            trial = self._trial(data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
+            trial = self._trial(runs, data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
             judged = judge.judge(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: in_time(trainer, task))
             n_trials += 1
             goal.labels += judged.n_labels
@@ -224,9 +226,9 @@ class Hardening(JoiningLabels):
     def _last_check(self, trainer: pl.Trainer, task: Any) -> str:
         """Try the last model at the goal; which simulations do not pass, in words, if any."""
         folder = self.folder / f"last_check_{trainer.global_step}"
-        judge = self._judge(trainer, task, folder)
+        judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         for number in range(-(-self.goal.n_passing // self.simulations.n_systems)):
-            trial = self._trial(data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
+            trial = self._trial(runs, data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
             judged = judge.judge(trial, self.goal.until_ps, inf)
             if judged.n_failed:
                 return judged.told
@@ -250,9 +252,17 @@ class Hardening(JoiningLabels):
         how = (self.labels, self._processes, self.with_stress, self.criteria, self._ranges, self.goal.until_ps)
         return TrialJudge(self._engine, *how)
 
-    def _trial(self, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]) -> Trial:
+    def _conserving(self, trainer: pl.Trainer, task: Any) -> TrialSimulations:
+        """How the model simulates, with a time step that conserves energy."""
+        windows, frames = data_of(trainer).train_dataset, data_of(trainer).frames
+        step = conserving_time_step(task, windows, frames, self.simulations.time_step)
+        return replace(self.simulations, time_step=step)
+
+    def _trial(
+        self, runs: TrialSimulations, datamodule: TrajectoryDataModule, folder: Path, key: tuple[int, ...]
+    ) -> Trial:
         """Simulations from training frames that are drawn at random, the same ones for the same key."""
-        runs, scales = self.simulations, scales_of(self._frames_of(datamodule))
+        scales = scales_of(self._frames_of(datamodule))
         drawn = np.random.default_rng(key).choice(np.asarray(datamodule.train_idx), runs.n_systems)
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         return runs.trial(folder, _read(datamodule, drawn), scales, sum(key) * runs.n_systems, seed)

@@ -35,7 +35,8 @@ class ModelSimulations:
         n_systems: number of simulations, from training frames drawn at random.
         steps: steps of each simulation in a round.
         max_steps: steps after which a simulation starts again.
-        time_step: time step in units of that of the data; above one, simulations come further in as many steps.
+        time_step: time step in units of that of the data; above one, simulations come further in as many steps. Rounds of
+            `spk_dt.training.OnPolicyLabels` halve it where it would not conserve energy.
         kinetic_energy: of a simulation at its start, in units of that of the training frame; above one, rare events come
             sooner, and labels reach to higher energies, which should not be below those at which the model will be used.
         temperature: K, of a Langevin thermostat; None simulates at constant energy.
@@ -75,18 +76,20 @@ class ModelSimulations:
                 f"{self.temperature} K: set {group}.kinetic_energy=1, or temperature=null and friction=null."
             )
 
-    def start(self, windows: TrajectoryWindows, targets: Collection[str] = ()) -> None:
+    def start(self, windows: TrajectoryWindows, targets: Collection[str] = (), time_step: float | None = None) -> None:
         """Put simulations that are not there yet, or have run their time, at training frames drawn at random.
 
         Args:
             windows: of the training partition.
             targets: names of what is trained on; it does not go along.
+            time_step: in place of the one that is set, if that is too long (`spk_dt.training.time_step`).
         """
+        step = self.time_step if time_step is None else time_step
         for i in range(self.n_systems):
             if i < len(self.systems) and self.age[i] < self.max_steps:
                 continue
             sample = windows[int(torch.randint(len(windows), ()))]
-            self.systems[i : i + 1] = [_beginning(sample, targets, self.time_step, self.kinetic_energy)]
+            self.systems[i : i + 1] = [_beginning(sample, targets, step, self.kinetic_energy)]
             self.age[i : i + 1] = [0]
 
     @classmethod

@@ -27,6 +27,7 @@ from spk_dt.labels.reference_process import reference_provenance
 from spk_dt.training.labelling import EnergyRanges, Labelling, write_labelled, write_states
 from spk_dt.training.model_simulations import ModelSimulations
 from spk_dt.training.task import DynamicTrainingTask
+from spk_dt.training.time_step import conserving_time_step
 
 __all__ = ["JoiningLabels", "OnPolicyLabels", "RoundSchedule", "data_of"]
 
@@ -314,7 +315,8 @@ class OnPolicyLabels(JoiningLabels):
         if states.exists() and after.exists():
             exploded = self._take_up(after)
         else:
-            simulations.start(datamodule.train_dataset, task.target_names())
+            step = conserving_time_step(task, datamodule.train_dataset, frames, simulations.time_step)
+            simulations.start(datamodule.train_dataset, task.target_names(), step)
             drawn, exploded = simulations.run(task, frames, self.labels.n_labels)
             if not drawn:
                 log.warning("on-policy labels, round %d: all simulations exploded before a state was taken", number)

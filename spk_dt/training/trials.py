@@ -49,7 +49,7 @@ class TrialSimulations:
             rare events come sooner. One ensemble each.
         temperature: of Langevin thermostats, K. One ensemble each.
         friction: of the thermostats, 1/fs.
-        time_step: time step in units of that of the data: as long as it conserves energy.
+        time_step: time step in units of that of the data; hardening halves it where it would not conserve energy.
         compile: compile the model for the simulations.
         precision: bits of the floating-point numbers in simulations, 32 or 64.
         committee: stored models, or folders of their runs, that are evaluated beside the model. The state of each simulation

