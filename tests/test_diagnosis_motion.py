@@ -316,6 +316,15 @@ def test_steps_between_frames_that_nobody_told(path, n):
     assert ("2 steps" if n == 2 else "3 or more steps") in finding.text
 
 
+@pytest.mark.parametrize(("which", "n"), [(which, n) for which in ("cluster", "crystal") for n in (8, 10, 12)])
+def test_so_many_steps_between_frames_that_these_hardly_follow(quiet, which, n):
+    """The remedy is the one that helps."""
+    found = check(replace(quiet[which].every(n), inner=1))
+    assert found.verdict == "refused"
+    assert "--save-every N" in found.findings[0].remedy
+    assert check(quiet[which].every(n)).verdict != "refused"
+
+
 def test_steps_between_frames_that_are_not_there(quiet):
     (finding,) = check(replace(quiet["cluster"], inner=4)).findings
     assert finding.key == "inner_steps"

@@ -23,6 +23,8 @@ NEGLIGIBLE = 1e-3
 TOLERATED = 0.05
 #: at which a thermostat begins to be one that scales velocities: part of the squared kicks along them
 _SCALES = 0.8
+#: and at which frames hardly follow from those before
+_LOST = 0.25
 #: kicks that add up by less over ten steps are noise
 _GROWS = 3.0
 #: and by more, steady
@@ -107,6 +109,16 @@ def _unordered(
     if noise and reader.inner_steps > 1:
         return []  # errors of the quadrature do not add up either
     if noise:
+        if kicks.worst > _LOST:
+            text = (
+                f"frames hardly follow from those before: what forces do not explain displaces atoms {size}. Steps of the "
+                f"simulation between frames, {reader.step_fs:.3g} fs apart, were not saved, or the numbers carry noise."
+            )
+            remedy = (
+                "Write inner_steps=N with the time between frames (spkdt convert --save-every N), N as in the input of the "
+                "simulation; if every step is there, write more digits."
+            )
+            return [Finding("noise", severity, text, remedy, values=values)]
         spread = f"{kicks.position:.1g} Å and {kicks.velocity:.1g} Å/fs"
         text = (
             f"positions, velocities or forces carry noise, {spread} (RMS): too few digits. It displaces atoms {size}."
