@@ -63,7 +63,7 @@ def check_model(
 def check_time_step(
     name: str, file: str | Path, frames: Sequence[Atoms], units: tuple[Unit, Unit], step: float
 ) -> None:
-    """Refuse a time step with which no simulation of a model conserves energy.
+    """Refuse a time step that is too long for simulations of a model to conserve energy.
 
     Args:
         name: of the model, for messages.
@@ -98,6 +98,6 @@ def check_time_step(
     if fastest * step > sqrt(2.0):
         raise ValueError(
             f"--time-step {step:g} fs: the fastest vibration of '{name}' in start frames has a period of "
-            f"{2.0 * pi / fastest:.1f} fs, and with so long steps no simulation of it conserves energy. Take "
+            f"{2.0 * pi / fastest:.1f} fs, and with so long steps its simulations do not conserve energy. Take "
             f"{LONGEST_PHASE / fastest:.2g} fs or less, or leave the option out: then it is that of the data."
         )
