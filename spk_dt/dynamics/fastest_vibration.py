@@ -6,8 +6,8 @@ The square of its angular frequency is the largest eigenvalue of the mass-weight
 
 which is found by power iteration; each product of D and a vector is a central difference of forces. Velocity Verlet, whose
 harmonic limit is :math:`\omega \Delta t = 2`, exchanges energy with anharmonic vibrations from :math:`\omega \Delta t =
-\sqrt 2` on, the resonance of fourth order (M. Mandziuk, T. Schlick, Chem. Phys. Lett. 237 (1995) 525, doi
-10.1016/0009-2614(95)00316-V).
+\sqrt 2 = 2 \sin(\pi / 4)` on, the resonance of fourth order (T. Schlick, M. Mandziuk, R. D. Skeel, K. Srinivas, J. Comput.
+Phys. 140 (1998) 1, doi 10.1006/jcph.1998.5879).
 
 =====================  ========================  ==============================
 symbol                 variable                  unit
