@@ -5,7 +5,17 @@ from typing import Any
 
 from spk_dt.certificate.conditions import Conditions
 
-__all__ = ["statement"]
+__all__ = ["first_failure", "statement"]
+
+
+def first_failure(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Outcome of the simulation of a model that fails first; None if none does.
+
+    Args:
+        record: of a model in ``certificate.json``: ``outcomes``.
+    """
+    failed = (one for one in record["outcomes"] if one["failed_ps"] is not None)
+    return min(failed, key=lambda one: one["failed_ps"], default=None)
 
 
 def statement(conditions: Conditions, record: Mapping[str, Any]) -> str:
@@ -16,18 +26,17 @@ def statement(conditions: Conditions, record: Mapping[str, Any]) -> str:
 
     Args:
         conditions: of the simulations.
-        record: of a model in ``certificate.json``: ``simulations``, ``share_failing_at_most``, ``limits``, ``outcomes``.
+        record: of a model in ``certificate.json``: ``simulations``, ``failures``, ``share_failing_at_most``, ``limits``,
+            ``outcomes``.
     """
     n, share = record["simulations"], record["share_failing_at_most"]
     where = f"to {conditions.time_ps:g} ps {conditions.described}"
     if conditions.temperature is None:
         where += f" from {record['limits']['temperature_of_data_k']:.0f} K"
     bound = f"at most {100.0 * share:.1f} %"
-    failed = [one for one in record["outcomes"] if one["failed_ps"] is not None]
-    if failed:
-        first = min(failed, key=lambda one: one["failed_ps"])
+    if first := first_failure(record):
         heated = f" and {conditions.thermostat_before(first['state']):.0f} K" if conditions.end_temperature else ""
-        seen = f"{len(failed)} of {n} simulations fail, the first at {first['failed_ps']:.3g} ps{heated}"
+        seen = f"{record['failures']} of {n} simulations fail, the first at {first['failed_ps']:.3g} ps{heated}"
         rest = f"; with 95 % confidence {bound} do" if share < 1.0 else ""
         return f"not safe {where}: {seen} ({first['reason']}){rest}"
     seen = f"none of {n} did" if n > 1 else "the only one did not"

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.novelty import NOVELTY
-from spk_dt.certificate.statement import statement
+from spk_dt.certificate.statement import first_failure, statement
 from spk_dt.certificate.survival import Survival, survival
 from spk_dt.evaluation.tables import Table, format_number, ranked
 
@@ -140,8 +140,7 @@ class Certificate:
         """Of a ramp: where it fails first."""
         values = []
         for record in records:
-            failed = [one for one in record["outcomes"] if one["failed_ps"] is not None]
-            first = min(failed, key=lambda one: one["failed_ps"], default=None)
+            first = first_failure(record)
             values.append(None if first is None else self.conditions.thermostat_before(first["state"]))
         return "temperature at the first failure (K)", list(map(format_number, values)), [False] * len(values)
 
