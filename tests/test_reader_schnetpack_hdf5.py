@@ -299,7 +299,7 @@ def test_truncation_and_random_damage_give_value_errors_only(tmp_path, frames):
     data = write(tmp_path / "a.hdf5", [frames[:12]]).read_bytes()
     generator = random.Random(0)
     path, outcomes = tmp_path / "b.hdf5", Counter()
-    for trial in range(120):
+    for trial in range(60):
         spoiled = bytearray(data)
         if trial < 20:
             spoiled = spoiled[: 8 + trial * (len(data) - 9) // 20]

@@ -374,14 +374,14 @@ def test_report_without_results(tmp_path):
         Study.of(tmp_path)
 
 
-@pytest.mark.parametrize("times", [("0.5", "0.5"), ("10", "6"), ("1", "0"), ("-1", "0.5")])
-def test_simulations_of_which_only_the_start_would_be_relabelled_are_refused(tmp_path, times):
+def test_simulations_of_which_only_the_start_would_be_relabelled_are_refused(tmp_path):
     Study(tmp_path, seconds=60.0).prepare()
-    for command in (["run", "--seconds", "60"], ["ensembles"]):
-        options = ["--out", str(tmp_path), "--picoseconds", times[0], "--every-ps", times[1]]
-        result = CliRunner().invoke(app, [*command, *options])
-        assert result.exit_code == 2
-        assert f"--every-ps {times[1]} does not fit --picoseconds {times[0]}" in " ".join(result.output.split())
+    for picoseconds, every in (("0.5", "0.5"), ("10", "6"), ("1", "0"), ("-1", "0.5")):
+        for command in (["run", "--seconds", "60"], ["ensembles"]):
+            options = ["--out", str(tmp_path), "--picoseconds", picoseconds, "--every-ps", every]
+            result = CliRunner().invoke(app, [*command, *options])
+            assert result.exit_code == 2
+            assert f"--every-ps {every} does not fit --picoseconds {picoseconds}" in " ".join(result.output.split())
     assert not (tmp_path / "runs").exists()
 
 
