@@ -122,18 +122,22 @@ class Spoil(pl.Callback):
         task.model.representation.tear.data.fill_(20.0)
 
 
-def test_if_the_last_model_fails_the_one_that_has_passed_is_stored(clusters, tmp_path, caplog):
-    callbacks = hardening(tmp_path), ModelCheckpoint(tmp_path, save_last=True), Spoil()
+def test_if_the_last_model_fails_it_is_stored_and_this_is_said(clusters, tmp_path, caplog):
+    """The one that had passed was tried no better, and has learned less."""
+    callback, checkpoint = hardening(tmp_path), ModelCheckpoint(tmp_path, save_last=True)
     with caplog.at_level(logging.INFO, "spk_dt"):
-        _, task = fit(
-            clusters, tmp_path, *callbacks, model=torn(0.0), max_epochs=1, enable_checkpointing=True,
+        fit(
+            clusters, tmp_path, callback, checkpoint, Spoil(), model=torn(0.0), max_epochs=1, enable_checkpointing=True,
             limit_train_batches=1,
         )  # fmt: skip
-    assert "stored is that of round 0, since the last one was tried in simulations" in caplog.text
-    assert tear(task) == 20.0
-    best = callbacks[1].best_model_path
-    assert best == str(tmp_path / "hardening" / "passed.ckpt")
-    assert torch.load(best, weights_only=False)["state_dict"]["model.representation.tear"] == 0.0
+    (told,) = [record for record in caplog.records if "stored is" in record.getMessage()]
+    assert told.levelname == "WARNING"
+    assert "stored is the last model, which was tried in 4 simulations of 0.2 ps, " in told.getMessage()
+    assert "of which do not pass, the first at " in told.getMessage()
+    assert callback.goal.reached == 0
+    assert checkpoint.best_model_path == str(tmp_path / "last.ckpt")
+    assert torch.load(checkpoint.best_model_path, weights_only=False)["state_dict"]["model.representation.tear"] == 20.0
+    assert callback.schedule.done == len(list((tmp_path / "hardening").glob("round_*.db"))) == 1  # nothing is added
 
 
 def test_labels_are_used_up(clusters, tmp_path, caplog):

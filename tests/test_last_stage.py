@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from ase.db import connect
-from helpers.hardening import InThisProcess, compute_in_this_process, fit, hardening, tear, write_clusters
+from helpers.hardening import InThisProcess, compute_in_this_process, fit, hardening, tear, torn, write_clusters
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 import spk_dt.labels.reference_of_data
@@ -27,6 +27,19 @@ def in_this_process(monkeypatch):
 def named(tmp_path):
     """Data that say which method made them; in these tests it is `InThisProcess`, whatever its name."""
     return write_clusters(tmp_path / "named.db", {"reference": {"reference": TBLITE}})
+
+
+class Spoils(pl.Callback):
+    """The model is wrong from the round that has reached the goal on, until labels of the last trial have joined."""
+
+    def __init__(self, stage, labels_left=True):
+        self.stage, self.labels_left = stage, labels_left
+
+    def on_train_batch_end(self, trainer, task, *args):
+        goal = self.stage.goal
+        if goal.reached >= 0 and not self.labels_left:
+            goal.max_labels = goal.labels
+        task.model.representation.tear.data.fill_(20.0 if goal.reached >= 0 and self.stage.further == 0 else 0.0)
 
 
 class Steps(pl.Callback):
@@ -68,6 +81,29 @@ def test_labels_take_the_place_of_longer_rollouts(named, tmp_path, caplog):
     assert abs(tear(task)) < 20.0  # what the data do not show has been learnt
     assert f"labels of {TBLITE}; last round" in caplog.text
     assert "without labels" not in caplog.text
+
+
+def test_if_the_last_model_fails_it_is_trained_on_its_labels_until_it_passes(named, tmp_path, caplog):
+    stage = last_stage(tmp_path)
+    with caplog.at_level(logging.INFO, "spk_dt"):
+        seen, _ = train(named, tmp_path, stage, Spoils(stage), model=torn(0.0))
+    assert [epoch for epoch, _, _ in seen] == sorted([*range(6)] * 4)  # two, three of the stage, and one further
+    np.testing.assert_allclose([lr for epoch, _, lr in seen if epoch == 5], 0.03)
+    assert "hardening, round 1: 4 simulations of 0.2 ps, 1 of which do not pass" in caplog.text
+    rounds = [connect(file).count() for file in sorted(tmp_path.glob("hardening/round_*.db"))]
+    assert len(rounds) == stage.schedule.done == 2
+    assert sum(rounds) == stage.goal.labels
+    assert "the last stage, of 4 epochs, is over" in caplog.text
+    assert "stored is the last model, which passes 4 simulations of 0.2 ps as well" in caplog.text
+
+
+def test_if_no_labels_are_left_for_it_this_is_said(named, tmp_path, caplog):
+    stage = last_stage(tmp_path)
+    seen, _ = train(named, tmp_path, stage, Spoils(stage, labels_left=False), model=torn(0.0))
+    assert len(seen) == 5 * 4
+    assert stage.schedule.done == 1
+    (told,) = [one.getMessage() for one in caplog.records if "stored is" in one.getMessage()]  # a warning
+    assert "stored is the last model, which was tried in 4 simulations of 0.2 ps, " in told
 
 
 @pytest.mark.slow
@@ -136,6 +172,30 @@ def test_with_a_named_reference_the_data_need_name_none(tmp_path):
     seen, _ = train(database, tmp_path, last_stage(tmp_path, reference="helpers.pair_reference:Reference"))
     assert {length for _, length, _ in seen} == {1}
     assert list(tmp_path.glob("hardening/round_*.db"))
+
+
+@pytest.mark.parametrize("trial", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_in_the_last_trial(named, tmp_path, trial):
+    """In the one that fails, and in the one after: as if it had not been, and nothing computed twice."""
+
+    def run(folder, **kwargs):
+        stage, checkpoint = last_stage(folder), ModelCheckpoint(folder, save_last=True)
+        options = {"model": torn(0.0), "enable_checkpointing": True} | kwargs
+        seen, task = train(named, folder, stage, Spoils(stage), checkpoint, **options)
+        return seen, tear(task), stage.state_dict()
+
+    whole, *end = run(tmp_path / "whole")
+    computed = InThisProcess.computed
+    folders = sorted((tmp_path / "whole" / "hardening").glob("last_check_*"), key=lambda one: int(one.name[11:]))
+    labels = [sum(len(f.read_text().splitlines()) - 1 for f in one.glob("*/labels.jsonl")) for one in folders]
+    InThisProcess.until = 2 * computed - sum(labels[trial:]) + 1
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path / "part")
+    InThisProcess.until = None
+    seen, *again = run(tmp_path / "part", ckpt_path=tmp_path / "part" / "last.ckpt")
+    assert seen == whole[len(whole) - len(seen) :]
+    assert again == end
+    assert InThisProcess.computed == 2 * computed
 
 
 @pytest.mark.parametrize("after", [pytest.param(2, marks=pytest.mark.slow), 12])

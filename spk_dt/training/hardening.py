@@ -47,10 +47,10 @@ class Hardening(JoiningLabels):
     """Labels states where simulations of the model go wrong, until they pass, or labels or the training are at an end.
 
     When the goal is reached no more rounds are made, and the training goes on to the end of its schedule, with falling
-    learning rate. Then the last model is tried once more, in as many simulations; their labels are not trained on, and do
-    not count as used. If one fails, the model that has passed is stored in its place; else, and without the goal, the last
-    one is, since ``val_loss``, an error near the trajectories of the data, does not tell how long simulations last. All of
-    these are models with averaged weights.
+    learning rate. Then the last model is tried once more, in as many simulations, whose labels are not trained on and do
+    not count as used. It is stored in any case: ``val_loss``, an error near the trajectories of the data, does not tell how
+    long simulations last, and models that had passed earlier, at a higher learning rate, have lasted less long
+    (docs/lasting.md). Models that are tried or stored are those with averaged weights.
 
     ``<folder>/round_<n>/`` has the model of a round, ``trial_<m>/`` with its simulations and ``labels.jsonl``. A training
     that was interrupted in a round goes on with the files, and its batches come in the same order, as if it had not been. If
@@ -93,6 +93,7 @@ class Hardening(JoiningLabels):
         self._seed = int(torch.randint(2**31, ()))
         self._frames: list[Atoms] = []  # of the data
         self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
+        self._tried: str | None = None  # which simulations of the last model do not pass, None before they are made
 
     @property
     def more_rounds(self) -> bool:
@@ -122,26 +123,21 @@ class Hardening(JoiningLabels):
             except SecondsUsedUpError:
                 trainer.should_stop = True
                 return
-            self.goal.load_state_dict(come_to)
-            if self.goal.reached >= 0:
-                with averaged_weights(trainer, pl_module.model):
-                    trainer.save_checkpoint(self._passed, weights_only=True)
-            self._add_round(trainer, self.schedule.done)
-            self.schedule.add(epoch, failed=False)
+            self._add_labels(trainer, come_to)
             measured = {"hardening_ps": failed_ps, "hardening_labels": float(self.goal.labels)}
             pl_module.log_dict(measured, on_step=False, on_epoch=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Choose what is stored, and say what has ended the hardening."""
+        """Store the last model, and say what has ended the hardening."""
         super().on_train_end(trainer, pl_module)
-        goal, stored = self.goal, "the last model"
+        goal, stored, failure = self.goal, "the last model", ""
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
-            failure = self._by_first(lambda: self._last_check(trainer, pl_module))
-            stored += f", which passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
-            if failure:
-                self._store(trainer, str(self._passed))
-                stored = f"that of round {goal.reached}, since the last one was tried in simulations {failure}"
+            if self._tried is None:
+                self._tried, _ = self._by_first(lambda: self._last_trial(trainer, pl_module, join=False))
+            failure = self._tried
+            passes = f"passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
+            stored += ", which " + (f"was tried in {failure}" if failure else passes)
         elif not goal.open:
             ended = f"the {goal.max_labels} labels are used up"
         elif any(one.fraction >= 1.0 for one in budgets_of(trainer)):
@@ -151,7 +147,7 @@ class Hardening(JoiningLabels):
         else:
             ended = "the training has ended"
         log.log(
-            logging.INFO if goal.reached >= 0 else logging.WARNING,
+            logging.INFO if goal.reached >= 0 and not failure else logging.WARNING,
             "hardening: %s after %d round%s and %d labels of %s; last round: %s; stored is %s",
             *(
                 ended,
@@ -174,11 +170,6 @@ class Hardening(JoiningLabels):
         self.goal.load_state_dict(state_dict["goal"])
         self._seed = state_dict["seed"]
 
-    @property
-    def _passed(self) -> Path:
-        """Checkpoint of the model that has reached the goal."""
-        return self.folder / "passed.ckpt"
-
     def _by_first[T](self, what: Callable[[], T]) -> T:
         """Let the first process do something with the reference method; thermostats have their own seeds."""
 
@@ -195,7 +186,7 @@ class Hardening(JoiningLabels):
             time of the first failure, ps, or the time of the simulations that all passed, and how far the goal is reached.
         """
         goal, number = self.goal, self.schedule.done
-        folder, database = self.folder / f"round_{number:03d}", self._file(number)
+        folder = self.folder / f"round_{number:03d}"
         judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
         while True:
@@ -212,27 +203,59 @@ class Hardening(JoiningLabels):
             goal.after_failure(judged.passed_ps)
         elif n_trials * n_systems >= goal.n_passing:
             goal.reached = number
+        self._keep(trainer, labelled, goal.labels - n_before, goal.told, judge.made_by)
+        return judged.passed_ps, goal.state_dict()
+
+    def _keep(
+        self, trainer: pl.Trainer, labelled: list[Atoms], n_labels: int, told: str, made_by: dict[str, Any]
+    ) -> None:
+        """Write the labels of the round that is next, without those of enormous forces, where the training finds them."""
+        number = self.schedule.done
         kept = [
             one for one in labelled if np.abs(one.get_forces(apply_constraint=False)).max() <= self.labels.max_force
         ]
-        if kept and not database.exists():  # else it was made after the checkpoint from which the run goes on
-            write_labelled(database, f"round_{number}", kept, data_of(trainer).frames, [], judge.made_by)
+        if kept and not self._file(number).exists():  # else it was made after the checkpoint from which the run goes on
+            write_labelled(self._file(number), f"round_{number}", kept, data_of(trainer).frames, [], made_by)
         log.info(
             "hardening, round %d: %s; %d labels, %d of them trained on; in all %d of %d",
-            *(number, goal.told, goal.labels - n_before, len(kept), goal.labels, goal.max_labels),
+            *(number, told, n_labels, len(kept), self.goal.labels, self.goal.max_labels),
         )
-        return judged.passed_ps, goal.state_dict()
 
-    def _last_check(self, trainer: pl.Trainer, task: Any) -> str:
-        """Try the last model at the goal; which simulations do not pass, in words, if any."""
+    def _add_labels(self, trainer: pl.Trainer, come_to: dict[str, Any]) -> None:
+        """Let all processes train on the labels of the round that is next, and know how far it came."""
+        self.goal.load_state_dict(come_to)
+        self._add_round(trainer, self.schedule.done)
+        self.schedule.add(trainer.current_epoch, failed=False)
+
+    def _last_trial(self, trainer: pl.Trainer, task: Any, join: bool) -> tuple[str, dict[str, Any] | None]:
+        """Try the last model at the goal.
+
+        Args:
+            trainer: at the end of the training.
+            task: that is trained.
+            join: whether labels are kept for the training, as of a round, if a simulation fails and as many may be used.
+
+        Returns:
+            in words which simulations do not pass, if any, and how far the goal is reached if labels were kept.
+        """
+        goal, labelled, n_labels = self.goal, [], 0
         folder = self.folder / f"last_check_{trainer.global_step}"
         judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
-        for number in range(-(-self.goal.n_passing // self.simulations.n_systems)):
+        for number in range(-(-goal.n_passing // runs.n_systems)):
             trial = self._trial(runs, data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
-            judged = judge.judge(trial, self.goal.until_ps, inf)
+            judged = judge.judge(trial, goal.until_ps, inf)
+            labelled += judged.labelled
+            n_labels += judged.n_labels
             if judged.n_failed:
-                return judged.told
-        return ""
+                break
+        else:
+            return "", None
+        told = f"{(number + 1) * runs.n_systems} simulations of {goal.until_ps:g} ps, {judged.told}"
+        if not join or goal.labels + n_labels > goal.max_labels:
+            return told, None
+        goal.labels += n_labels
+        self._keep(trainer, labelled, n_labels, told, judge.made_by)
+        return told, goal.state_dict()
 
     def _judge(self, trainer: pl.Trainer, task: Any, folder: Path) -> TrialJudge:
         """What tries the averaged model, by way of a file, with which an interrupted round goes on."""

@@ -29,12 +29,14 @@ class LastStage(Hardening):
     installed, or hardening is not possible for another reason, the curriculum goes on with longer rollouts, and the reason
     is told at the end of the training. A reference that is named must work, see `spk_dt.training.Hardening`.
 
-    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. What the experiments use
-    is in ``configs/callbacks/last_stage.yaml``.
+    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. If the goal was reached
+    and a simulation of the last model fails all the same, its labels join the training, which goes on for as many epochs as
+    lie between two rounds, at the learning rate l_1; and so on until the model passes, or labels are used up. What the
+    experiments use is in ``configs/callbacks/last_stage.yaml``.
 
     Args:
         labels: reference method.
-        epochs: length of the stage.
+        epochs: length of the stage, without those that follow a failure of the last model.
         lr: learning rate l_0 at its start.
         final_lr: learning rate l_1 at its end.
         hardening: other arguments of `spk_dt.training.Hardening`.
@@ -52,6 +54,8 @@ class LastStage(Hardening):
         self.epochs, self.lr, self.final_lr = epochs, lr, final_lr
         #: epoch in which the stage has begun, -1 before
         self.began = -1
+        #: epochs that have followed failures of the last model
+        self.further = 0
         self._is_named = labels.reference != OF_DATA
         self._obstacle = ""
 
@@ -98,8 +102,8 @@ class LastStage(Hardening):
         """Make a round, if it is time; end the training after the last epoch."""
         if self.began < 0:
             return
-        if trainer.current_epoch - self.began >= self.epochs:
-            log.info("the last stage, of %d epochs, is over, the training ends", self.epochs)
+        if self.epochs_left(trainer) <= 0 and not self._goes_on(trainer, pl_module):
+            log.info("the last stage, of %d epochs, is over, the training ends", self.epochs + self.further)
             trainer.should_stop = True  # Lightning leaves this epoch before its first batch
             return
         super().on_train_epoch_start(trainer, pl_module)
@@ -112,7 +116,7 @@ class LastStage(Hardening):
             return
         passed = (trainer.current_epoch - self.began + batch_idx / trainer.num_training_batches) / self.epochs
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.lr * (self.final_lr / self.lr) ** passed
+            group["lr"] = self.lr * (self.final_lr / self.lr) ** min(passed, 1.0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Choose what is stored, and say whether there were labels."""
@@ -128,12 +132,29 @@ class LastStage(Hardening):
 
     def state_dict(self) -> dict[str, Any]:
         """As of `Hardening`, and when it has begun."""
-        return {**super().state_dict(), "began": self.began}
+        return {**super().state_dict(), "began": self.began, "further": self.further}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state_dict)
         self.began = state_dict["began"]
+        self.further = state_dict.get("further", 0)
+
+    def epochs_left(self, trainer: pl.Trainer) -> int:
+        """Epochs of the stage, which has begun, from the present one on."""
+        return self.began + self.epochs + self.further - trainer.current_epoch
+
+    def _goes_on(self, trainer: pl.Trainer, task: Any) -> bool:
+        """Whether the last model fails, and its labels are trained on."""
+        if self.goal.reached < 0 or trainer.should_stop:
+            return False
+        self._tried, come_to = self._by_first(lambda: self._last_trial(trainer, task, join=True))
+        if come_to is None:
+            return False
+        self._add_labels(trainer, come_to)
+        self._tried = None
+        self.further += self.schedule.every_n_epochs
+        return True
 
     def _find_reference(self, datamodule: TrajectoryDataModule) -> None:
         """As of `Hardening`; one that the data name is not started before it is needed."""

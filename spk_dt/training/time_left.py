@@ -76,7 +76,7 @@ def time_left(trainer: pl.Trainer, task: Any, pace: Pace, done: float) -> Left |
     if budget is not None:
         found.append(Left((budget.seconds - budget.used) * pace.per_second, "about"))
     if last is not None and last.began >= 0:
-        found.append(Left((last.epochs - (epoch - last.began) - done) * (pace.epoch(steps) + labelling), "about"))
+        found.append(Left((last.epochs_left(trainer) - done) * (pace.epoch(steps) + labelling), "about"))
     elif (
         curriculum is not None and (of_stage := _epochs(curriculum.rule, trainer, epoch - curriculum.began)) is not None
     ):
