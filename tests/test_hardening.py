@@ -77,9 +77,9 @@ def test_a_broken_model_gets_labels_where_it_is_wrong_and_then_passes(clusters, 
         _, task = fit(clusters, tmp_path, callback, ExponentialMovingAverage(0.9))
     folder = tmp_path / "hardening"
     labelled = labelled_states(folder)
-    n_last_check = sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("last_check_*/*/labels.jsonl"))
-    assert n_last_check > 0
-    assert len(labelled) == callback.goal.labels == InThisProcess.computed - N_CHECKED - n_last_check
+    n_last_trial = sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("last_trial_*/*/labels.jsonl"))
+    assert n_last_trial > 0
+    assert len(labelled) == callback.goal.labels == InThisProcess.computed - N_CHECKED - n_last_trial
     assert sum(atoms.get_all_distances().max() > BEYOND for atoms in labelled) > 3  # where the data have no frame
     assert abs(tear(task)) < 1.0
     n_wrong = 0
@@ -123,7 +123,7 @@ class Spoil(pl.Callback):
 
 
 def test_if_the_last_model_fails_it_is_stored_and_this_is_said(clusters, tmp_path, caplog):
-    """The one that had passed was tried no better, and has learned less."""
+    """The one that had reached the goal has learned less, and may have passed by chance."""
     callback, checkpoint = hardening(tmp_path), ModelCheckpoint(tmp_path, save_last=True)
     with caplog.at_level(logging.INFO, "spk_dt"):
         fit(

@@ -186,7 +186,7 @@ def test_killed_in_the_last_trial(named, tmp_path, trial):
 
     whole, *end = run(tmp_path / "whole")
     computed = InThisProcess.computed
-    folders = sorted((tmp_path / "whole" / "hardening").glob("last_check_*"), key=lambda one: int(one.name[11:]))
+    folders = sorted((tmp_path / "whole" / "hardening").glob("last_trial_*"), key=lambda one: int(one.name[11:]))
     labels = [sum(len(f.read_text().splitlines()) - 1 for f in one.glob("*/labels.jsonl")) for one in folders]
     InThisProcess.until = 2 * computed - sum(labels[trial:]) + 1
     with pytest.raises((KeyboardInterrupt, SystemExit)):

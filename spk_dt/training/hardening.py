@@ -239,7 +239,7 @@ class Hardening(JoiningLabels):
             in words which simulations do not pass, if any, and how far the goal is reached if labels were kept.
         """
         goal, labelled, n_labels = self.goal, [], 0
-        folder = self.folder / f"last_check_{trainer.global_step}"
+        folder = self.folder / f"last_trial_{trainer.global_step}"
         judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         for number in range(-(-goal.n_passing // runs.n_systems)):
             trial = self._trial(runs, data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
