@@ -111,7 +111,7 @@ def test_a_right_model_passes_at_once(clusters, tmp_path, caplog, ensembles):
         )  # fmt: skip
     assert callback.goal.reached == 0
     assert callback.schedule.done == 1  # no further rounds
-    assert "stored is the last model, which passes 4 simulations of 0.2 ps as well" in caplog.text
+    assert "stored is the last model, which passes 4 simulations of 0.2 ps" in caplog.text
     assert checkpoint.best_model_path == str(tmp_path / "last.ckpt")
 
 

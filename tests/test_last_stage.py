@@ -54,7 +54,7 @@ class Steps(pl.Callback):
 
 
 def last_stage(folder, **kwargs):
-    options = {"epochs": 3, "lr": 0.3, "final_lr": 0.03, "reference": "data"}
+    options = {"epochs": 3, "lr": 0.3, "final_lr": 0.03, "last_ps": 0.1, "kept": 0.33, "reference": "data"}
     return hardening(folder, cls=LastStage, **(options | kwargs))
 
 
@@ -73,9 +73,10 @@ def test_labels_take_the_place_of_longer_rollouts(named, tmp_path, caplog):
     stage = last_stage(tmp_path)
     with caplog.at_level(logging.INFO, "spk_dt"):
         seen, task = train(named, tmp_path, stage, ExponentialMovingAverage(0.9))
-    assert [length for _, length, _ in seen] == [1] * 5 * 4  # two epochs, then three of the stage
-    lr = np.array([lr for epoch, _, lr in seen if epoch >= 2])
-    np.testing.assert_allclose(lr, 0.3 * 0.1 ** (np.arange(12) / 12))
+    assert {length for _, length, _ in seen} == {1}
+    lr = np.array([lr for epoch, _, lr in seen if epoch >= 2])  # two epochs, three of the stage, and further ones
+    np.testing.assert_allclose(lr, 0.3 * 0.1 ** np.minimum(np.arange(len(lr)) / 12, 1.0))
+    assert len(lr) == 4 * (3 + stage.further)
     labelled = sum(connect(file).count() for file in tmp_path.glob("hardening/round_*.db"))
     assert labelled == stage.goal.labels > 3
     assert abs(tear(task)) < 20.0  # what the data do not show has been learnt
@@ -94,7 +95,36 @@ def test_if_the_last_model_fails_it_is_trained_on_its_labels_until_it_passes(nam
     assert len(rounds) == stage.schedule.done == 2
     assert sum(rounds) == stage.goal.labels
     assert "the last stage, of 4 epochs, is over" in caplog.text
-    assert "stored is the last model, which passes 4 simulations of 0.2 ps as well" in caplog.text
+    assert "stored is the last model, which passes 4 simulations of 0.2 ps" in caplog.text
+
+
+def test_labels_are_kept_for_the_last_model(named, tmp_path, caplog):
+    """All rounds fail, so that the goal is not reached; the last model is trained until it passes."""
+
+    class WrongInRounds(pl.Callback):
+        def on_train_batch_end(self, trainer, task, *args):
+            task.model.representation.tear.data.fill_(20.0 if stage.further == 0 else 0.0)
+
+    stage = last_stage(tmp_path, max_labels=30, kept=0.5, epochs=6)
+    with caplog.at_level(logging.INFO, "spk_dt"):
+        train(named, tmp_path, stage, WrongInRounds(), limit_train_batches=1)
+    assert stage.goal.reached == -1
+    *rounds, last = [connect(file).count() for file in sorted(tmp_path.glob("hardening/round_*.db"))]
+    assert sum(rounds) == 15
+    assert last > 0
+    assert stage.goal.labels == 15 + last <= 30
+    (told,) = [one for one in caplog.records if "stored is" in one.getMessage()]
+    assert told.levelname == "INFO"
+    assert "hardening: the 15 labels of the rounds are used up after " in told.getMessage()
+    assert "stored is the last model, which passes 4 simulations of 0.2 ps" in told.getMessage()
+
+
+def test_the_last_model_is_tried_for_longer(named, tmp_path, caplog):
+    stage = last_stage(tmp_path, last_ps=0.3)
+    with caplog.at_level(logging.INFO, "spk_dt"):
+        train(named, tmp_path, stage, model=torn(0.0))
+    assert "the goal is reached, in round 0" in caplog.text
+    assert "stored is the last model, which passes 4 simulations of 0.3 ps" in caplog.text
 
 
 def test_if_no_labels_are_left_for_it_this_is_said(named, tmp_path, caplog):
@@ -234,9 +264,11 @@ def test_a_run_that_had_no_reference_goes_on_when_there_is_one(named, tmp_path, 
 
 
 def test_what_makes_no_sense_is_refused(tmp_path):
-    for name in ("epochs", "lr", "final_lr"):
+    for name in ("epochs", "lr", "final_lr", "last_ps"):
         with pytest.raises(ValueError, match=rf"callbacks\.on_policy\.{name}=0 must be positive"):
             last_stage(tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match=r"callbacks\.on_policy\.kept=1, a share"):
+        last_stage(tmp_path, kept=1)
 
 
 def test_the_embedded_data_name_their_method(embedded):

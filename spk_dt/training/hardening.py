@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -41,6 +41,20 @@ from spk_dt.training.trials import Trial, TrialSimulations
 __all__ = ["Hardening"]
 
 log = logging.getLogger(__name__)
+
+
+class LastTrial(NamedTuple):
+    """What has come of the simulations of the last model.
+
+    Args:
+        told: which of them do not pass, in words; empty if all pass.
+        passed_ps: time of the first failure, or else of the end, ps.
+        come_to: how far the goal is reached, if labels were kept for the training.
+    """
+
+    told: str
+    passed_ps: float
+    come_to: dict[str, Any] | None
 
 
 class Hardening(JoiningLabels):
@@ -94,6 +108,8 @@ class Hardening(JoiningLabels):
         self._frames: list[Atoms] = []  # of the data
         self._processes: list[ReferenceProcess] = []  # of the reference method, during a round
         self._tried: str | None = None  # which simulations of the last model do not pass, None before they are made
+        #: length of the simulations in which the last model is tried, ps
+        self.last_ps = self.goal.until_ps
 
     @property
     def more_rounds(self) -> bool:
@@ -119,27 +135,25 @@ class Hardening(JoiningLabels):
         data_of(trainer).order_batches(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
         if not trainer.should_stop and self.goal.open and self.schedule.due(epoch):
             try:
-                failed_ps, come_to = self._by_first(lambda: self._round(trainer, pl_module))
+                passed_ps, come_to = self._by_first(lambda: self._round(trainer, pl_module))
             except SecondsUsedUpError:
                 trainer.should_stop = True
                 return
-            self._add_labels(trainer, come_to)
-            measured = {"hardening_ps": failed_ps, "hardening_labels": float(self.goal.labels)}
-            pl_module.log_dict(measured, on_step=False, on_epoch=True)
+            self._add_labels(trainer, pl_module, passed_ps, come_to)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Store the last model, and say what has ended the hardening."""
         super().on_train_end(trainer, pl_module)
-        goal, stored, failure = self.goal, "the last model", ""
+        goal, stored = self.goal, "the last model"
+        if goal.reached >= 0 and self._tried is None:
+            self._tried = self._by_first(lambda: self._last_trial(trainer, pl_module, join=False)).told
+        if self._tried is not None:
+            passes = f"passes {goal.n_passing} simulations of {self.last_ps:g} ps"
+            stored += ", which " + (f"was tried in {self._tried}" if self._tried else passes)
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
-            if self._tried is None:
-                self._tried, _ = self._by_first(lambda: self._last_trial(trainer, pl_module, join=False))
-            failure = self._tried
-            passes = f"passes {goal.n_passing} simulations of {goal.until_ps:g} ps as well"
-            stored += ", which " + (f"was tried in {failure}" if failure else passes)
         elif not goal.open:
-            ended = f"the {goal.max_labels} labels are used up"
+            ended = f"the {goal.max_labels - goal.kept} labels {'of the rounds ' if goal.kept else ''}are used up"
         elif any(one.fraction >= 1.0 for one in budgets_of(trainer)):
             ended = "the seconds of callbacks.budget are used up"
         elif self.schedule.counted >= self.schedule.n_rounds:
@@ -147,7 +161,7 @@ class Hardening(JoiningLabels):
         else:
             ended = "the training has ended"
         log.log(
-            logging.INFO if goal.reached >= 0 and not failure else logging.WARNING,
+            logging.INFO if self._tried == "" else logging.WARNING,
             "hardening: %s after %d round%s and %d labels of %s; last round: %s; stored is %s",
             *(
                 ended,
@@ -191,7 +205,7 @@ class Hardening(JoiningLabels):
         n_before, n_systems, n_trials, labelled = goal.labels, self.simulations.n_systems, 0, []
         while True:
             trial = self._trial(runs, data_of(trainer), folder / f"trial_{n_trials}", (number, n_trials))
-            judged = judge.judge(trial, goal.horizon_ps, goal.max_labels - goal.labels, lambda: in_time(trainer, task))
+            judged = judge.judge(trial, goal.horizon_ps, goal.labels_left, lambda: in_time(trainer, task))
             n_trials += 1
             goal.labels += judged.n_labels
             labelled += judged.labelled
@@ -221,41 +235,40 @@ class Hardening(JoiningLabels):
             *(number, told, n_labels, len(kept), self.goal.labels, self.goal.max_labels),
         )
 
-    def _add_labels(self, trainer: pl.Trainer, come_to: dict[str, Any]) -> None:
-        """Let all processes train on the labels of the round that is next, and know how far it came."""
+    def _add_labels(self, trainer: pl.Trainer, task: Any, passed_ps: float, come_to: dict[str, Any]) -> None:
+        """Let all processes train on the labels of the round that is next, and know how far it came; log it."""
         self.goal.load_state_dict(come_to)
         self._add_round(trainer, self.schedule.done)
         self.schedule.add(trainer.current_epoch, failed=False)
+        measured = {"hardening_ps": passed_ps, "hardening_labels": float(self.goal.labels)}
+        task.log_dict(measured, on_step=False, on_epoch=True)
 
-    def _last_trial(self, trainer: pl.Trainer, task: Any, join: bool) -> tuple[str, dict[str, Any] | None]:
-        """Try the last model at the goal.
+    def _last_trial(self, trainer: pl.Trainer, task: Any, join: bool) -> LastTrial:
+        """Try the last model in as many simulations as the goal says, of `last_ps`.
 
         Args:
             trainer: at the end of the training.
             task: that is trained.
             join: whether labels are kept for the training, as of a round, if a simulation fails and as many may be used.
-
-        Returns:
-            in words which simulations do not pass, if any, and how far the goal is reached if labels were kept.
         """
         goal, labelled, n_labels = self.goal, [], 0
         folder = self.folder / f"last_trial_{trainer.global_step}"
         judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         for number in range(-(-goal.n_passing // runs.n_systems)):
             trial = self._trial(runs, data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
-            judged = judge.judge(trial, goal.until_ps, inf)
+            judged = judge.judge(trial, self.last_ps, inf)
             labelled += judged.labelled
             n_labels += judged.n_labels
             if judged.n_failed:
                 break
         else:
-            return "", None
-        told = f"{(number + 1) * runs.n_systems} simulations of {goal.until_ps:g} ps, {judged.told}"
+            return LastTrial("", self.last_ps, None)
+        told = f"{(number + 1) * runs.n_systems} simulations of {self.last_ps:g} ps, {judged.told}"
         if not join or goal.labels + n_labels > goal.max_labels:
-            return told, None
+            return LastTrial(told, judged.passed_ps, None)
         goal.labels += n_labels
         self._keep(trainer, labelled, n_labels, told, judge.made_by)
-        return told, goal.state_dict()
+        return LastTrial(told, judged.passed_ps, goal.state_dict())
 
     def _judge(self, trainer: pl.Trainer, task: Any, folder: Path) -> TrialJudge:
         """What tries the averaged model, by way of a file, with which an interrupted round goes on."""

@@ -22,6 +22,7 @@ class HardeningGoal:
         max_labels: reference calculations that may be used, at most.
         horizon_ps: length that is tried next, ps: the shortest one, begin_ps times a power of two, in which the last trial
             has failed.
+        kept: of `max_labels`, those that are kept for failures of the last model (`spk_dt.training.LastStage`).
         labels: reference calculations used.
         reached: number of the round in which the goal was reached, -1 before.
         told: what came of the last round, in words.
@@ -35,6 +36,7 @@ class HardeningGoal:
     n_passing: int = 8
     max_labels: int = 250
     horizon_ps: float = field(init=False)
+    kept: int = field(default=0, init=False)
     labels: int = field(default=0, init=False)
     reached: int = field(default=-1, init=False)
     told: str = field(default="no round was made", init=False)
@@ -51,7 +53,12 @@ class HardeningGoal:
     @property
     def open(self) -> bool:
         """Whether there is still something to do, and labels to do it with."""
-        return self.reached < 0 and self.labels < self.max_labels
+        return self.reached < 0 and self.labels_left > 0
+
+    @property
+    def labels_left(self) -> int:
+        """Labels that rounds may still use."""
+        return self.max_labels - self.kept - self.labels
 
     def after_failure(self, failed_ps: float) -> None:
         """Try next as far as the first failure, and not much further."""

@@ -6,6 +6,7 @@ simulations, and rollouts of some steps do not make them last (benchmarks/study)
 """
 
 import logging
+from math import inf
 from typing import Any
 
 import pytorch_lightning as pl
@@ -29,16 +30,18 @@ class LastStage(Hardening):
     installed, or hardening is not possible for another reason, the curriculum goes on with longer rollouts, and the reason
     is told at the end of the training. A reference that is named must work, see `spk_dt.training.Hardening`.
 
-    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. If the goal was reached
-    and a simulation of the last model fails all the same, its labels join the training, which goes on for as many epochs as
-    lie between two rounds, at the learning rate l_1; and so on until the model passes, or labels are used up. What the
-    experiments use is in ``configs/callbacks/last_stage.yaml``.
+    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. Then the last model is
+    tried, whether or not the goal was reached. If a simulation fails, its labels join the training, which goes on for as
+    many epochs as lie between two rounds, at the learning rate l_1; and so on until the model passes, or labels are used
+    up. What the experiments use is in ``configs/callbacks/last_stage.yaml``.
 
     Args:
         labels: reference method.
         epochs: length of the stage, without those that follow a failure of the last model.
         lr: learning rate l_0 at its start.
         final_lr: learning rate l_1 at its end.
+        last_ps: length of the simulations in which the last model is tried, ps; that of the goal if this is longer.
+        kept: share of the labels of the goal that is kept for its failures.
         hardening: other arguments of `spk_dt.training.Hardening`.
 
     Raises:
@@ -46,11 +49,24 @@ class LastStage(Hardening):
             impossible.
     """
 
-    def __init__(self, labels: Labelling, epochs: int, lr: float, final_lr: float, **hardening: Any) -> None:
+    def __init__(
+        self,
+        labels: Labelling,
+        epochs: int,
+        lr: float,
+        final_lr: float,
+        last_ps: float,
+        kept: float,
+        **hardening: Any,
+    ) -> None:
         super().__init__(labels, **hardening)
-        for name, value in {"epochs": epochs, "lr": lr, "final_lr": final_lr}.items():
-            if not value > 0:
+        for name, value in {"epochs": epochs, "lr": lr, "final_lr": final_lr, "last_ps": last_ps}.items():
+            if not 0 < value < inf:
                 raise ValueError(f"callbacks.on_policy.{name}={value} must be positive.")
+        if not 0 <= kept < 1:
+            raise ValueError(f"callbacks.on_policy.kept={kept}, a share of the labels, must be at least 0 and below 1.")
+        self.goal.kept = int(kept * self.goal.max_labels)
+        self.last_ps = max(last_ps, self.goal.until_ps)
         self.epochs, self.lr, self.final_lr = epochs, lr, final_lr
         #: epoch in which the stage has begun, -1 before
         self.began = -1
@@ -146,12 +162,13 @@ class LastStage(Hardening):
 
     def _goes_on(self, trainer: pl.Trainer, task: Any) -> bool:
         """Whether the last model fails, and its labels are trained on."""
-        if self.goal.reached < 0 or trainer.should_stop:
+        if trainer.should_stop:
             return False
-        self._tried, come_to = self._by_first(lambda: self._last_trial(trainer, task, join=True))
-        if come_to is None:
+        trial = self._by_first(lambda: self._last_trial(trainer, task, join=True))
+        self._tried = trial.told
+        if trial.come_to is None:
             return False
-        self._add_labels(trainer, come_to)
+        self._add_labels(trainer, task, trial.passed_ps, trial.come_to)
         self._tried = None
         self.further += self.schedule.every_n_epochs
         return True
