@@ -253,6 +253,7 @@ class Hardening(JoiningLabels):
         """
         goal, labelled, n_labels = self.goal, [], 0
         folder = self.folder / f"last_trial_{trainer.global_step}"
+        log.info("hardening: the last model is tried in %d simulations of %g ps", goal.n_passing, self.last_ps)
         judge, runs = self._judge(trainer, task, folder), self._conserving(trainer, task)
         for number in range(-(-goal.n_passing // runs.n_systems)):
             trial = self._trial(runs, data_of(trainer), folder / f"trial_{number}", (self.schedule.done, number, 1))
