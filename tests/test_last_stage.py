@@ -75,7 +75,7 @@ def test_labels_take_the_place_of_longer_rollouts(named, tmp_path, caplog):
         seen, task = train(named, tmp_path, stage, ExponentialMovingAverage(0.9))
     assert {length for _, length, _ in seen} == {1}
     lr = np.array([lr for epoch, _, lr in seen if epoch >= 2])  # two epochs, three of the stage, and further ones
-    np.testing.assert_allclose(lr, 0.3 * 0.1 ** np.minimum(np.arange(len(lr)) / 12, 1.0))
+    np.testing.assert_allclose(lr[:12], 0.3 * 0.1 ** (np.arange(12) / 12))
     assert len(lr) == 4 * (3 + stage.further)
     labelled = sum(connect(file).count() for file in tmp_path.glob("hardening/round_*.db"))
     assert labelled == stage.goal.labels > 3
@@ -89,7 +89,8 @@ def test_if_the_last_model_fails_it_is_trained_on_its_labels_until_it_passes(nam
     with caplog.at_level(logging.INFO, "spk_dt"):
         seen, _ = train(named, tmp_path, stage, Spoils(stage), model=torn(0.0))
     assert [epoch for epoch, _, _ in seen] == sorted([*range(6)] * 4)  # two, three of the stage, and one further
-    np.testing.assert_allclose([lr for epoch, _, lr in seen if epoch == 5], 0.03)
+    again = 0.03 * 10.0 ** (0.5 * (1.0 - np.arange(4) / 4))  # falls once more
+    np.testing.assert_allclose([lr for epoch, _, lr in seen if epoch == 5], again)
     assert "hardening, round 1: 4 simulations of 0.2 ps, 1 of which do not pass" in caplog.text
     rounds = [connect(file).count() for file in sorted(tmp_path.glob("hardening/round_*.db"))]
     assert len(rounds) == stage.schedule.done == 2
@@ -104,18 +105,24 @@ def test_labels_are_kept_for_the_last_model(named, tmp_path, caplog):
     class WrongInRounds(pl.Callback):
         def on_train_batch_end(self, trainer, task, *args):
             task.model.representation.tear.data.fill_(20.0 if stage.further == 0 else 0.0)
+            used.append(stage.goal.labels)
 
+    used = [0]  # before the first epoch of the stage, and in each epoch
     stage = last_stage(tmp_path, max_labels=30, kept=0.5, epochs=6)
     with caplog.at_level(logging.INFO, "spk_dt"):
         train(named, tmp_path, stage, WrongInRounds(), limit_train_batches=1)
     assert stage.goal.reached == -1
     *rounds, last = [connect(file).count() for file in sorted(tmp_path.glob("hardening/round_*.db"))]
-    assert sum(rounds) == 15
+    assert 10 < sum(rounds) <= 15
+    before = used[-1 - stage.epochs - stage.further :][: stage.epochs]
+    made = [epoch for epoch in range(stage.epochs - 1) if before[epoch + 1] > before[epoch]]
+    assert all(before[epoch] / 15 <= epoch / stage.epochs for epoch in made)  # they last over the stage
+    assert len(made) > 1
     assert last > 0
-    assert stage.goal.labels == 15 + last <= 30
+    assert stage.goal.labels == sum(rounds) + last <= 30
     (told,) = [one for one in caplog.records if "stored is" in one.getMessage()]
     assert told.levelname == "INFO"
-    assert "hardening: the 15 labels of the rounds are used up after " in told.getMessage()
+    assert "hardening: the training has ended after 4 rounds" in told.getMessage()
     assert "stored is the last model, which passes 4 simulations of 0.2 ps" in told.getMessage()
 
 

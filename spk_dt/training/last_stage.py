@@ -6,7 +6,7 @@ simulations, and rollouts of some steps do not make them last (benchmarks/study)
 """
 
 import logging
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,10 +30,11 @@ class LastStage(Hardening):
     installed, or hardening is not possible for another reason, the curriculum goes on with longer rollouts, and the reason
     is told at the end of the training. A reference that is named must work, see `spk_dt.training.Hardening`.
 
-    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`. Then the last model is
-    tried, whether or not the goal was reached. If a simulation fails, its labels join the training, which goes on for as
-    many epochs as lie between two rounds, at the learning rate l_1; and so on until the model passes, or labels are used
-    up. What the experiments use is in ``configs/callbacks/last_stage.yaml``.
+    With f the share of the epochs that have passed, the learning rate is :math:`l_0 (l_1/l_0)^f`, and a round is made while
+    no more than this share of the labels is used, so that there are labels of the model at all learning rates. Then the last
+    model is tried, whether or not the goal was reached. If a simulation fails, its labels join the training, which goes on
+    for as many epochs as lie between two rounds, in which the learning rate falls again, from :math:`\sqrt{l_0 l_1}` to l_1;
+    and so on until the model passes, or labels are used up. What the experiments use is in ``configs/callbacks/last_stage.yaml``.
 
     Args:
         labels: reference method.
@@ -130,9 +131,12 @@ class LastStage(Hardening):
         """Set the learning rate."""
         if self.began < 0:
             return
-        passed = (trainer.current_epoch - self.began + batch_idx / trainer.num_training_batches) / self.epochs
+        passed = trainer.current_epoch - self.began + batch_idx / trainer.num_training_batches
+        left = 1.0 - passed / self.epochs
+        if trainer.current_epoch >= self.began + self.epochs:
+            left = 0.5 * (self.epochs + self.further - passed) / self.schedule.every_n_epochs
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.lr * (self.final_lr / self.lr) ** min(passed, 1.0)
+            group["lr"] = self.final_lr * (self.lr / self.final_lr) ** left
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Choose what is stored, and say whether there were labels."""
@@ -159,6 +163,12 @@ class LastStage(Hardening):
     def epochs_left(self, trainer: pl.Trainer) -> int:
         """Epochs of the stage, which has begun, from the present one on."""
         return self.began + self.epochs + self.further - trainer.current_epoch
+
+    def _add_labels(self, trainer: pl.Trainer, task: Any, passed_ps: float, come_to: dict[str, Any]) -> None:
+        """As of `Hardening`; the next round waits until the share of the epochs that have passed is that of the labels."""
+        super()._add_labels(trainer, task, passed_ps, come_to)
+        used = self.goal.labels / (self.goal.max_labels - self.goal.kept)
+        self.schedule.next_epoch = max(self.schedule.next_epoch, self.began + ceil(used * self.epochs))
 
     def _goes_on(self, trainer: pl.Trainer, task: Any) -> bool:
         """Whether the last model fails, and its labels are trained on."""
