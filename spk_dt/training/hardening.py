@@ -152,8 +152,8 @@ class Hardening(JoiningLabels):
             stored += ", which " + (f"was tried in {self._tried}" if self._tried else passes)
         if goal.reached >= 0:
             ended = f"the goal is reached, in round {goal.reached}"
-        elif not goal.open:
-            ended = f"the {goal.max_labels - goal.kept} labels {'of the rounds ' if goal.kept else ''}are used up"
+        elif not goal.open and self._tried is None:
+            ended = f"the {goal.max_labels - goal.kept} labels are used up"
         elif any(one.fraction >= 1.0 for one in budgets_of(trainer)):
             ended = "the seconds of callbacks.budget are used up"
         elif self.schedule.counted >= self.schedule.n_rounds:

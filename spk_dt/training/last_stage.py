@@ -34,7 +34,8 @@ class LastStage(Hardening):
     no more than this share of the labels is used, so that there are labels of the model at all learning rates. Then the last
     model is tried, whether or not the goal was reached. If a simulation fails, its labels join the training, which goes on
     for as many epochs as lie between two rounds, in which the learning rate falls again, from :math:`\sqrt{l_0 l_1}` to l_1;
-    and so on until the model passes, or labels are used up. What the experiments use is in ``configs/callbacks/last_stage.yaml``.
+    and so on until the model passes, or labels are used up. What the experiments use is in
+    ``configs/callbacks/last_stage.yaml``.
 
     Args:
         labels: reference method.
