@@ -102,7 +102,7 @@ def test_of_stages_of_so_many_epochs():
 def test_of_a_last_stage_with_rounds():
     """8 of 10 epochs of 10 s to go, and a round of 30 s before every fourth of them until the goal is reached."""
     labels, schedule = Labelling("helpers.pair_reference:Reference"), RoundSchedule(9, every_n_epochs=4)
-    last = LastStage(labels, 10, 1e-3, 5e-5, schedule=schedule)
+    last = LastStage(labels, 10, 1e-3, 5e-5, last_ps=50.0, kept=0.2, schedule=schedule)
     last.began = 5
     pace = Pace(1, 6.0, 4.0, labels=30.0)
     assert left(trainer(last, epoch=7), pace=pace) == (80.0 + 2 * 30.0, "about")
@@ -113,7 +113,7 @@ def test_of_a_last_stage_with_rounds():
 
 def test_a_resumed_run_has_not_made_the_rounds_before():
     """Else the moment before its first batch would be what a round takes."""
-    labels = LastStage(Labelling("helpers.pair_reference:Reference"), 10, 1e-3, 5e-5)
+    labels = LastStage(Labelling("helpers.pair_reference:Reference"), 10, 1e-3, 5e-5, last_ps=50.0, kept=0.2)
     labels.schedule.done = 3
     progress, run = TrainingProgress(), trainer(labels)
     progress.on_train_start(run, None)
