@@ -73,7 +73,8 @@ def trainer(*callbacks, epoch=0, max_epochs=-1, lr=1e-3, bad=0, floor=1e-5):
 
 
 def left(trainer, done=0.0, steps=1, pace=None):
-    return time_left(trainer, SimpleNamespace(rollout_length=steps), pace or Pace(1, 6.0, 4.0), done)
+    found = time_left(trainer, SimpleNamespace(rollout_length=steps), pace or Pace(1, 6.0, 4.0), done)
+    return found and found[:2]
 
 
 def test_nothing_says_when():
@@ -100,15 +101,19 @@ def test_of_stages_of_so_many_epochs():
 
 
 def test_of_a_last_stage_with_rounds():
-    """8 of 10 epochs of 10 s to go, and a round of 30 s before every fourth of them until the goal is reached."""
+    """8 of 10 epochs of 10 s to go, and rounds of 30 s, every fourth epoch at most, until the goal is reached."""
     labels, schedule = Labelling("helpers.pair_reference:Reference"), RoundSchedule(9, every_n_epochs=4)
     last = LastStage(labels, 10, 1e-3, 5e-5, last_ps=50.0, kept=0.2, schedule=schedule)
     last.began = 5
     pace = Pace(1, 6.0, 4.0, labels=30.0)
     assert left(trainer(last, epoch=7), pace=pace) == (80.0 + 2 * 30.0, "about")
     assert left(trainer(last, epoch=7)) == (80.0, "about")
+    last.schedule.done, last.goal.labels = 3, 150  # of 200, so that there is one more such round
+    assert left(trainer(last, epoch=7), pace=pace) == (80.0 + 30.0, "about")
     last.goal.reached = 3
     assert left(trainer(last, epoch=7), pace=pace) == (80.0, "about")
+    told = str(time_left(trainer(last, epoch=7), SimpleNamespace(rollout_length=1), pace, 0.0))
+    assert told == "about 80 s left until the last model is tried"
 
 
 def test_a_resumed_run_has_not_made_the_rounds_before():
@@ -129,7 +134,7 @@ def test_of_convergence():
     assert left(trainer(curriculum)) == (8 * 10.0 + 4 * 16.0, "at least")
     assert left(trainer(curriculum, bad=3)) == (5 * 10.0 + 4 * 16.0, "at least")
     assert left(trainer(curriculum, epoch=1, max_epochs=4)) == (30.0, "about")  # before it can have converged
-    assert left(trainer(Curriculum(2, Converged(), reset_lr=1e-4), floor=0.0)).bound == "at least"
+    assert left(trainer(Curriculum(2, Converged(), reset_lr=1e-4), floor=0.0))[1] == "at least"
 
 
 # ------------------------------------------------------------------------------------------------------------- the whole

@@ -165,6 +165,13 @@ class LastStage(Hardening):
         """Epochs of the stage, which has begun, from the present one on."""
         return self.began + self.epochs + self.further - trainer.current_epoch
 
+    def rounds_left(self, epochs: float) -> float:
+        """Rounds of labels that so many epochs will have, if each uses as many labels as those so far."""
+        if not self.more_rounds:
+            return 0.0
+        used, most = self.goal.labels, epochs / self.schedule.every_n_epochs
+        return min(most, self.goal.labels_left * self.schedule.done / used) if used else most
+
     def _add_labels(self, trainer: pl.Trainer, task: Any, passed_ps: float, come_to: dict[str, Any]) -> None:
         """As of `Hardening`; the next round waits until the share of the epochs that have passed is that of the labels."""
         super()._add_labels(trainer, task, passed_ps, come_to)

@@ -24,14 +24,16 @@ class Left(NamedTuple):
     Args:
         seconds: of the clock.
         bound: "about", "at least" or "at most".
+        until: what comes after it and is not counted; empty if nothing does.
     """
 
     seconds: float
     bound: str
+    until: str = ""
 
     def __str__(self) -> str:
         """In words."""
-        return f"{self.bound} {duration(self.seconds)} left"
+        return f"{self.bound} {duration(self.seconds)} left{self.until and f' until {self.until}'}"
 
 
 class Pace(NamedTuple):
@@ -76,7 +78,9 @@ def time_left(trainer: pl.Trainer, task: Any, pace: Pace, done: float) -> Left |
     if budget is not None:
         found.append(Left((budget.seconds - budget.used) * pace.per_second, "about"))
     if last is not None and last.began >= 0:
-        found.append(Left((last.epochs_left(trainer) - done) * (pace.epoch(steps) + labelling), "about"))
+        left = last.epochs_left(trainer) - done
+        seconds = left * pace.epoch(steps) + last.rounds_left(left) * pace.labels
+        found.append(Left(seconds, "about", "the last model is tried"))
     elif (
         curriculum is not None and (of_stage := _epochs(curriculum.rule, trainer, epoch - curriculum.began)) is not None
     ):
@@ -93,7 +97,8 @@ def time_left(trainer: pl.Trainer, task: Any, pace: Pace, done: float) -> Left |
     if not found:
         return None
     first = min(found, key=lambda one: one.seconds)
-    return Left(max(first.seconds, 0.0), "about" if first.bound == "at most" and len(found) > 1 else first.bound)
+    bound = "about" if first.bound == "at most" and len(found) > 1 else first.bound
+    return first._replace(seconds=max(first.seconds, 0.0), bound=bound)
 
 
 class _Epochs(NamedTuple):
