@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.db import connect
 from helpers.models import potential, tiny_egnn
 from helpers.pair_potential import pair_model, pair_trajectory
 from helpers.programs import composed
@@ -22,6 +23,7 @@ from benchmarks.study.displaced import DisplacedFrames
 from benchmarks.study.figures import plot_along, plot_ensembles, plot_lasting
 from benchmarks.study.fractions import along_with_fraction
 from benchmarks.study.hydrogen import STATES, phase_error, share_of_states, states
+from benchmarks.study.lasting import of_run
 from benchmarks.study.measure import ASTRAY, LOST, beside, follow, long_run, training
 from benchmarks.study.rows import longest, most_starts, several_seeds, usual
 from benchmarks.study.tables import ensemble_table, main_table
@@ -274,6 +276,7 @@ def test_report(tmp_path):
         for arm, failures in (("control", [0.5, 1.0, 2.0, 2.0]), ("drawn", [6.0]), ("paper", [1.0]))
     ]
     as_it_is = certified | {"arm": "default", "budget": None, "failures": [], "training_labels": 9, "picoseconds": 20.0}
+    as_it_is |= {"largest": [0.5, 0.25], "half_limits": 1}
     (tmp_path / "lasting.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*lasting, as_it_is]))
     write_results(tmp_path, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
@@ -302,7 +305,7 @@ def test_report(tmp_path):
         f"| egnn | {ARMS['control'].title} | 2 | 4 | 0 | 0.050 (0.050 to 0.050) | 100 (100 to 100) | {ends} |" in text
     )
     assert "last --picoseconds 20 --number 4 --model egnn --seed 0 --arm default\n" in text
-    assert f"| egnn | {ARMS['default'].title} | 1 | 9 | 0 of 4 | 0 | 53 % | - |" in text
+    assert f"| egnn | {ARMS['default'].title} | 1 | 9 | 0 of 4 | 0 | 53 % | - | 0.50, 0.25 | 1 |" in text
     assert "beside longer.db --model egnn --arm control --seed 0 --seed 1\n" in text
     for name in ("true_error.png", "along_reference.png", "ensembles.png", "lasting_60s.png", "survival.png"):
         assert (tmp_path / name).stat().st_size > 10_000
@@ -311,6 +314,28 @@ def test_report(tmp_path):
     np.testing.assert_allclose(drawn[ARMS["control"].title], [[0, 100], [0.5, 75], [1, 50], [2, 0], [10, 0]])
     np.testing.assert_allclose(drawn[ARMS["drawn"].title], [[0, 100], [6, 75], [10, 75], [10, 75]])
     assert len(drawn) == 2
+
+
+def test_what_a_row_says_of_a_certificate(tmp_path):
+    """Errors of simulations that fail do not count as those of states that pass."""
+    outcomes = [
+        {"failed_ps": None, "reason": None, "deviations": {"4": [0.2, 0.6], "8": [0.3, 0.1]}},
+        {"failed_ps": 2.0, "reason": "energy", "deviations": {"2": [1.5, 0.9]}},
+    ]
+    record = {
+        "outcomes": outcomes,
+        "failures_with_other_limits": {"0.5": 2, "2": 0},
+        "labels": 3,
+        "statement": "not safe",
+    }
+    (tmp_path / "certificate.json").write_text(json.dumps({"models": {"x": record}}))
+    (tmp_path / "hardening").mkdir()
+    with connect(tmp_path / "hardening" / "round_000.db") as database:
+        database.write(Atoms("H2"))
+    assert of_run(tmp_path, tmp_path) == {
+        "failures": [2.0], "reasons": ["energy"], "largest": [0.3, 0.6], "half_limits": 2,
+        "certificate_labels": 3, "training_labels": 1, "statement": "not safe",
+    }  # fmt: skip
 
 
 def test_the_longest_simulations_count(tmp_path):

@@ -13,7 +13,7 @@ from benchmarks.study.rows import Row, by_arm, grouped
 from benchmarks.study.train import Study, train
 from spk_dt.certificate.survival import failure_share_bound
 
-__all__ = ["lasting", "lasting_command", "lasting_table"]
+__all__ = ["lasting", "lasting_command", "lasting_table", "of_run"]
 
 
 def lasting(study: Study, row: Row) -> Row:
@@ -24,8 +24,7 @@ def lasting(study: Study, row: Row) -> Row:
         row: model, arm, seed; picoseconds and number of simulations, temperature (K) of a thermostat or None.
 
     Returns:
-        the row, with ``failures`` (times in ps), ``reasons``, ``labels`` of the certificate and of the training, and the
-        ``statement``.
+        the row, with what `of_run` says.
 
     Raises:
         RuntimeError: if the certificate could not be made.
@@ -46,11 +45,26 @@ def lasting(study: Study, row: Row) -> Row:
         code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
     if code not in (0, 3):
         raise RuntimeError(f"spkdt certify has ended with {code}, see '{log.name}'")
-    found = json.loads((out / "certificate.json").read_text())["models"][run.name]
+    return row | of_run(run, out)
+
+
+def of_run(run: Path, certificate: Path) -> Row:
+    """What a row says of a run and the folder of its certificate.
+
+    Returns:
+        ``failures`` (times in ps) and ``reasons``; ``largest``, what judged states of the simulations that pass come to, of
+        the limits of energy and force; ``half_limits``, how many fail with limits half as wide; ``certificate_labels`` and
+        ``training_labels``; the ``statement``.
+    """
+    (found,) = json.loads((certificate / "certificate.json").read_text())["models"].values()
     failed = [one for one in found["outcomes"] if one["failed_ps"] is not None]
-    return row | {
+    passed = [one for one in found["outcomes"] if one["failed_ps"] is None]
+    judged = [deviation for one in passed for deviation in one["deviations"].values()]
+    return {
         "failures": sorted(one["failed_ps"] for one in failed),
         "reasons": sorted(one["reason"] for one in failed),
+        "largest": [max(one) for one in zip(*judged, strict=True)],
+        "half_limits": found["failures_with_other_limits"]["0.5"],
         "certificate_labels": found["labels"],
         "training_labels": sum(ase.db.connect(path).count() for path in run.glob("*/round_*.db")),
         "statement": found["statement"],
@@ -61,8 +75,9 @@ def lasting_table(rows: list[Row]) -> str:
     """How many simulations fail, by model, arm and version, of all seeds together."""
     lines = [
         "| model | arm | seeds | labels in training | simulations that fail | by seed | with 95 % confidence at most "
-        "| half of them have failed by, ps |",
-        "|---" * 8 + "|",
+        "| half of them have failed by, ps | energy and force, of the limits, of those that pass "
+        "| fail with limits half as wide |",
+        "|---" * 10 + "|",
     ]
     of_versions = [{"commit": "", **row} for row in rows]  # without one it is of the present version
     for model, of_model in grouped(of_versions, "model").items():
@@ -80,6 +95,8 @@ def lasting_table(rows: list[Row]) -> str:
                 ", ".join(str(len(row["failures"])) for row in same),
                 f"{100.0 * failure_share_bound(len(failures), number):.0f} %",
                 half,
+                "; ".join(", ".join(f"{x:.2f}" for x in row.get("largest", ())) or "-" for row in same),
+                ", ".join(str(row.get("half_limits", "-")) for row in same),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
