@@ -28,7 +28,7 @@ class JudgedTrial(NamedTuple):
     Args:
         ps: its length.
         failed_ps: time of the first failure, ps; None if there is none that was judged.
-        reason: of this.
+        reason: of this, and the ensemble of its simulation.
         labelled: states with finite labels of the reference method.
         n_labels: labels that were computed.
         n_failed: simulations that do not pass.
@@ -110,8 +110,10 @@ class TrialJudge:
             log.warning("callbacks.on_policy.criteria.uncertainty: %s", useless)
         if failed:  # an explosion is known without a label of its state
             label([(i, one.state) for i, one in failed.items() if one.state is not None] + self._drawn(trial, outcomes))
-        first = min(failed.values(), key=lambda one: one.failed_ps or 0.0, default=None)
-        reason = "not judged, for want of labels" if first is None else f"{first.reason}"
+        first = min(failed, key=lambda i: failed[i].failed_ps or 0.0, default=None)
+        failed_ps = None if first is None else failed[first].failed_ps
+        unknown = "not judged, for want of labels"
+        reason = unknown if first is None else f"{failed[first].reason}; {trial.ensembles[first]}"
         finite = {(i, k): found for (i, k), found in new.items() if np.isfinite(found[1]).all()}
         labelled = [
             trial.labelled(i, k, found)
@@ -120,7 +122,7 @@ class TrialJudge:
         ]
         if impossible := len(finite) - len(labelled):
             log.warning("hardening: %d labels with an impossible energy are left out", impossible)
-        return JudgedTrial(ps, None if first is None else first.failed_ps, reason, labelled, len(new), n_failed)
+        return JudgedTrial(ps, failed_ps, reason, labelled, len(new), n_failed)
 
     def _label(self, trial: Trial, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Label]:
         """Compute states, given by simulation and number, or read them from the file where they are kept."""

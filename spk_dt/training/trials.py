@@ -37,6 +37,12 @@ class Ensemble:
     heat: float
     scales: Scales
 
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"kinetic energy x {self.heat:g}" if self.temperature is None else f"thermostat at {self.temperature:g} K"
+        )
+
 
 @dataclass(frozen=True)
 class TrialSimulations:
