@@ -16,7 +16,10 @@ SHORT = {
     "--states": "4", "--steps": "20", "--every": "10", "--relabel-every": "20",
 }  # fmt: skip
 FEW = ["trainer.max_epochs=1", "trainer.limit_train_batches=60", "data.max_val_windows=2", "data.max_test_windows=2"]
-FEW += ["callbacks.on_policy.goal.begin_ps=0.1", "callbacks.on_policy.goal.max_labels=20"]
+OF_HARDENING = [
+    "callbacks.on_policy.goal.begin_ps=0.1", "callbacks.on_policy.simulations.interval_ps=0.05",
+    "callbacks.on_policy.goal.max_labels=20",
+]  # fmt: skip
 
 
 def shortened(words):
@@ -27,7 +30,9 @@ def shortened(words):
             found[i] = f"{key}={SHORT[key]}"
         elif word in SHORT:
             found[i + 1] = SHORT[word]
-    return found + (FEW[: 6 if "experiment=dt_last" in words else 4] if words[0] == "spktrain" else [])
+    if words[0] != "spktrain":
+        return found
+    return found + FEW + (OF_HARDENING if "experiment=dt_last" in words else [])
 
 
 def test_commands_are_found_and_shortened():
