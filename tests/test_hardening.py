@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.hardening import BEYOND, InThisProcess, compute_in_this_process, fit, hardening, tear, torn, write_clusters
 from helpers.models import potential
 from helpers.pair_reference import Reference
@@ -17,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from schnetpack.data import ASEAtomsData
 
 from spk_dt import training
+from spk_dt.certificate.criteria import Scales
 from spk_dt.models import load
 from spk_dt.training import ComputeBudget, ExponentialMovingAverage, HardeningGoal
 
@@ -95,6 +98,18 @@ def test_a_broken_model_gets_labels_where_it_is_wrong_and_then_passes(clusters, 
     assert f"the goal is reached, in round {goal.reached}" in caplog.text
     assert "4 simulations of 0.2 ps, all of which pass" in caplog.text
     assert "is a pickle" not in caplog.text  # its models are its own
+
+
+def test_simulations_with_the_same_thermostat_and_time_step_run_side_by_side(tmp_path):
+    """Whatever they start with; two systems a batch cost more a step and system than four."""
+    atoms = Atoms("H2", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.8]], momenta=[[0.1, 0.0, 0.0], [-0.1, 0.0, 0.0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((2, 3)))
+    runs = training.TrialSimulations(n_systems=6, kinetic_energy=[1.0, 2.0], temperature=[300.0], time_step=2.0)
+    trial = runs.trial(tmp_path, [(atoms, 0.5)] * 5 + [(atoms, 1.0)], Scales(300.0, {1: 1.0}), 0, 0)
+    batches = {one.members: (one.timestep_fs, how.temperature) for one, how in trial.batches.items()}
+    assert batches == {(0, 1, 3, 4): (1.0, None), (2,): (1.0, 300.0), (5,): (2.0, 300.0)}
+    heats = [one.get_kinetic_energy() / atoms.get_kinetic_energy() for one in trial.starts]
+    np.testing.assert_allclose(heats, [1.0, 2.0, 1.0, 1.0, 2.0, 1.0])
 
 
 def test_without_labels_the_model_stays_broken(clusters, tmp_path):

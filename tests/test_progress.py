@@ -128,6 +128,23 @@ def test_a_resumed_run_has_not_made_the_rounds_before():
     assert progress._labelling(run) == 60.0
 
 
+def test_a_round_before_the_first_epoch_is_part_of_it(monkeypatch):
+    """A round of 60 s, then an epoch of 10 s, both of one processor: a second of the budget takes one of the clock."""
+    budget, clock = ComputeBudget(100.0), SimpleNamespace(now=0.0)
+    labels = LastStage(Labelling("helpers.pair_reference:Reference"), 10, 1e-3, 5e-5, last_ps=50.0, kept=0.2)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    progress, run = TrainingProgress(), trainer(budget, labels)
+    run.is_global_zero, run.callback_metrics = True, {}
+    progress.on_train_start(run, None)
+    clock.now, labels.schedule.done = 60.0, 1
+    progress.on_train_epoch_start(run, None)
+    progress.on_train_batch_start(run, None, None, 0)
+    clock.now = budget.used = 70.0
+    progress.on_train_epoch_end(run, SimpleNamespace(rollout_length=1))
+    assert progress._pace == Pace(1, 10.0, 0.0, per_second=1.0, labels=60.0)
+    assert left(run, pace=progress._pace) == (30.0, "about")
+
+
 def test_of_convergence():
     """From 1e-3 to 1e-5 in two reductions, of four epochs each at least; then S = 2 from 1e-4 in one."""
     curriculum = Curriculum(2, Converged(), reset_lr=1e-4)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-import torch
 from ase import Atoms
 
+from spk_dt.certificate import worker
 from spk_dt.certificate.conditions import Conditions
 from spk_dt.certificate.engines import Engine, Motion
 from spk_dt.folders.whole_file import whole_file
@@ -143,7 +143,7 @@ def run_simulations(
         for batch in unfinished:
             batch.run(make_engine, starts, conditions, report)
         return
-    with ProcessPoolExecutor(n_processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), worker.begin) as pool:
         pending: set[Future[None]] = {pool.submit(batch.run, make_engine, starts, conditions) for batch in unfinished}
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)

@@ -2,6 +2,6 @@
 
 from spk_dt.models.facts import Facts
 from spk_dt.models.file import is_plain, read_facts, save_model
-from spk_dt.models.load import load_model, own_file
+from spk_dt.models.load import already_told, load_model, own_file
 
-__all__ = ["Facts", "is_plain", "load_model", "own_file", "read_facts", "save_model"]
+__all__ = ["Facts", "already_told", "is_plain", "load_model", "own_file", "read_facts", "save_model"]

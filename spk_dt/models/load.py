@@ -11,7 +11,7 @@ from schnetpack.utils import load_model as load_pickled
 
 from spk_dt.models.file import is_plain, read_model_file
 
-__all__ = ["load_model", "own_file"]
+__all__ = ["already_told", "load_model", "own_file"]
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,11 @@ class _Said:
 def own_file(file: str | Path) -> None:
     """Note that a pickled model is written by the program itself, so that nothing is said when it is loaded."""
     _Said.own.add(Path(file).absolute())
+
+
+def already_told() -> None:
+    """Note that another process has told users that a model is a pickle, so that this one does not."""
+    _Said.told = True
 
 
 def load_model(file: str | Path) -> AtomisticModel:

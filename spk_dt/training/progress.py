@@ -55,14 +55,13 @@ class TrainingProgress(Callback):
             self._bar = bar if bar.on_terminal else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Rounds of labels before a run was interrupted say nothing about the time."""
+        """The first epoch begins; rounds of labels before a run was interrupted say nothing about the time."""
         self._rounds = _rounds(trainer)
+        self._begin(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """An epoch begins; rounds of labels, which come before it, belong to it."""
         self._first_batch = self._trained = 0.0
-        if not self._begun:
-            self._begin(trainer)
         if self._bar is not None:
             self._bar.begin(self._title(trainer, pl_module), _number(trainer.num_training_batches))
 

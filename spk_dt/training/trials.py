@@ -147,11 +147,11 @@ class TrialSimulations:
             frame = atoms.copy()
             frame.set_momenta(sqrt(ensemble.heat) * atoms.get_momenta(), apply_constraint=False)
             frames.append(frame)
-        kinds = [(ensembles.index(one), self.time_step * step) for one, (_, step) in zip(of, starts, strict=True)]
+        kinds = [(one.temperature, self.time_step * step) for one, (_, step) in zip(of, starts, strict=True)]
         batches = {}
-        for number, (which, step) in enumerate(dict.fromkeys(kinds)):
-            members = tuple(i for i, kind in enumerate(kinds) if kind == (which, step))
-            conditions = Conditions(self.interval_ps, 1, ensembles[which].temperature, None, self.friction, seed=seed)
+        for number, (kelvin, step) in enumerate(dict.fromkeys(kinds)):
+            members = tuple(i for i, kind in enumerate(kinds) if kind == (kelvin, step))
+            conditions = Conditions(self.interval_ps, 1, kelvin, None, self.friction, seed=seed)
             batches[Batch(folder / f"batch_{number}", number, members, step)] = conditions
         known = [(atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)) for atoms, _ in starts]
         return Trial(folder, frames, known, of, [self.time_step * step for _, step in starts], batches)
