@@ -5,16 +5,22 @@ import re
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import dirsync.syncer
 import pytest
+import torch
+from helpers.hardening import torn
 from hydra import compose, initialize_config_module, version
 from hydra.core.global_hydra import GlobalHydra
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from schnetpack import cli
 
+from spk_dt.certificate import worker
 from spk_dt.foreign_warnings import foreign_warnings, silence
+from spk_dt.models import load_model
 
 BIN = Path(sys.executable).parent
 UNRELATED = "of somebody else"
@@ -79,6 +85,21 @@ def test_programs_of_schnetpack_are_quiet_once_they_have_loaded_us(program, show
     assert UNRELATED in messages
     assert [m for m in messages if m != UNRELATED and not m.startswith(tuple(BEFORE_US[program]))] == []
     assert "_target_: " in out
+
+
+@pytest.mark.parametrize("initializer", [worker.begin, None])
+def test_processes_of_a_certificate(initializer, tmp_path, capfd, monkeypatch):
+    """They say nothing that the first one says as well; others that load a model do."""
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+    torch.save(torn(), tmp_path / "best_model")
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer) as pool:
+        pool.submit(load_model, tmp_path / "best_model").result()
+    shown = capfd.readouterr().err
+    if initializer:
+        assert shown == ""
+    else:
+        assert "`torch.jit.script` is deprecated" in shown
+        assert "is a pickle" in shown
 
 
 # ------------------------------------------------------------------------------------------------------ exactly these
