@@ -239,8 +239,8 @@ def test_gradients_of_rollouts_compiled_and_not(traced, mode):
         sum(one.outputs["stress"].pow(2).sum() for one in states).mul(1e4).backward()
         found.append(gradients(stressed))
     assert any(bool(gradient.abs().max() > 1e-6) for gradient in found[0].values())
-    for name in found[0]:
-        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-7, atol=1e-9)
+    for name in found[0]:  # positions that are other by 1e-15 of their value change single gradients by 4e-7
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-5, atol=1e-9)
 
 
 def test_full_gradient_by_differences():
