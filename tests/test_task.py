@@ -312,7 +312,7 @@ def test_two_processes(gradient, embedded, tmp_path):
     command = [
         str(Path(sys.executable).with_name("spktrain")), "experiment=dt_egnn", "trainer=ddp_trainer",
         f"task/gradient={gradient}", "trainer.accelerator=cpu", f"data.datapath={embedded}",
-        "trainer.limit_train_batches=4", "data.max_val_windows=4",
+        "trainer.limit_train_batches=4", "data.max_val_windows=4", "~callbacks.on_policy",
         "data.val_window=6", "data.max_test_windows=2", "run.id=two", "trainer.max_epochs=3", "data.batch_size=4",
         "callbacks.curriculum.rule._target_=spk_dt.training.Elapsed", "+callbacks.curriculum.rule.epochs=1",
     ]  # fmt: skip
